@@ -1,0 +1,215 @@
+"""The configuration that we own: its keys, types and rules, checked before any data is touched."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from busi_lab.errors import UserError, one_line
+
+Dict = dict[str, Any]
+
+
+def config_dir() -> Path:
+    """The folder of shipped configurations: inside the installed package, or the checkout's ``conf``."""
+    installed = Path(__file__).resolve().parent / "conf"
+    return installed if installed.is_dir() else installed.parents[1] / "conf"
+
+
+@dataclass
+class DataConfig:
+    """Group ``data``: see :class:`busi_lab.data.datamodule.BusiDataModule`."""
+
+    name: str = "busi"
+    root: str | None = None
+    image_size: int = 224
+    batch_size: int = 4
+    eval_batch_size: int = 32
+    balanced_sampling: bool = True
+    subset: int | None = None
+    num_workers: int | None = None
+    cache_dir: str | None = None
+    phantom: Dict | None = None
+
+
+@dataclass
+class SplitConfig:
+    """Group ``split``: see :func:`busi_lab.data.splits.make_manifest`."""
+
+    protocol: str = "published"
+    seed: int = 0
+    test_fraction: float = 0.2
+    val_fraction: float = 0.1
+    manifest: str | None = None
+
+
+@dataclass
+class AugmentConfig:
+    """Group ``augment``: see :class:`busi_lab.data.transforms.Augmentation`."""
+
+    rotation: float = 0.0
+    shift: float = 0.0
+    shear: float = 0.0
+    zoom: float = 0.0
+    brightness: list[float] | None = None
+    horizontal_flip: bool = False
+    contrast: float = 0.0
+    gamma: float = 0.0
+    speckle: float = 0.0
+    blur: float = 0.0
+    elastic: float = 0.0
+
+
+@dataclass
+class ModelConfig:
+    """Group ``model``: see :func:`busi_lab.models.classifiers.build_classifier`."""
+
+    name: str = "timm"
+    backbone: str | None = None
+    weights: str = "none"
+    in_chans: int = 3
+    dropout: float = 0.0
+    freeze: str = "none"
+
+
+@dataclass
+class OptimConfig:
+    """Group ``optim``: see :class:`busi_lab.tasks.base.BaseTask`."""
+
+    name: str = "adam"
+    lr: float = 1e-4
+    weight_decay: float = 0.0
+    backbone_lr: float | None = None
+
+
+@dataclass
+class SchedulerConfig:
+    """Group ``scheduler``: see :class:`busi_lab.tasks.base.BaseTask`."""
+
+    name: str = "none"
+    warmup_fraction: float = 0.3
+    factor: float = 0.3
+    patience: int = 5
+
+
+@dataclass
+class SweepConfig:
+    """How a multirun goes: see :mod:`busi_lab.sweep`."""
+
+    max_failures: int | None = None
+
+
+@dataclass
+class RunConfig:
+    """One run. ``task``, ``trainer``, ``callbacks`` and ``logger`` hold arguments of the classes they name."""
+
+    run_dir: str
+    name: str | None = None
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    task: Dict = field(default_factory=dict)
+    trainer: Dict = field(default_factory=dict)
+    callbacks: dict[str, Dict | None] = field(default_factory=dict)
+    logger: dict[str, Dict | None] = field(default_factory=dict)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+    @property
+    def model_label(self) -> str:
+        """The model in one word: its backbone, or its own name where it has none."""
+        return self.model.backbone or self.model.name
+
+
+def parse_config(config: DictConfig) -> RunConfig:
+    """Check a composed configuration against the known keys, types and rules.
+
+    Raises:
+        UserError: unknown key, wrong type, or a value outside its range.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), config)
+        parsed = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        reason = one_line(error).split(" full_key:")[0]
+        known = _known_keys(str(key).rpartition(".")[0]) if key and "not in" in reason else ""
+        raise UserError(f"configuration: {key or '?'}: {reason}{known}") from None
+    assert isinstance(parsed, RunConfig)
+    _check_ranges(parsed)
+    return parsed
+
+
+def _known_keys(group: str) -> str:
+    groups = {item.name: item.default_factory for item in fields(RunConfig)}
+    owner: Any = groups.get(group, RunConfig) if group else RunConfig
+    return f"; known keys: {', '.join(item.name for item in fields(owner))}" if hasattr(owner, "__mro__") else ""
+
+
+def _check_ranges(config: RunConfig) -> None:
+    """Rules that types do not express."""
+    data, split, model, optim = config.data, config.split, config.model, config.optim
+    positive = {
+        "data.image_size": data.image_size,
+        "data.batch_size": data.batch_size,
+        "data.eval_batch_size": data.eval_batch_size,
+        "optim.lr": optim.lr,
+    }
+    optional = {"data.subset": data.subset, "optim.backbone_lr": optim.backbone_lr}
+    for key, value in {**positive, **{k: v for k, v in optional.items() if v is not None}}.items():
+        if value <= 0:
+            raise UserError(f"{key}={value}: expected more than 0")
+    epochs = config.trainer.get("max_epochs")
+    if not isinstance(epochs, int) or epochs < 1:
+        raise UserError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
+    nonnegative = {
+        "seed": config.seed,
+        "split.seed": split.seed,
+        "data.num_workers": data.num_workers or 0,
+        "optim.weight_decay": optim.weight_decay,
+        **{f"augment.{key}": value for key, value in vars(config.augment).items() if isinstance(value, float)},
+    }
+    for key, value in nonnegative.items():
+        if value < 0:
+            raise UserError(f"{key}={value}: expected 0 or more")
+    fractions = {"split.test_fraction": split.test_fraction, "split.val_fraction": split.val_fraction}
+    for key, value in fractions.items():
+        if not 0 < value < 1:
+            raise UserError(f"{key}={value}: expected a share between 0 and 1")
+    if not 0 <= model.dropout < 1:
+        raise UserError(f"model.dropout={model.dropout}: expected at least 0 and less than 1")
+    smoothing = config.task.get("label_smoothing", 0)
+    if not isinstance(smoothing, int | float) or not 0 <= smoothing < 1:
+        raise UserError(f"task.label_smoothing={smoothing}: expected at least 0 and less than 1")
+    brightness = config.augment.brightness
+    if brightness is not None and not (len(brightness) == 2 and 0 <= brightness[0] <= brightness[1]):
+        raise UserError(f"augment.brightness={brightness}: expected [lowest, highest] factor")
+    choices: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "data.name": (data.name, ("busi", "phantom")),
+        "model.in_chans": (model.in_chans, (1, 3)),
+        "model.freeze": (model.freeze, ("none", "backbone")),
+        "scheduler.name": (config.scheduler.name, ("none", "cosine", "onecycle", "plateau")),
+        "task.monitor_mode": (config.task.get("monitor_mode"), ("max", "min")),
+    }
+    for key, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise UserError(f"{key}={value}: expected {' or '.join(map(str, allowed))}")
+
+
+def check_arguments(group: str, target: Any, arguments: Mapping[str, Any]) -> None:
+    """Check that ``target`` takes every argument of a configuration group.
+
+    Raises:
+        UserError: naming the unknown key and the known ones.
+    """
+    known = [name for name in inspect.signature(target).parameters if name not in ("self", "args", "kwargs")]
+    unknown = [name for name in arguments if name not in known]
+    if unknown:
+        raise UserError(f"{group}.{unknown[0]}: unknown key; known keys: {', '.join(known)}")

@@ -1,0 +1,179 @@
+"""Scans and masks, decoded and resized once, then kept for every epoch, run and loader worker."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from busi_lab.data.index import Case, Gray, Index, Mask, index_dataset, list_files, resolve_root
+from busi_lab.errors import UserError
+
+_VERSION = 1  # raise when the stored pixels of the same files would differ
+_MEMORY_LIMIT = 1 << 30  # bytes; larger datasets stay in the file and are mapped
+
+log = logging.getLogger(__name__)
+
+
+class PixelCache:
+    """A dataset at one image size: its index, its scans as bytes and its masks as bits.
+
+    Attributes:
+        index: the dataset's index; rows are in the order of the tensors.
+        images: uint8 ``[N, S, S]``.
+        packed_masks: uint8 ``[N, ceil(S * S / 8)]``, eight pixels a byte.
+    """
+
+    def __init__(self, index: Index, image_size: int, images: Tensor, packed_masks: Tensor) -> None:
+        self.index = index
+        self.image_size = image_size
+        self.images = images
+        self.packed_masks = packed_masks
+
+    def image(self, number: int) -> Gray:
+        """Scan ``number``, uint8 ``[S, S]``."""
+        array: Gray = self.images[number].numpy()
+        return array
+
+    def mask(self, number: int) -> Gray:
+        """Lesion mask ``number``, uint8 ``[S, S]`` of 0 and 1."""
+        size = self.image_size
+        bits = np.unpackbits(self.packed_masks[number].numpy(), count=size * size)
+        return bits.reshape(size, size)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of scans and masks together, bytes."""
+        return self.images.nbytes + self.packed_masks.nbytes
+
+
+def resize_scan(image: Gray, size: int) -> Gray:
+    """Resize to ``[size, size]`` without keeping the aspect ratio, smoothing where it shrinks."""
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def resize_mask(mask: Mask, size: int) -> Mask:
+    """Resize to bool ``[size, size]``: a pixel is lesion where half of its area is.
+
+    A lesion too small for that keeps one pixel, at its centre of mass.
+    """
+    cover = Image.fromarray(mask.astype(np.uint8) * 255).resize((size, size), Image.Resampling.BOX)
+    resized: Mask = np.asarray(cover) >= 128
+    if mask.any() and not resized.any():
+        row, column = (int((axis.mean() + 0.5) * size / side) for axis, side in zip(mask.nonzero(), mask.shape))
+        resized[min(row, size - 1), min(column, size - 1)] = True
+    return resized
+
+
+def open_cache(root: str | Path | None, image_size: int, cache_dir: str | Path | None) -> PixelCache:
+    """Open the cached pixels of a dataset, or decode every file once and store them.
+
+    A stored cache is used while names, sizes and modification times of all files are as they were. Several
+    processes may do this at once: each sees a whole cache or makes its own.
+
+    Args:
+        root: dataset folder in BUSI's layout, or its parent.
+        image_size: side of the square to resize to, pixels.
+        cache_dir: folder of all caches; None keeps the pixels in memory alone.
+
+    Raises:
+        UserError: the dataset has a defect, or the cache cannot be written.
+    """
+    folder = resolve_root(root)
+    if cache_dir is None:
+        return _build(folder, image_size, lambda name, shape: np.empty(shape, np.uint8))
+    place = hashlib.sha256(f"{_VERSION} {folder.resolve()}".encode()).hexdigest()[:12]
+    prefix = f"{place}-{image_size}px-"
+    directory = Path(cache_dir).expanduser() / f"{prefix}{_stamp(folder)}"
+    if not directory.is_dir():
+        _store(folder, image_size, directory, prefix)
+    return _load(folder, image_size, directory)
+
+
+def _stamp(root: Path) -> str:
+    """Sixteen hex digits over names, sizes and modification times of all files."""
+    lines = []
+    for label in sorted(path for path in root.iterdir() if path.is_dir()):
+        for entry in sorted(os.scandir(label), key=lambda item: item.name):
+            status = entry.stat()
+            lines.append(f"{label.name}/{entry.name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _build(root: Path, image_size: int, allocate: Callable[[str, tuple[int, int]], Any]) -> PixelCache:
+    count = len(list_files(root)[0])
+    log.info("reading %d images of %s once, at %d px", count, root, image_size)
+    images = allocate("images", (count, image_size * image_size))
+    masks = allocate("masks", (count, -(-image_size * image_size // 8)))
+
+    def keep(number: int, image: Gray, mask: Mask) -> None:
+        images[number] = resize_scan(image, image_size).reshape(-1)
+        masks[number] = np.packbits(resize_mask(mask, image_size))
+
+    index = index_dataset(root, keep)
+    shape = (count, image_size, image_size)
+    return PixelCache(index, image_size, torch.from_numpy(images.reshape(shape)), torch.from_numpy(masks))
+
+
+def _store(root: Path, image_size: int, directory: Path, prefix: str) -> None:
+    """Build the cache in a temporary folder and rename it; older states of the same dataset go."""
+    temporary: Path | None = None
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{prefix}"))
+        arrays: dict[str, Any] = {}
+
+        def allocate(name: str, shape: tuple[int, int]) -> Any:
+            path = f"{temporary}/{name}.npy"
+            arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+            return arrays[name]
+
+        index = _build(root, image_size, allocate).index
+        for array in arrays.values():
+            array.flush()
+        rows = [asdict(case) for case in index.cases]
+        (temporary / "index.json").write_text(json.dumps(rows), encoding="utf-8")
+        for stale in directory.parent.glob(f"{prefix}*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        try:
+            temporary.rename(directory)
+        except OSError:
+            if not directory.is_dir():  # else another process was faster, with the same content
+                raise
+    except OSError as error:
+        raise UserError(
+            f"the pixel cache cannot be written to {directory.parent} ({error.strerror or error}); set "
+            "data.cache_dir to a writable folder with space, or to null"
+        ) from None
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _load(root: Path, image_size: int, directory: Path) -> PixelCache:
+    try:
+        rows = json.loads((directory / "index.json").read_text(encoding="utf-8"))
+        cases = tuple(Case(**{**row, "masks": tuple(row["masks"])}) for row in rows)
+        tensors = [_tensor(directory / f"{name}.npy") for name in ("images", "masks")]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"the pixel cache {directory} is damaged ({error}); delete that folder") from None
+    images, masks = tensors
+    return PixelCache(Index(root, cases), image_size, images.view(-1, image_size, image_size), masks)
+
+
+def _tensor(path: Path) -> Tensor:
+    """A stored array: read into shared memory when small, else mapped; loader workers share either."""
+    mapped = np.load(path, mmap_mode="c")
+    if mapped.nbytes <= _MEMORY_LIMIT:
+        return torch.from_numpy(np.array(mapped)).share_memory_()
+    return torch.from_numpy(mapped)

@@ -1,0 +1,230 @@
+"""Cached scans -> batches: the Dataset, the training order, and the LightningDataModule."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from busi_lab.data.cache import PixelCache, open_cache
+from busi_lab.data.splits import Manifest, make_manifest, read_manifest
+from busi_lab.data.transforms import Augmentation
+from busi_lab.run_directory import CLASSES
+
+Draw = tuple[int, int]  # position in the dataset, seed of its augmentation
+
+
+class ScanDataset(Dataset[dict[str, Any]]):
+    """Scans of one split.
+
+    An item has ``image`` (uint8 ``[1, S, S]``, gray levels), ``label`` (position in ``CLASSES``), ``case_id``
+    and, with masks, ``mask`` (uint8 ``[1, S, S]`` of 0 and 1). Item ``(i, seed)`` is augmented with that seed,
+    item ``i`` is not.
+    """
+
+    def __init__(
+        self,
+        cache: PixelCache,
+        case_ids: Sequence[str],
+        augmentation: Augmentation | None = None,
+        masks: bool = True,
+    ) -> None:
+        numbers = {case.case_id: number for number, case in enumerate(cache.index.cases)}
+        self._cache = cache
+        self._numbers = [numbers[case_id] for case_id in case_ids]
+        self._augmentation = augmentation
+        self._masks = masks
+        self.case_ids = list(case_ids)
+        self.labels = [CLASSES.index(cache.index.cases[number].label) for number in self._numbers]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, item: int | Draw) -> dict[str, Any]:
+        position, seed = item if isinstance(item, tuple) else (item, None)
+        image = self._cache.image(self._numbers[position])
+        mask = self._cache.mask(self._numbers[position]) if self._masks else None
+        if self._augmentation is not None and seed is not None:
+            image, mask = self._augmentation(image, mask, seed)
+        scan = {
+            "image": torch.from_numpy(np.array(image))[None],  # a copy: the cache stays as it is
+            "label": self.labels[position],
+            "case_id": self.case_ids[position],
+        }
+        if mask is not None:
+            scan["mask"] = torch.from_numpy(np.ascontiguousarray(mask))[None]
+        return scan
+
+
+class EpochSampler(Sampler[Draw]):
+    """Training order and augmentation seeds as a function of seed and epoch alone.
+
+    An epoch is the same whatever the number of workers, and the same when a killed run is continued. With
+    ``balanced``, an epoch has as many draws as there are images, an equal share from each class: every image
+    of a class is drawn once before any is drawn twice. In a distributed run each rank takes every n-th draw.
+    """
+
+    def __init__(self, labels: Sequence[int], balanced: bool, seed: int, rank: int = 0, ranks: int = 1) -> None:
+        self._labels = np.asarray(labels)
+        self._balanced = balanced
+        self._seed = seed
+        self._rank = rank
+        self._ranks = ranks
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return max(1, len(self._labels) // self._ranks)
+
+    def __iter__(self) -> Iterator[Draw]:
+        random = np.random.default_rng([self._seed, self._epoch])
+        order = self._balanced_order(random) if self._balanced else random.permutation(len(self._labels))
+        seeds = random.integers(2**31, size=len(order))
+        for draw in range(self._rank, len(self) * self._ranks, self._ranks):
+            yield int(order[draw % len(order)]), int(seeds[draw % len(order)])
+
+    def _balanced_order(self, random: np.random.Generator) -> np.ndarray[Any, Any]:
+        count = len(self._labels)
+        present = np.unique(self._labels)
+        shares = np.full(len(present), count // len(present))
+        shares[random.permutation(len(present))[: count % len(present)]] += 1
+        drawn = []
+        for label, share in zip(present, shares, strict=True):
+            members = np.flatnonzero(self._labels == label)
+            rounds = [random.permutation(members) for _ in range(-(-share // len(members)))]
+            drawn.append(np.concatenate([members[:0], *rounds])[:share])
+        return random.permutation(np.concatenate(drawn))
+
+
+class BusiDataModule(LightningDataModule):
+    """Batches of a dataset in BUSI's layout, split by a manifest.
+
+    Batch keys: ``image`` (uint8 ``[B, 1, S, S]``), ``label`` (int64 ``[B]``), ``case_id`` (list of str) and, with
+    ``masks``, ``mask`` (uint8 ``[B, 1, S, S]``). Scaling and channels are the model's affair.
+
+    Args:
+        root: dataset folder, or its parent.
+        image_size: side of the square that scans are resized to, pixels.
+        batch_size: scans in a training batch.
+        eval_batch_size: scans in a validation or test batch.
+        split: arguments of :func:`make_manifest`, or ``{"manifest": FILE}``.
+        augment: settings of :class:`Augmentation` for training.
+        balanced_sampling: draw the classes equally often in training.
+        subset: at most so many scans of each class in each split.
+        masks: deliver lesion masks.
+        num_workers: loader processes; None chooses by the machine.
+        cache_dir: folder of the pixel cache; None keeps pixels in memory alone.
+        seed: of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        root: str | None,
+        image_size: int = 224,
+        batch_size: int = 4,
+        eval_batch_size: int = 32,
+        split: Mapping[str, Any] | None = None,
+        augment: Mapping[str, Any] | None = None,
+        balanced_sampling: bool = True,
+        subset: int | None = None,
+        masks: bool = True,
+        num_workers: int | None = None,
+        cache_dir: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self._root = root
+        self._image_size = image_size
+        self._batch_size = batch_size
+        self._eval_batch_size = eval_batch_size
+        self._split = dict(split or {})
+        self._augment = dict(augment or {})
+        self._balanced = balanced_sampling
+        self._subset = subset
+        self._masks = masks
+        self._workers = default_workers() if num_workers is None else num_workers
+        self._cache_dir = cache_dir
+        self._seed = seed
+        self.cache: PixelCache | None = None
+
+    def prepare_data(self) -> None:
+        """Decode the dataset into the cache, once on a machine."""
+        if self._cache_dir is not None and self.cache is None:
+            open_cache(self._root, self._image_size, self._cache_dir)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the cache and split it.
+
+        Raises:
+            UserError: the dataset or the manifest is not sound.
+        """
+        if self.cache is not None:
+            return
+        cache = open_cache(self._root, self._image_size, self._cache_dir)
+        manifest = self._split.get("manifest")
+        if manifest:
+            self.full_manifest = read_manifest(Path(manifest), cache.index)
+        else:
+            arguments = {key: value for key, value in self._split.items() if key != "manifest"}
+            self.full_manifest = make_manifest(cache.index, **arguments)
+        self.manifest: Manifest = self.full_manifest
+        if self._subset is not None:
+            labels = {case.case_id: case.label for case in cache.index.cases}
+            self.manifest = self.full_manifest.subset(labels, self._subset)
+        augmentation = Augmentation(self._augment)
+        self.train_set = ScanDataset(cache, self.manifest.train, augmentation, self._masks)
+        self.val_set = ScanDataset(cache, self.manifest.val, masks=self._masks)
+        self.test_set = ScanDataset(cache, self.manifest.test, masks=self._masks)
+        self.cache = cache
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Augmented scans in the order of :class:`EpochSampler`."""
+        rank, ranks = self._ranks()
+        sampler = EpochSampler(self.train_set.labels, self._balanced, self._seed, rank, ranks)
+        lonely = len(sampler) > 1 and len(sampler) % self._batch_size == 1  # batch norm needs two
+        return self._loader(self.train_set, self._batch_size, sampler, drop_last=lonely)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Validation scans in the manifest's order."""
+        return self._eval_loader(self.val_set)
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Test scans in the manifest's order."""
+        return self._eval_loader(self.test_set)
+
+    def _eval_loader(self, dataset: ScanDataset) -> DataLoader[dict[str, Any]]:
+        rank, ranks = self._ranks()
+        return self._loader(dataset, self._eval_batch_size, range(rank, len(dataset), ranks))
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(
+        self, dataset: ScanDataset, batch_size: int, sampler: Any, drop_last: bool = False
+    ) -> DataLoader[dict[str, Any]]:
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            drop_last=drop_last,
+            num_workers=self._workers,
+            persistent_workers=self._workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def default_workers() -> int:
+    """Loader processes for this machine: none where the CPU computes, else up to eight.
+
+    Augmenting a cached scan takes well below a millisecond, so that a CPU that also trains gains nothing.
+    """
+    if not torch.cuda.is_available():
+        return 0
+    return min(8, max(1, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else 4))

@@ -1,0 +1,82 @@
+"""Random augmentation of a scan and its mask; the only module that imports albumentations."""
+
+import os
+from collections.abc import Mapping
+from math import degrees
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for its newest version otherwise
+import albumentations as A  # noqa: E402
+
+_REPLICATE = 1  # cv2.BORDER_REPLICATE: edge pixels repeat, Keras' fill_mode="nearest"
+
+
+class Augmentation:
+    """Random changes of a scan and, alike, of its mask; a function of its inputs and a seed alone.
+
+    The published table (Dajam & Qahmash, IJACSA 16(5), 2025) needs the first six settings; the others belong
+    to stronger sets.
+
+    Args:
+        settings: amplitudes, 0 for none: ``rotation`` (degrees), ``shift`` (share of the side), ``shear``
+            (radians, along x), ``zoom`` (scale in 1 - zoom .. 1 + zoom, each axis its own),
+            ``brightness`` (lowest and highest factor), ``horizontal_flip`` (bool); ``contrast`` and ``gamma``
+            (relative), ``speckle`` (standard deviation of multiplicative noise), ``blur`` (largest standard
+            deviation, pixels), ``elastic`` (displacement, pixels).
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        amount = {key: value for key, value in settings.items() if value}
+        steps: list[Any] = []
+        if amount.keys() & {"rotation", "shift", "shear", "zoom"}:
+            rotation, shift, zoom = (amount.get(key, 0.0) for key in ("rotation", "shift", "zoom"))
+            shear = degrees(amount.get("shear", 0.0))
+            steps.append(
+                A.Affine(
+                    rotate=(-rotation, rotation),
+                    translate_percent={"x": (-shift, shift), "y": (-shift, shift)},
+                    shear={"x": (-shear, shear), "y": (0, 0)},
+                    scale=(1 - zoom, 1 + zoom),
+                    keep_ratio=False,
+                    border_mode=_REPLICATE,
+                    p=1.0,
+                )
+            )
+        if "elastic" in amount:
+            steps.append(
+                A.ElasticTransform(alpha=amount["elastic"] * 10, sigma=10, border_mode=_REPLICATE, p=0.5)
+            )
+        if "horizontal_flip" in amount:
+            steps.append(A.HorizontalFlip(p=0.5))
+        if "brightness" in amount:  # ColorJitter multiplies, as the paper does; BrightnessContrast adds
+            steps.append(_jitter(brightness=tuple(amount["brightness"])))
+        if "contrast" in amount:
+            steps.append(_jitter(contrast=(1 - amount["contrast"], 1 + amount["contrast"])))
+        if "gamma" in amount:
+            percent = 100 * amount["gamma"]
+            steps.append(A.RandomGamma(gamma_limit=(100 - percent, 100 + percent), p=0.5))
+        if "blur" in amount:
+            steps.append(A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, amount["blur"]), p=0.2))
+        if "speckle" in amount:
+            noise = 2 * amount["speckle"]
+            steps.append(A.MultiplicativeNoise(multiplier=(1 - noise, 1 + noise), elementwise=True, p=0.5))
+        self._pipeline = A.Compose(steps) if steps else None
+
+    def __call__(
+        self, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None, seed: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """Augment a scan uint8 ``[H, W]`` and, if given, its mask uint8 ``[H, W]`` of 0 and 1."""
+        if self._pipeline is None:
+            return image, mask
+        self._pipeline.set_random_seed(seed)
+        if mask is None:
+            return self._pipeline(image=image)["image"], None
+        augmented = self._pipeline(image=image, mask=mask)
+        return augmented["image"], augmented["mask"]
+
+
+def _jitter(brightness: tuple[float, float] = (1, 1), contrast: tuple[float, float] = (1, 1)) -> Any:
+    return A.ColorJitter(brightness=brightness, contrast=contrast, saturation=(1, 1), hue=(0, 0), p=1.0)

@@ -1,0 +1,292 @@
+"""One run from a checked configuration to a run directory: fit, validate the best epoch, test it once."""
+
+import hashlib
+import json
+import logging
+import platform
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import lightning
+import timm.optim
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from omegaconf import OmegaConf
+
+from busi_lab.callbacks import EpochRecord, EpochSeed
+from busi_lab.config import RunConfig, check_arguments
+from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.data.phantom import generate_phantoms
+from busi_lab.data.splits import write_manifest
+from busi_lab.errors import UserError, one_line
+from busi_lab.run_directory import (
+    BEST_CHECKPOINT,
+    CONFIG,
+    PREDICTIONS,
+    SPLIT,
+    Summary,
+    write_atomically,
+    write_rows,
+    write_summary,
+)
+from busi_lab.tasks import BaseTask
+
+log = logging.getLogger(__name__)
+
+_VERSIONS = ("busi-lab", "torch", "lightning", "timm", "torchmetrics", "albumentations", "numpy")
+
+
+def run_experiment(config: RunConfig, resolved: Any) -> Summary:
+    """Carry out one run and write its directory.
+
+    Everything that can be wrong with the input is found before the run directory is written to. A run that
+    fails after that leaves a summary with status ``failed``.
+
+    Args:
+        config: the checked configuration.
+        resolved: the same as an OmegaConf container, saved as ``config.yaml``.
+
+    Raises:
+        UserError: an input is wrong.
+    """
+    started = time.perf_counter()
+    directory = Path(config.run_dir)
+    _quieten()
+    settings = _trainer_settings(config.trainer)
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    task = _build_task(config)
+    data = _build_data(config, task)
+    callbacks = _build_callbacks(config)
+    record = EpochRecord(directory)
+    trainer = _build_trainer(settings, [EpochSeed(config.seed), record, *callbacks], directory)
+    summary = _start_summary(config, data, task, trainer)
+    _write_inputs(directory, resolved, data)
+    log.info(_headline(config, summary))
+    try:
+        _fit_and_test(task, data, trainer, record, directory, summary)
+    except BaseException as error:
+        summary.status, summary.error = "failed", f"{type(error).__name__}: {one_line(error)}"
+        summary.seconds["total"] = time.perf_counter() - started
+        write_summary(directory, summary)
+        raise
+    summary.seconds["total"] = time.perf_counter() - started
+    if trainer.is_global_zero:
+        write_summary(directory, summary)
+        log.info(_result(summary, directory))
+    return summary
+
+
+def _quieten() -> None:
+    """Silence advice that does not fit cached scans, and Lightning's own banner."""
+    for pattern in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", pattern)
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _trainer_settings(group: dict[str, Any]) -> dict[str, Any]:
+    """Check the trainer group against Lightning and against this machine."""
+    check_arguments("trainer", Trainer.__init__, group)
+    reserved = {"callbacks", "logger", "default_root_dir"} & group.keys()
+    if reserved:
+        raise UserError(f"trainer.{min(reserved)}: set by the groups callbacks and logger and by hydra.run.dir")
+    if group.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UserError("trainer.accelerator=gpu: no CUDA device is visible here; use trainer=auto or trainer=cpu")
+    return dict(group)
+
+
+def _build_trainer(settings: dict[str, Any], callbacks: list[Callback], directory: Path) -> Trainer:
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
+    defaults: dict[str, Any] = {
+        "enable_model_summary": False,
+        "enable_progress_bar": sys.stderr.isatty(),
+        "use_distributed_sampler": False,  # the datamodule shares its scans out itself
+        "num_sanity_val_steps": 0,
+    }
+    try:
+        return Trainer(
+            **{**defaults, **settings}, callbacks=callbacks, logger=False, default_root_dir=str(directory)
+        )
+    except (ValueError, TypeError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
+        raise UserError(f"trainer: {one_line(error)}") from None
+
+
+def _build_task(config: RunConfig) -> BaseTask:
+    arguments = dict(config.task)
+    target = str(arguments.pop("_target_", ""))
+    try:
+        task_class = hydra.utils.get_class(target)
+    except Exception as error:  # Hydra raises whatever importing the module raised
+        raise UserError(f"task._target_={target}: cannot be imported ({one_line(error)})") from None
+    check_arguments("task", task_class.__init__, arguments)
+    task = task_class(
+        model=asdict(config.model),
+        image_size=config.data.image_size,
+        optim=asdict(config.optim),
+        scheduler=asdict(config.scheduler),
+        **arguments,
+    )
+    if not isinstance(task, BaseTask):
+        raise UserError(f"task._target_={target}: expected a subclass of busi_lab.tasks.BaseTask")
+    if config.optim.name not in timm.optim.list_optimizers():
+        raise UserError(f"optim.name={config.optim.name}: not an optimiser of timm, such as adam, adamw, sgd, lion")
+    return task
+
+
+def _build_data(config: RunConfig, task: BaseTask) -> BusiDataModule:
+    settings = asdict(config.data)
+    name, phantom = settings.pop("name"), settings.pop("phantom")
+    if name == "phantom":
+        settings["root"] = str(_phantom_root(settings["cache_dir"], phantom or {}))
+    data = BusiDataModule(
+        **settings,
+        split=asdict(config.split),
+        augment=asdict(config.augment),
+        masks=task.needs_masks,
+        seed=config.seed,
+    )
+    data.setup()
+    return data
+
+
+def _phantom_root(cache_dir: str | None, settings: dict[str, Any]) -> Path:
+    """The folder of the wanted phantoms, made if it is not there yet."""
+    if cache_dir is None:
+        raise UserError("data=phantom needs data.cache_dir, the folder to make the phantoms in; found null")
+    check_arguments("data.phantom", generate_phantoms, settings)
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    root = Path(cache_dir).expanduser() / f"phantoms-{key}"
+    if not root.is_dir():
+        log.info("making %d phantoms in %s", sum(settings.get("counts", {}).values()), root)
+        try:
+            generate_phantoms(root, **settings)
+        except (OSError, UserError) as error:
+            if not root.is_dir():  # else another job was faster, with the same phantoms
+                raise UserError(f"data.cache_dir={cache_dir}: phantoms cannot be made: {one_line(error)}") from None
+    return root
+
+
+def _build_callbacks(config: RunConfig) -> list[Callback]:
+    callbacks = {name: hydra.utils.instantiate(item) for name, item in config.callbacks.items() if item}
+    best = [
+        item for item in callbacks.values() if isinstance(item, ModelCheckpoint) and item.filename == "best"
+    ]
+    if not best:
+        raise UserError("callbacks: expected a ModelCheckpoint with filename best, which the test uses")
+    return list(callbacks.values())
+
+
+def _start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, trainer: Trainer) -> Summary:
+    manifest = data.manifest
+    assert data.cache is not None
+    return Summary(
+        status="failed",
+        task=config.task["_target_"].rpartition(".")[2].removesuffix("Task").lower(),
+        experiment=config.name or config.model_label,
+        model=config.model_label,
+        weights=config.model.weights,
+        seed=config.seed,
+        split={
+            "protocol": manifest.protocol,
+            "seed": manifest.seed,
+            "fold": manifest.fold,
+            "digest": manifest.digest,
+            "test_digest": manifest.test_digest,
+        },
+        data={
+            "name": config.data.name,
+            "digest": data.cache.index.digest,
+            "train": len(manifest.train),
+            "val": len(manifest.val),
+            "test": len(manifest.test),
+        },
+        parameters=sum(parameter.numel() for parameter in task.network.parameters()),
+        objective={"metric": task.monitor, "mode": task.monitor_mode},
+        device=torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else "cpu",
+        precision=str(trainer.precision),
+        versions={"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
+        git=_git_commit(),
+    )
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this code runs from, with ``-dirty`` after changes; None elsewhere."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None
+
+
+def _write_inputs(directory: Path, resolved: Any, data: BusiDataModule) -> None:
+    try:
+        write_atomically(directory / CONFIG, OmegaConf.to_yaml(resolved))
+        write_manifest(directory / SPLIT, data.full_manifest)
+    except OSError as error:
+        raise UserError(
+            f"{directory} cannot be written to ({error.strerror}); set hydra.run.dir to a writable folder"
+        ) from None
+
+
+def _fit_and_test(
+    task: BaseTask, data: BusiDataModule, trainer: Trainer, record: EpochRecord, directory: Path, summary: Summary
+) -> None:
+    """Fit, then judge the best epoch on validation and, once, on test."""
+    clock = time.perf_counter()
+    trainer.fit(task, datamodule=data)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    summary.seconds["fit"] = time.perf_counter() - clock
+    summary.epochs = trainer.current_epoch
+    summary.images_per_second = record.images_per_second
+    best = torch.load(directory / BEST_CHECKPOINT, map_location="cpu", weights_only=True)
+    summary.best_epoch = best["epoch"]
+    task.load_state_dict(best["state_dict"])
+    clock = time.perf_counter()
+    for split, judge in (("val", trainer.validate), ("test", trainer.test)):
+        judge(task, datamodule=data, verbose=False)
+        loss = trainer.callback_metrics[f"{split}/loss"]
+        summary.metrics.update({f"{split}/loss": float(loss), **_plain(task.results[split], split)})
+    summary.seconds["test"] = time.perf_counter() - clock
+    rows = task.predictions()
+    if trainer.is_global_zero:
+        write_rows(directory / PREDICTIONS, rows, rows[0])
+    summary.status = "finished"
+
+
+def _plain(values: dict[str, torch.Tensor], split: str) -> dict[str, Any]:
+    """Metric tensors as numbers and lists, a confusion matrix for the test alone."""
+    return {
+        f"{split}/{name}": value.item() if value.numel() == 1 else value.tolist()
+        for name, value in values.items()
+        if value.numel() == 1 or split == "test"
+    }
+
+
+def _headline(config: RunConfig, summary: Summary) -> str:
+    data, split = summary.data, summary.split
+    return (
+        f"{summary.experiment}: {summary.model}, weights {summary.weights}, {summary.parameters or 0:,} parameters, "
+        f"seed {summary.seed}; {data['name']} at {config.data.image_size} px, split {split['protocol']} {split['digest']}: "
+        f"{data['train']} train, {data['val']} val, {data['test']} test; {summary.device}, {summary.precision}"
+    )
+
+
+def _result(summary: Summary, directory: Path) -> str:
+    shown = [f"{key} {value:.4f}" for key, value in summary.metrics.items() if isinstance(value, float)]
+    kept = [text for text in shown if text.split("/")[1].split()[0] in ("accuracy", "f1", "auroc", "dice", "iou")]
+    speed = f"{summary.images_per_second:.0f} images/s" if summary.images_per_second else ""
+    return f"best epoch {(summary.best_epoch or 0) + 1}: {'  '.join(kept)}  {speed}\nrun directory: {directory}"
+
+

@@ -1,0 +1,122 @@
+"""Where initial weights come from: a local folder, a file, or the model hub; never a silent random start."""
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import timm
+import torch
+from torch import nn
+
+from busi_lab.errors import UserError, one_line
+
+_PROBE_SECONDS = 5.0
+
+
+def create_timm_model(backbone: str, weights: str, in_chans: int, dropout: float) -> nn.Module:
+    """Create a timm image classifier with ImageNet's or a file's own number of classes.
+
+    Args:
+        backbone: timm's model name.
+        weights: ``none`` for random initialisation; ``imagenet`` for ``BUSI_WEIGHTS/BACKBONE.safetensors`` where
+            that file exists, else timm's default weights from the hub or its local cache; or the path of a
+            state dict for this model.
+        in_chans: input channels; ImageNet's first layer is summed to one channel by timm.
+        dropout: probability before the last layer.
+
+    Raises:
+        UserError: unknown model, or weights that cannot be had or do not fit.
+    """
+    if not timm.is_model(backbone):
+        near = ", ".join(timm.list_models(f"*{backbone.split('.')[0][:6]}*")[:5])
+        hint = f"; similar names: {near}" if near else ""
+        raise UserError(f"model.backbone={backbone}: not a model of timm {timm.__version__}{hint}")
+    options: dict[str, Any] = {"in_chans": in_chans, "drop_rate": dropout}
+    if weights == "none":
+        return _create(backbone, pretrained=False, **options)
+    path = _find_file(backbone, weights)
+    if path is not None:
+        overlay = {"file": str(path), "num_classes": _head_size(backbone, path)}
+        return _create(
+            backbone, str(path), pretrained=True, num_classes=overlay["num_classes"],
+            pretrained_cfg_overlay=overlay, **options,
+        )  # fmt: skip
+    if not timm.is_model_pretrained(backbone):
+        raise UserError(f"model.weights=imagenet: timm has no pretrained {backbone}; set model.weights=none")
+    with _offline_unless_reachable():
+        return _create(backbone, pretrained=True, **options)
+
+
+def _create(backbone: str, source: str | None = None, **options: Any) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(backbone, **options)
+        return model
+    except (RuntimeError, KeyError, ValueError, TypeError, OSError) as error:
+        if not options["pretrained"]:
+            raise UserError(f"model.backbone={backbone} cannot be built: {one_line(error)[:300]}") from None
+        if source:
+            raise UserError(
+                f"model.weights={source} does not fit {backbone}: {one_line(error)[:300]}; give a state dict of timm's {backbone}"
+            ) from None
+        raise UserError(
+            f"ImageNet weights of {backbone} cannot be had: the model hub is out of reach and they are neither in its "
+            f"cache nor at $BUSI_WEIGHTS/{backbone}.safetensors (BUSI_WEIGHTS={os.environ.get('BUSI_WEIGHTS') or 'not set'}); "
+            "put the file there (README, 'Weights without internet') or set model.weights=none"
+        ) from None
+
+
+def _find_file(backbone: str, weights: str) -> Path | None:
+    """The local file that ``weights`` stands for; None where the hub is to be asked."""
+    if weights == "imagenet":
+        folder = os.environ.get("BUSI_WEIGHTS")
+        local = Path(folder).expanduser() / f"{backbone}.safetensors" if folder else None
+        return local if local is not None and local.is_file() else None
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise UserError(f"model.weights={weights}: expected imagenet, none, or an existing file; found no such file")
+    return path
+
+
+def _head_size(backbone: str, path: Path) -> int:
+    """Classes of the head stored in a weight file; 0 where it has none.
+
+    Raises:
+        UserError: the file is no state dict of tensors.
+    """
+    try:
+        tensors = timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
+    except Exception as error:  # safetensors, zipfile, pickle and torch each raise their own
+        raise UserError(
+            f"model.weights={path}: not a weight file ({one_line(error)[:200]}); expected .safetensors or a "
+            ".pth state dict of tensors"
+        ) from None
+    names = timm.get_pretrained_cfg(backbone, allow_unregistered=True).classifier
+    name = names if isinstance(names, str) else (names or [""])[0]
+    head = tensors.get(f"{name}.weight")
+    return int(head.shape[0]) if isinstance(head, torch.Tensor) else 0
+
+
+@contextmanager
+def _offline_unless_reachable() -> Iterator[None]:
+    """Spare the hub client its long retries where the hub does not answer."""
+    before = huggingface_hub.constants.HF_HUB_OFFLINE
+    huggingface_hub.constants.HF_HUB_OFFLINE = before or not _reachable(huggingface_hub.constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
+def _reachable(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=_PROBE_SECONDS):
+            return True
+    except urllib.error.HTTPError:
+        return True  # it answered
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""From run directories to tables and plots; reads files alone and imports no deep-learning library."""

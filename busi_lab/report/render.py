@@ -1,0 +1,191 @@
+"""A comparison as rows of CSV, as plain text for the terminal and as GitHub-flavoured Markdown."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from busi_lab.report.published import PUBLISHED, RELATED_WORK
+from busi_lab.report.tables import TEST_METRICS, Comparison, Table, number, text
+from busi_lab.run_directory import Summary
+
+MISSING = "–"  # noqa: RUF001 (an en dash is meant)
+
+
+def figure(value: float) -> str:
+    """A published figure as printed: two decimals, more where it has more."""
+    return f"{value:.2f}" if value == round(value, 2) else f"{value:.4g}"
+
+
+def display(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Titles and cells for people: best first, the paper's figure in brackets, no column without a value."""
+
+    def cell(value: Any, digits: int | None = None) -> str:
+        if digits is None:
+            return text(value) or MISSING
+        known = number(value)
+        return MISSING if known is None else f"{known:.{digits}f}" if abs(known) < 1e6 else f"{known:.3g}"
+
+    rows = table.rows
+    summaries = [row.run.summary for row in rows]
+    columns = [("rank", [cell(row.rank) for row in rows]), ("run", [cell(row.run.name) for row in rows])]
+    columns.append((table.metric, [cell(row.objective, 4) for row in rows]))
+    for name in TEST_METRICS:
+        with_paper = any(name in row.published for row in rows)
+        cells = [
+            cell(row.metric(f"test/{name}"), 3)
+            + (f" ({figure(row.published[name])})" if name in row.published else "")
+            for row in rows
+        ]
+        columns.append((f"{name} (paper)" if with_paper else name, cells))
+    columns += [
+        ("parameters (M)", [cell((number(s.parameters) or math.nan) / 1e6, 2) for s in summaries]),
+        ("epochs", [cell(summary.epochs) for summary in summaries]),
+        ("best epoch", [cell(summary.best_epoch) for summary in summaries]),
+        ("images/s", [cell(summary.images_per_second, 1) for summary in summaries]),
+        ("fit s", [cell(summary.seconds.get("fit"), 0) for summary in summaries]),
+        ("seed", [cell(summary.seed) for summary in summaries]),
+        ("weights", [cell(summary.weights and Path(summary.weights).name) for summary in summaries]),
+        ("folder", [row.folder for row in rows]),
+    ]
+    kept = [(title, cells) for title, cells in columns if title in ("rank", "run") or set(cells) != {MISSING}]
+    lines = zip(*(cells for _, cells in kept), strict=True)
+    return [title for title, _ in kept], [list(line) for line in lines]
+
+
+def records(comparison: Comparison) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows of ``table.csv``: every run with all its scalars, unrounded; failures last."""
+    found: list[dict[str, Any]] = []
+    for table in comparison.tables:
+        ranking = {"table": table.number, "objective": table.metric, "objective_mode": table.mode}
+        for row in table.rows:
+            paper = {f"paper/{name}": value for name, value in row.published.items()}
+            rank = {"rank": row.rank, "objective_value": row.objective}
+            found.append({"run": row.folder, **ranking, **rank, **_record(row.run.summary), **paper})
+    for failure in comparison.failures:
+        known = _record(failure.run.summary) if failure.run else {}
+        found.append({"run": failure.folder, **known, "status": failure.status, "error": failure.reason})
+    held = {key for record in found for key in record}
+    test = [f"test/{name}" for name in TEST_METRICS]
+    test += sorted(key for key in held if key.startswith("test/") and key not in test)
+    paper_columns = [f"paper/{name}" for name in TEST_METRICS]
+    columns = [*_FIRST, *test, *paper_columns, *sorted(key for key in held if key.startswith("val/")), *_LAST]
+    return [column for column in columns if column in held], found
+
+
+_FIRST = (
+    *("run", "status", "table", "rank", "objective", "objective_mode", "objective_value"),
+    *(
+        "task",
+        "experiment",
+        "model",
+        "weights",
+        "seed",
+        "data",
+        "data_digest",
+        "protocol",
+        "split_seed",
+        "fold",
+    ),
+    *("split_digest", "test_digest", "train_images", "val_images", "test_images"),
+)
+_LAST = (
+    *("parameters", "epochs", "best_epoch", "images_per_second", "fit_seconds", "test_seconds"),
+    *("total_seconds", "device", "precision", "git", "error"),
+)
+_SAME = (
+    *("status", "task", "experiment", "model", "weights", "seed", "parameters", "epochs", "best_epoch"),
+    *("images_per_second", "device", "precision", "git", "error"),
+)
+
+
+def _record(summary: Summary) -> dict[str, Any]:
+    split, data = summary.split, summary.data
+    record = {name: getattr(summary, name) for name in _SAME}
+    record |= {"protocol": split.get("protocol"), "split_seed": split.get("seed"), "fold": split.get("fold")}
+    record |= {"split_digest": split.get("digest"), "test_digest": split.get("test_digest")}
+    record |= {"data": data.get("name"), "data_digest": data.get("digest")}
+    record |= {f"{part}_images": data.get(part) for part in ("train", "val", "test")}
+    record |= {f"{part}_seconds": summary.seconds.get(part) for part in ("fit", "test", "total")}
+    record = {key: text(value) if isinstance(value, str) else value for key, value in record.items()}
+    scalars = {name: number(value) for name, value in summary.metrics.items() if not isinstance(value, list)}
+    return record | {name: value for name, value in scalars.items() if name.startswith(("test/", "val/"))}
+
+
+def render_text(comparison: Comparison) -> str:
+    """The ranking as aligned plain text, then the failures with their reasons."""
+    parts = []
+    for table in comparison.tables:
+        titles, cells = display(table)
+        widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+        figures = [all(map(_is_figure, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(
+                cell.rjust(width) if right else cell.ljust(width)
+                for cell, width, right in zip(line, widths, figures, strict=True)
+            ).rstrip()
+            for line in (titles, *cells)
+        ]
+        notes = [f"Note: {note}" for note in table.notes]
+        parts.append("\n".join([_heading(table), _ranking(table), "", *lines, *notes]))
+    if comparison.failures:
+        failures = [f"  {item.folder}  {item.status}: {item.reason}" for item in comparison.failures]
+        parts.append("\n".join([f"{len(failures)} without a result", *failures]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _is_figure(cell: str) -> bool:
+    return cell == MISSING or re.fullmatch(r"-?[\d.]+(e[+-]\d+)?", cell) is not None
+
+
+def _ranking(table: Table) -> str:
+    direction = "lower" if table.mode == "min" else "higher"
+    return f"Ranked by {table.metric} ({direction} is better); the other figures are from the test set."
+
+
+def render_markdown(comparison: Comparison, plots: Mapping[int, Sequence[Path]]) -> str:
+    """``table.md``: a section for each table with its ``plots`` (by table number), failures, the paper."""
+    parts = ["# Comparison of runs", f"{sum(len(table.rows) for table in comparison.tables)} finished runs."]
+    for table in comparison.tables:
+        parts += [f"## {_escape(_heading(table))}", _opening(table), *table.notes, _markdown(*display(table))]
+        parts += [
+            f"![{_escape(table.title)}: {plot.stem}]({plot.name})" for plot in plots.get(table.number, ())
+        ]
+    if comparison.failures:
+        lines = [[item.folder, item.name, item.status, item.reason] for item in comparison.failures]
+        parts += ["## Runs without a result", _markdown(["folder", "run", "status", "reason"], lines)]
+    tasks = {table.task for table in comparison.tables}
+    shown = {result.name: result for result in PUBLISHED.values() if result.task in tasks}
+    published = [*shown.values(), *(result for result in RELATED_WORK if result.task in tasks)]
+    if published:
+        metrics = [name for name in TEST_METRICS if any(name in result.metrics for result in published)]
+        lines = [
+            [r.name, *(figure(r.metrics[m]) if m in r.metrics else MISSING for m in metrics), r.source]
+            for r in published
+        ]
+        parts += ["## Published figures", "Each on its own test images, so no ranking across the lines."]
+        parts.append(_markdown(["model", *metrics, "source"], lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _heading(table: Table) -> str:
+    return f"{table.title} (test set {(table.test_digest or 'unknown')[:12]})"
+
+
+def _opening(table: Table) -> str:
+    runs = f"{table.task} run" if len(table.rows) == 1 else f"{table.task} runs"
+    digests = f"test set `{table.test_digest or 'unknown'}`, data `{table.data_digest or 'unknown'}`"
+    return (
+        f"Compares {len(table.rows)} {runs} on {table.dataset} under the {table.protocol} "
+        f"by the same {table.test_images or ''} test images ({digests}). {_ranking(table)}"
+    )
+
+
+def _markdown(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [titles, ["---"] * len(titles), *lines]
+    return "\n".join("| " + " | ".join(map(_escape, row)) + " |" for row in rows)
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,249 @@
+"""Run directories to ranked tables, one table for each test set; what every rendering starts from."""
+
+import csv
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from busi_lab.errors import UserError, one_line
+from busi_lab.report.published import CAVEATS, published_for
+from busi_lab.run_directory import CLASSES, Run, Summary, find_run_directories, read_run
+
+TEST_METRICS = (
+    *("accuracy", "precision", "recall", "f1", "auroc", "auroc_malignant"),
+    *("dice", "iou", "dice_pooled", "pixel_accuracy", "false_positive_rate"),
+)
+"""The contract's scalar metrics, in its order."""
+
+TASKS = ("classification", "segmentation", "multitask")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A finished run in its table; ``rank`` and ``objective`` are None where validation gave no figure."""
+
+    run: Run
+    folder: str
+    label: str
+    rank: int | None
+    objective: float | None
+
+    @property
+    def published(self) -> Mapping[str, float]:
+        """The paper's figures for this run's experiment, by metric name."""
+        return published_for(self.run.summary.experiment)
+
+    def metric(self, name: str) -> float | None:
+        """The figure ``val/NAME`` or ``test/NAME``; None where the run has none."""
+        return number(self.run.summary.metrics.get(name))
+
+    def confusion(self) -> list[list[float]] | None:
+        """Counts on the test set, ``[actual][predicted]`` in the order of ``CLASSES``; None without any."""
+        matrix = self.run.summary.metrics.get("test/confusion_matrix")
+        if not isinstance(matrix, list) or len(matrix) != len(CLASSES):
+            return None
+        counts = [[number(cell) for cell in line] if isinstance(line, list) else [] for line in matrix]
+        complete = [[cell for cell in line if cell is not None] for line in counts]
+        return complete if all(len(line) == len(CLASSES) for line in complete) else None
+
+    def curve(self, name: str) -> tuple[list[float], list[float]]:
+        """Epochs and finite values of a column of ``metrics.csv``; both empty where there are none."""
+        points = {}
+        try:
+            for line in self.run.epochs:
+                epoch, value = (float(line.get(key) or "nan") for key in ("epoch", name))
+                if math.isfinite(epoch) and math.isfinite(value):
+                    points[epoch] = value
+        except (OSError, ValueError, csv.Error):  # a damaged file costs its curve, not the comparison
+            pass
+        return list(points), list(points.values())
+
+
+@dataclass(frozen=True)
+class Table:
+    """Finished runs of one task on one test set, best validation ``metric`` (``mode`` max or min) first."""
+
+    number: int
+    task: str
+    dataset: str
+    data_digest: str | None
+    protocol: str
+    test_digest: str | None
+    test_images: int | None
+    metric: str
+    mode: str
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        """Number, task, data, protocol and number of test images."""
+        images = "unknown number of" if self.test_images is None else self.test_images
+        return f"Table {self.number}: {self.task} on {self.dataset}, {self.protocol}, {images} test images"
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the ranking or the figures beside each other."""
+        summaries = [row.run.summary for row in self.rows]
+        protocols = sorted({str(summary.split.get("protocol")) for summary in summaries})
+        notes = [CAVEATS[protocol] for protocol in protocols if protocol in CAVEATS]
+        if any(row.published for row in self.rows) and (self.dataset, protocols) != ("busi", ["published"]):
+            notes.append("The paper's figures (in brackets) come from its own test set, not from this one.")
+        if self.test_digest is None:
+            notes.append("The runs do not say which images they were tested on: they may differ.")
+        if len({text(summary.split.get("digest")) for summary in summaries}) > 1:
+            notes.append("Training or validation images differ between these runs, so the ranking is rough.")
+        if len({_objective(summary) for summary in summaries}) > 1:
+            notes.append(
+                f"The runs chose their best epochs by different objectives; {self.metric} ranks them."
+            )
+        return notes
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed or cannot be read; ``run`` is None when unreadable."""
+
+    folder: str
+    name: str
+    status: str
+    reason: str
+    run: Run | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All runs below ``base``, to which every ``folder`` is relative."""
+
+    base: Path
+    tables: tuple[Table, ...]
+    failures: tuple[Failure, ...]
+
+
+def number(value: Any) -> float | None:
+    """``value`` as a finite number, else None."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and math.isfinite(value) else None
+
+
+def text(value: Any) -> str | None:
+    """``value`` on one line, in characters that every UTF-8 file can hold; None where there is none."""
+    return None if value is None else " ".join(str(value).encode("utf-8", "replace").decode().split())
+
+
+def build(folders: Sequence[Path]) -> Comparison:
+    """Read all runs at or below ``folders``, group them by test set and rank each group.
+
+    Raises:
+        UserError: a folder is missing, holds no run directory, or none of the runs has finished.
+    """
+    where = ", ".join(map(str, folders))
+    directories = find_run_directories(folders)
+    if not directories:
+        raise UserError(
+            f"no run directory (a folder with summary.json) at or below {where}; run busi-train first"
+        )
+    base = Path(os.path.commonpath([folder.resolve() for folder in folders]))
+    base = base.parent if base in directories else base
+    groups: dict[tuple[str, ...], list[tuple[str, Run]]] = defaultdict(list)
+    failures = []
+    for directory in directories:
+        folder = text(Path(os.path.relpath(directory, base)).as_posix()) or "."
+        try:
+            run = read_run(directory)
+            _check(run.summary)
+        except UserError as error:
+            reason = one_line(error).replace(f"{directory}{os.sep}", "")
+            failures.append(Failure(folder, folder, "unreadable", text(reason) or ""))
+            continue
+        if run.summary.status == "finished":
+            groups[_group(run.summary)].append((folder, run))
+        else:
+            reason = text(run.summary.error) or f"no reason recorded (status {run.summary.status})"
+            failures.append(Failure(folder, text(run.name) or folder, "failed", reason, run))
+    if not groups:
+        first = failures[0]
+        raise UserError(
+            f"none of the {len(failures)} runs below {where} has finished; "
+            f"the first, {first.folder}: {first.reason}"
+        )
+
+    def order(key: tuple[str, ...]) -> tuple[Any, ...]:
+        task = TASKS.index(key[0]) if key[0] in TASKS else len(TASKS)
+        return task, key[1], _protocol(groups[key][0][1].summary), key
+
+    tables = tuple(_table(index, groups[key]) for index, key in enumerate(sorted(groups, key=order), start=1))
+    return Comparison(base, tables, tuple(failures))
+
+
+def _check(summary: Summary) -> None:
+    """Refuse a summary whose parts are of the wrong kind, which would fail far from here."""
+    for name in ("split", "data", "objective", "metrics", "seconds"):
+        if not isinstance(getattr(summary, name), dict):
+            raise UserError(f"summary.json, key {name}: expected an object, found {getattr(summary, name)!r}")
+
+
+def _group(summary: Summary) -> tuple[str, ...]:
+    """Runs are compared only where all of these agree."""
+    split, data = summary.split, summary.data
+    test_set = split.get("test_digest") or split.get("digest") or _protocol(summary)
+    return tuple(text(part) or "" for part in (summary.task, data.get("name"), data.get("digest"), test_set))
+
+
+def _protocol(summary: Summary) -> str:
+    """Protocol with its fold and seed; `published` is deterministic and needs neither."""
+    split = summary.split
+    name = text(split.get("protocol")) or "unknown"
+    fold, seed = split.get("fold"), split.get("seed")
+    parts = [f"{name} protocol"] if fold is None else [f"{name} protocol", f"fold {fold}"]
+    return ", ".join(parts if seed is None or name == "published" else [*parts, f"split seed {seed}"])
+
+
+def _objective(summary: Summary) -> tuple[str, str]:
+    metric = text(summary.objective.get("metric"))
+    if metric is None:
+        return "val/loss", "min"
+    return metric, "min" if summary.objective.get("mode") == "min" else "max"
+
+
+def _table(index: int, runs: Sequence[tuple[str, Run]]) -> Table:
+    """Rank ``runs`` by the objective that most of them have (ties: the first in the alphabet)."""
+    counts = Counter(_objective(run.summary) for _, run in runs)
+    metric, mode = min(counts, key=lambda objective: (-counts[objective], objective))
+
+    def order(entry: tuple[str, Run]) -> tuple[Any, ...]:
+        folder, run = entry
+        value = number(run.summary.metrics.get(metric))
+        ascending = 0.0 if value is None else value if mode == "min" else -value
+        return value is None, ascending, run.name, number(run.summary.seed) or 0, folder
+
+    runs = sorted(runs, key=order)
+    names = Counter(run.name for _, run in runs)
+    seeds = Counter((run.name, run.summary.seed) for _, run in runs)
+    rows = []
+    for place, (folder, run) in enumerate(runs, start=1):
+        label = text(run.name) or folder
+        if seeds[run.name, run.summary.seed] > 1:
+            label = f"{label} ({folder})"
+        elif names[run.name] > 1:
+            label = f"{label} (seed {run.summary.seed})"
+        objective = number(run.summary.metrics.get(metric))
+        rows.append(Row(run, folder, label, None if objective is None else place, objective))
+    first = runs[0][1].summary
+    digest = first.split.get("test_digest") or first.split.get("digest")
+    protocol = " / ".join(sorted({_protocol(run.summary) for _, run in runs}))
+    return Table(
+        index,
+        text(first.task) or "unknown task",
+        text(first.data.get("name")) or "unknown data",
+        text(first.data.get("digest")),
+        protocol,
+        text(digest),
+        first.data.get("test"),
+        metric,
+        mode,
+        tuple(rows),
+    )

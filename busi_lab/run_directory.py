@@ -1,0 +1,194 @@
+"""The record of one run: names, schema, and how it is written and read.
+
+Everything that compares, resumes or applies a run goes through this module. It imports no torch, so that
+reading a hundred runs takes seconds.
+"""
+
+import csv
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from busi_lab.errors import UserError
+
+CLASSES = ("benign", "malignant", "normal")
+"""Class names in the order of every probability column, logit and confusion matrix."""
+
+SCHEMA = 1
+CONFIG = "config.yaml"
+SPLIT = "split.json"
+METRICS = "metrics.csv"
+PREDICTIONS = "predictions.csv"
+SUMMARY = "summary.json"
+BEST_CHECKPOINT = "checkpoints/best.ckpt"
+LAST_CHECKPOINT = "checkpoints/last.ckpt"
+
+
+@dataclass
+class Summary:
+    """What ``summary.json`` holds; fields that a failed run never learned are None or empty.
+
+    ``metrics`` maps ``val/NAME`` and ``test/NAME`` to a number (``test/confusion_matrix`` to rows of counts),
+    ``seconds`` has ``fit, test, total``; ``objective`` is ``{metric, mode}``, the validation figure by which
+    the best epoch was chosen and by which runs are ranked.
+    """
+
+    status: str
+    schema: int = SCHEMA
+    error: str | None = None
+    task: str | None = None
+    experiment: str | None = None
+    model: str | None = None
+    weights: str | None = None
+    seed: int | None = None
+    split: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    parameters: int | None = None
+    epochs: int | None = None
+    best_epoch: int | None = None
+    objective: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    images_per_second: float | None = None
+    device: str | None = None
+    precision: str | None = None
+    wandb: dict[str, Any] | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    git: str | None = None
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with NaN and infinities, which JSON lacks, as None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write ``content`` atomically as JSON, NaN as null."""
+    write_atomically(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def write_summary(directory: Path, summary: Summary) -> None:
+    """Write ``summary.json``, the last act of a run."""
+    write_json(directory / SUMMARY, asdict(summary))
+
+
+def read_summary(directory: Path) -> Summary:
+    """Read ``summary.json`` of a run directory.
+
+    Raises:
+        UserError: the file is missing, cut, of a newer schema, or not a summary.
+    """
+    path = directory / SUMMARY
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{directory} is no ended run: it has no {SUMMARY}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run the experiment again") from None
+    if not isinstance(content, dict) or "status" not in content or "schema" not in content:
+        raise UserError(f"{path} is not a busi-lab summary: expected the keys schema and status")
+    if content["schema"] != SCHEMA:
+        raise UserError(
+            f"{path} has schema {content['schema']}, this version reads {SCHEMA}; "
+            "use the busi-lab version that wrote it"
+        )
+    known = {item.name for item in fields(Summary)}
+    return Summary(**{key: value for key, value in content.items() if key in known})
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:
+    """Write rows as CSV, atomically, floats with seven digits."""
+    lines = [list(columns)]
+    lines.extend([_cell(row.get(column)) for column in lines[0]] for row in rows)
+    buffer = StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(lines)
+    write_atomically(path, buffer.getvalue())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Read a CSV file as dictionaries of strings; no file, no rows."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory as read from disk; tables are read when first asked for."""
+
+    path: Path
+    summary: Summary
+
+    @property
+    def name(self) -> str:
+        """The experiment's name, or the folder's where the run has none."""
+        return self.summary.experiment or self.path.name
+
+    @cached_property
+    def epochs(self) -> list[dict[str, str]]:
+        """``metrics.csv``, a row an epoch."""
+        return read_rows(self.path / METRICS)
+
+    @cached_property
+    def predictions(self) -> list[dict[str, str]]:
+        """``predictions.csv``, a row a test image."""
+        return read_rows(self.path / PREDICTIONS)
+
+
+def read_run(directory: Path) -> Run:
+    """Read the run in ``directory``.
+
+    Raises:
+        UserError: as :func:`read_summary`.
+    """
+    return Run(directory, read_summary(directory))
+
+
+def find_run_directories(folders: Iterable[Path]) -> list[Path]:
+    """All folders at or below ``folders`` that hold a ``summary.json``, sorted, each once.
+
+    Raises:
+        UserError: a folder does not exist.
+    """
+    found: set[Path] = set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder; give run directories or a folder of them")
+        found.update(path.parent.resolve() for path in folder.rglob(SUMMARY))
+    return sorted(found)

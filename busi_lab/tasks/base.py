@@ -1,0 +1,197 @@
+"""What all tasks share: input scaling, freezing, optimiser, scheduler, checkpoints."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import timm.optim
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+
+from busi_lab.models.classifiers import BuiltModel
+
+Batch = dict[str, Any]
+
+
+class BaseTask(LightningModule):
+    """A task takes gray scans as bytes, ``image`` uint8 ``[B, 1, S, S]``, and does all scaling itself.
+
+    So a checkpoint carries everything that turns a scan into an answer. Subclasses implement
+    :meth:`configure_network`, :meth:`_step` and :meth:`summarize`. Constructor arguments are plain values, so that
+    ``load_from_checkpoint`` rebuilds the task with ``weights_only=True`` and without the original weight files.
+
+    Args:
+        model: the ``model`` group of the configuration.
+        image_size: side of the input, pixels.
+        optim: ``name`` (timm's optimiser name), ``lr``, ``weight_decay``, ``backbone_lr`` (None: as ``lr``).
+        scheduler: ``name`` (none, cosine, onecycle, plateau) and its settings.
+        monitor: validation metric that chooses the best epoch.
+        monitor_mode: ``max`` or ``min``.
+        channels_last: keep tensors in the memory layout that convolutions prefer.
+    """
+
+    needs_masks = False
+    """Whether batches must carry lesion masks."""
+
+    def __init__(
+        self,
+        model: Mapping[str, Any],
+        image_size: int,
+        optim: Mapping[str, Any],
+        scheduler: Mapping[str, Any],
+        monitor: str,
+        monitor_mode: str,
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.model_settings = dict(model)
+        self.image_size = image_size
+        self.monitor = monitor
+        self.monitor_mode = monitor_mode
+        self._optim = dict(optim)
+        self._scheduler = dict(scheduler)
+        built = self.configure_network()
+        self.network = built.network
+        self._heads = built.heads
+        self._channels_last = channels_last
+        if channels_last:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for name, values in (("mean", built.mean), ("std", built.std)):
+            self.register_buffer(f"_{name}", torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+        if self.frozen:
+            for parameter in self.backbone_parameters():
+                parameter.requires_grad_(False)
+        self.results: dict[str, Any] = {}
+
+    @abstractmethod
+    def configure_network(self) -> BuiltModel:
+        """Build the network from ``self.model_settings``."""
+
+    @abstractmethod
+    def _step(self, batch: Batch, split: str) -> Tensor:
+        """Loss of one batch; keeps what :meth:`summarize` needs."""
+
+    @abstractmethod
+    def summarize(self, split: str) -> dict[str, Any]:
+        """Metrics of everything seen since the last call, under bare names."""
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the backbone keeps its weights and batch-norm statistics."""
+        return bool(self.model_settings.get("freeze") == "backbone")
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Parameters behind the backbone."""
+        return [parameter for head in self._heads for parameter in head.parameters()]
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the network that belong to no head."""
+        heads = {id(parameter) for parameter in self.head_parameters()}
+        return [parameter for parameter in self.network.parameters() if id(parameter) not in heads]
+
+    def train(self, mode: bool = True) -> "BaseTask":
+        """Switch to training; a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if mode and self.frozen:
+            self.network.eval()
+            for head in self._heads:
+                head.train()
+        return self
+
+    def scale(self, image: Tensor) -> Tensor:
+        """Turn uint8 ``[B, 1, S, S]`` into the network's input, float32 ``[B, in_chans, S, S]``."""
+        scaled = (image.float() / 255 - self._mean) / self._std  # type: ignore[operator]
+        return scaled.contiguous(memory_format=torch.channels_last) if self._channels_last else scaled
+
+    def forward(self, image: Tensor) -> Any:
+        """Logits of scans uint8 ``[B, 1, S, S]``."""
+        return self.network(self.scale(image))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One optimisation step."""
+        return self._logged_step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Judge one validation batch."""
+        self._logged_step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Judge one test batch."""
+        self._logged_step(batch, "test")
+
+    def _logged_step(self, batch: Batch, split: str) -> Tensor:
+        loss = self._step(batch, split)
+        size = len(batch["image"])
+        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the training metrics."""
+        self._log_summary("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._log_summary("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log_summary("test")
+
+    def _log_summary(self, split: str) -> None:
+        values = self.summarize(split)
+        self.results[split] = values
+        # every rank has computed the value over all ranks: nothing to reduce
+        self.log_dict({f"{split}/{key}": value for key, value in values.items() if value.numel() == 1})
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """Rows of ``predictions.csv`` from the last test, one an image."""
+        raise NotImplementedError
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let a checkpoint stand for itself: rebuilding must not look for the original weights."""
+        parameters = dict(checkpoint["hyper_parameters"])
+        parameters["model"] = {**parameters["model"], "weights": "none"}
+        checkpoint["hyper_parameters"] = parameters
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser over the trainable parameters, and the scheduler."""
+        lr = self._optim["lr"]
+        backbone_lr = self._optim.get("backbone_lr")
+        groups = [
+            {"params": self.head_parameters(), "lr": lr},
+            {"params": self.backbone_parameters(), "lr": lr if backbone_lr is None else backbone_lr},
+        ]
+        for group in groups:
+            group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+        optimizer = timm.optim.create_optimizer_v2(
+            [group for group in groups if group["params"]],
+            opt=self._optim["name"],
+            lr=lr,
+            weight_decay=self._optim["weight_decay"],
+        )
+        scheduler = self._configure_scheduler(optimizer)
+        return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _configure_scheduler(self, optimizer: Any) -> dict[str, Any] | None:
+        name = self._scheduler["name"]
+        if name == "cosine":
+            epochs = self.trainer.max_epochs or 1
+            return {"scheduler": lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)}
+        if name == "onecycle":
+            peaks = [group["lr"] for group in optimizer.param_groups]
+            steps = int(self.trainer.estimated_stepping_batches)
+            share = self._scheduler["warmup_fraction"]
+            cycle = lr_scheduler.OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, pct_start=share)
+            return {"scheduler": cycle, "interval": "step"}
+        if name == "plateau":
+            plateau = lr_scheduler.ReduceLROnPlateau(
+                optimizer,
+                mode=self.monitor_mode,  # type: ignore[arg-type]
+                factor=self._scheduler["factor"],
+                patience=self._scheduler["patience"],
+            )
+            return {"scheduler": plateau, "monitor": self.monitor}
+        return None

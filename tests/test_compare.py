@@ -1,0 +1,354 @@
+"""busi-compare on run directories made here; values are checked by hand, no deep-learning library is loaded."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from busi_lab.compare import compare, main
+from busi_lab.errors import UserError
+from busi_lab.report.published import PUBLISHED, RELATED_WORK
+from busi_lab.report.tables import Row, Table
+from busi_lab.run_directory import Summary, write_rows, write_summary
+
+MATRIX = [[84, 3, 0], [0, 42, 0], [0, 0, 26]]  # the paper's Table IV, MobileNet
+
+
+def make_run(
+    folder: Path, experiment: str | None, value: float | None, *, test_digest: str = "cd34", **changes: Any
+) -> None:
+    """Write a finished classification run whose val/f1 is ``value``; ``changes`` replace summary fields."""
+    metrics = {"val/f1": value, "val/loss": 0.5, "test/accuracy": 0.9, "test/precision": 0.8}
+    metrics |= {"test/recall": 0.7, "test/f1": 0.75, "test/auroc": 0.95, "test/auroc_malignant": 0.93}
+    fields: dict[str, Any] = {
+        "status": "finished",
+        "task": "classification",
+        "experiment": experiment,
+        "model": "mobilenetv1_100",
+        "weights": "imagenet",
+        "seed": 0,
+        "split": {
+            "protocol": "published",
+            "seed": 0,
+            "fold": None,
+            "digest": "ab",
+            "test_digest": test_digest,
+        },
+        "data": {"name": "busi", "digest": "dd", "train": 562, "val": 63, "test": 155},
+        "parameters": 3_209_000,
+        "epochs": 3,
+        "best_epoch": 1,
+        "objective": {"metric": "val/f1", "mode": "max"},
+        "metrics": metrics | {"test/confusion_matrix": MATRIX},
+        "seconds": {"fit": 812.4, "test": 3.0, "total": 820.0},
+        "images_per_second": 240.1,
+    }
+    write_summary(folder, Summary(**(fields | changes)))
+    epochs = [
+        {"epoch": e, "train/loss": 1 / (e + 1), "val/loss": 1.2 / (e + 1), "val/f1": e / 3} for e in range(3)
+    ]
+    write_rows(folder / "metrics.csv", epochs, epochs[0])
+
+
+def order(table: Table) -> list[str | None]:
+    return [row.run.summary.experiment for row in table.rows]
+
+
+def read_csv(folder: Path) -> list[dict[str, str]]:
+    with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def test_ranks_by_validation_not_by_test_and_shows_the_paper_beside(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a", "paper/vgg16", 0.80)
+    make_run(runs / "b", "paper/mobilenet", 0.90)
+    better_on_test = {"val/f1": 0.85, "test/accuracy": 0.99}
+    make_run(runs / "c", "mine", None, metrics=better_on_test)
+    (table,) = compare([runs], tmp_path / "made", plots=False).tables
+    assert order(table) == ["paper/mobilenet", "mine", "paper/vgg16"]
+    assert [row.rank for row in table.rows] == [1, 2, 3]
+    first, second, third = read_csv(tmp_path / "made")
+    assert (first["run"], first["rank"], first["objective_value"]) == ("b", "1", "0.9")
+    assert (first["test/accuracy"], first["paper/accuracy"], first["paper/recall"]) == ("0.9", "0.98", "0.99")
+    assert (second["test/accuracy"], second["paper/accuracy"], second["test/f1"]) == ("0.99", "", "")
+    assert third["paper/precision"] == "0.94"
+    markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
+    assert (
+        "| 1 | paper/mobilenet | 0.9000 | 0.900 (0.98) | 0.800 (0.98) | 0.700 (0.99) | 0.750 (0.98) |"
+        in markdown
+    )
+    assert "| 2 | mine | 0.8500 | 0.990 | – | – | – |" in markdown  # noqa: RUF001
+    assert "| ResNet50 | 0.854 | 0.832 | 0.9367 | 0.8793 |" in markdown
+
+
+def test_ties_are_broken_by_experiment_and_missing_objectives_come_last(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "1", "nothing", float("nan"))
+    make_run(runs / "2", "zebra", 0.5)
+    make_run(runs / "3", "ant", 0.5)
+    make_run(runs / "4", "zero", 0.0)
+    assert json.loads((runs / "1/summary.json").read_text())["metrics"]["val/f1"] is None
+    (table,) = compare([runs], tmp_path / "made", plots=False).tables
+    assert order(table) == ["ant", "zebra", "zero", "nothing"]
+    assert [row.rank for row in table.rows] == [1, 2, 3, None]
+    last = read_csv(tmp_path / "made")[-1]
+    assert (last["experiment"], last["rank"], last["objective_value"]) == ("nothing", "", "")
+
+
+def test_lower_is_better_where_the_objective_says_so(runs: Path, tmp_path: Path) -> None:
+    for name, loss in {"high": 0.9, "low": 0.1, "middle": 0.4}.items():
+        metrics = {"val/loss": loss}
+        make_run(runs / name, name, None, metrics=metrics, objective={"metric": "val/loss", "mode": "min"})
+    (table,) = compare([runs], tmp_path / "made").tables
+    assert order(table) == ["low", "middle", "high"]
+    assert "val/loss (lower is better)" in (tmp_path / "made/table.md").read_text(encoding="utf-8")
+
+
+def test_unlike_objectives_are_ranked_by_the_commoner_one_and_it_is_said(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a", "a", 0.6)
+    make_run(runs / "b", "b", 0.7)
+    make_run(runs / "c", "c", 0.8, objective={"metric": "val/loss", "mode": "min"})
+    (table,) = compare([runs], tmp_path / "made", plots=False).tables
+    assert (table.metric, table.mode, order(table)) == ("val/f1", "max", ["c", "b", "a"])
+    assert any("different objectives" in note for note in table.notes)
+
+
+def test_unlike_test_sets_tasks_and_data_get_tables_of_their_own(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a", "a", 0.5)
+    make_run(runs / "b", "b", 0.6, test_digest="other")
+    make_run(runs / "c", "c", 0.7, data={"name": "phantom", "digest": "ee", "test": 12})
+    make_run(runs / "d", "d", 0.8, task="multitask")
+    fallback = {"protocol": "holdout", "seed": 3, "fold": None, "digest": "fall"}
+    make_run(runs / "e", "e", 0.9, split=fallback)
+    make_run(runs / "f", "f", 0.95, split=fallback)
+    make_run(runs / "g", "a", 0.4, seed=1)
+    tables = compare([runs], tmp_path / "made", plots=False).tables
+    assert [order(table) for table in tables] == [["f", "e"], ["a", "a"], ["b"], ["c"], ["d"]]
+    assert [table.number for table in tables] == [1, 2, 3, 4, 5]
+    assert (
+        tables[0].title == "Table 1: classification on busi, holdout protocol, split seed 3, 155 test images"
+    )
+    assert tables[0].test_digest == "fall"
+    assert [row.label for row in tables[1].rows] == ["a (seed 0)", "a (seed 1)"]
+    assert tables[3].title.endswith("classification on phantom, published protocol, 12 test images")
+    assert [row["table"] for row in read_csv(tmp_path / "made")] == ["1", "1", "2", "2", "3", "4", "5"]
+
+
+def test_folds_are_named_and_the_published_protocol_carries_its_warning(runs: Path, tmp_path: Path) -> None:
+    fold = {"protocol": "grouped_kfold", "seed": 0, "fold": 2, "digest": "k", "test_digest": "k2"}
+    make_run(runs / "a", "paper/mobilenet", 0.5, split=fold)
+    make_run(runs / "b", "paper/mobilenet", 0.5)
+    kfold, published = compare([runs], tmp_path / "made", plots=False).tables
+    assert kfold.protocol == "grouped_kfold protocol, fold 2, split seed 0"
+    assert [("near-copies" in note, "its own test set" in note) for note in kfold.notes] == [(False, True)]
+    assert [("near-copies" in note) for note in published.notes] == [True]
+    assert (tmp_path / "made/table.md").read_text(encoding="utf-8").count("near-copies") == 1
+
+
+def test_segmentation_has_its_columns_and_the_papers_dice(runs: Path, tmp_path: Path) -> None:
+    metrics = {"val/dice": 0.8, "test/dice": 0.7345, "test/iou": 0.6, "test/pixel_accuracy": 0.95}
+    metrics |= {"test/false_positive_rate": 0.25}
+    objective = {"metric": "val/dice", "mode": "max"}
+    make_run(runs / "a", "paper/unet", None, task="segmentation", metrics=metrics, objective=objective)
+    compare([runs], tmp_path / "made")
+    markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
+    titles = "| rank | run | val/dice | dice (paper) | iou | pixel_accuracy (paper) | false_positive_rate |"
+    assert titles in markdown
+    assert "| 1 | paper/unet | 0.8000 | 0.734 (0.8959) | 0.600 | 0.950 (0.9648) | 0.250 |" in markdown
+    assert sorted(path.name for path in (tmp_path / "made").glob("*.png")) == [
+        "table1_curves.png",
+        "table1_metrics.png",
+    ]
+
+
+def test_failures_are_listed_with_their_reasons_and_stop_nothing(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(runs / "good", "good", 0.5)
+    make_run(runs / "bad", "paper/vgg16", None, status="failed", error="loss is NaN\nin epoch 3", metrics={})
+    make_run(runs / "silent", "silent", None, status="failed")
+    make_run(runs / "listed", "listed", 0.5, metrics=[1])
+    for name, content in {
+        "cut": '{"schema": 1, "sta',
+        "newer": '{"schema": 99, "status": "finished"}',
+    }.items():
+        (runs / name).mkdir()
+        (runs / name / "summary.json").write_text(content)
+    main([str(runs), "--no-plots"])
+    printed = capsys.readouterr().out
+    lines = printed.strip().splitlines()
+    assert "  bad  failed: loss is NaN in epoch 3" in lines
+    assert "  silent  failed: no reason recorded (status failed)" in lines
+    assert any(line.startswith("  cut  unreadable: summary.json cannot be read") for line in lines)
+    assert any(line.startswith("  newer  unreadable: summary.json has schema 99") for line in lines)
+    assert any(line.startswith("  listed  unreadable: summary.json, key metrics: expected") for line in lines)
+    assert lines[-1] == f"table.md, table.csv are in {runs / 'comparison'}"
+    markdown = (runs / "comparison/table.md").read_text(encoding="utf-8")
+    assert "| bad | paper/vgg16 | failed | loss is NaN in epoch 3 |" in markdown
+    assert str(runs) not in markdown
+    states = {row["run"]: row["status"] for row in read_csv(runs / "comparison")}
+    failed = {"bad": "failed", "silent": "failed", "listed": "unreadable", "cut": "unreadable"}
+    assert states == {"good": "finished", "newer": "unreadable", **failed}
+
+
+def test_prints_an_aligned_ranking(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(runs / "a", "paper/custom_cnn", 0.52)
+    make_run(runs / "b", "a_rather_long_name", 0.61, weights=str(runs / "start.safetensors"))
+    main([str(runs), "--no-plots"])
+    lines = capsys.readouterr().out.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("rank"))
+    assert "155 test images (test set cd34)" in lines[0]
+    assert lines[head].split()[:3] == ["rank", "run", "val/f1"]
+    assert lines[head + 1].split()[:4] == ["1", "a_rather_long_name", "0.6100", "0.900"]
+    assert lines[head + 2].split()[:5] == ["2", "paper/custom_cnn", "0.5200", "0.900", "(0.54)"]
+    assert len({line.index("0.900") for line in lines[head + 1 : head + 3]}) == 1
+    assert lines[head + 1].split()[-5:] == ["240.1", "812", "0", "start.safetensors", "b"]
+
+
+@pytest.mark.parametrize("content", ["missing", "empty", "failed"])
+def test_nothing_to_compare_is_one_line_and_exit_2(
+    content: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content != "missing":
+        runs.mkdir()
+    if content == "failed":
+        make_run(runs / "a", "a", None, status="failed", error="no memory")
+    with pytest.raises(SystemExit) as ended:
+        main([str(runs), "--out", str(tmp_path / "made")])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    expected = {"missing": "not a folder", "empty": "no run directory", "failed": "a: no memory"}[content]
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert expected in printed.err
+    assert not (tmp_path / "made").exists()
+
+
+def test_output_that_cannot_be_written_is_one_line_and_exit_2(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(runs / "a", "a", 0.5)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SystemExit) as ended:
+        main([str(runs), "--out", str(tmp_path / "file/below")])
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "--out" in printed
+    with pytest.raises(UserError, match="cannot be written"):
+        compare([runs], tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_default_output_and_folders_relative_to_what_they_share(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(runs / "x/1", "a", 0.5)
+    make_run(runs / "y", "b", 0.6)
+    monkeypatch.chdir(tmp_path)
+    main([str(runs / "x"), str(runs / "y"), str(runs / "y"), "--no-plots"])
+    assert [row["run"] for row in read_csv(tmp_path / "comparison")] == ["y", "x/1"]
+    main([str(runs / "y"), "--no-plots"])
+    assert [row["run"] for row in read_csv(runs / "y/comparison")] == ["y"]
+
+
+def test_comparing_again_gives_the_same_files_and_removes_only_stale_plots(runs: Path) -> None:
+    make_run(runs / "a", "a", 0.5)
+    make_run(runs / "b", "b", 0.5, test_digest="other")
+    out = runs / "comparison"
+    compare([runs], out)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.suffix != ".png"}
+    assert (out / "table2_metrics.png").exists()
+    (out / "table2_notes.png").write_bytes(b"mine")
+    compare([runs], out)
+    assert {name: (out / name).read_bytes() for name in before} == before
+    (runs / "b/summary.json").unlink()
+    compare([runs], out)
+    pictures = {path.name for path in out.glob("*.png")}
+    assert pictures == {"table1_metrics.png", "table1_confusion.png", "table1_curves.png", "table2_notes.png"}
+    assert "](table1_confusion.png)" in (out / "table.md").read_text(encoding="utf-8")
+
+
+def test_plots_are_readable_pictures_even_of_odd_runs(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a", "a|long_$name$_that_goes_on_" + "x" * 60, 0.5)
+    make_run(runs / "b", None, None, metrics={"test/confusion_matrix": [[1, 2]], "test/f1": None})
+    make_run(runs / "c", "c", 0.5, best_epoch=None, metrics={"test/accuracy": 0.4})
+    (runs / "b/metrics.csv").write_bytes(b"epoch,val/loss\n0,\xff\n")
+    (runs / "c/metrics.csv").write_text("epoch,train/loss,val/loss,val/f1\n0,5e6,,nan\n1,high\n")
+    (table,) = compare([runs], tmp_path).tables
+    for kind in ("metrics", "confusion", "curves"):
+        with Image.open(tmp_path / f"table1_{kind}.png") as picture:
+            assert picture.format == "PNG"
+            assert 900 <= picture.width <= 2000
+            assert 300 <= picture.height <= 1500
+            picture.load()
+            assert len(picture.convert("L").getcolors()) > 20
+    held = {row.folder: row for row in table.rows}
+    assert held["a"].confusion() == MATRIX
+    assert held["a"].curve("val/f1") == ([0, 1, 2], pytest.approx([0, 1 / 3, 2 / 3], abs=1e-6))
+    assert held["b"].confusion() is None
+    assert held["b"].curve("val/loss") == ([], [])
+    assert held["c"].curve("train/loss") == ([0], [5e6])
+    assert "a\\|long_$name$" in (tmp_path / "table.md").read_text(encoding="utf-8")
+
+
+def test_a_hundred_runs_keep_their_order(runs: Path, tmp_path: Path) -> None:
+    for i in range(100):
+        make_run(runs / f"run{i}", f"run{i}", (i * 37 % 100) / 100)
+    (table,) = compare([runs], tmp_path / "made").tables
+    values = [row.objective for row in table.rows]
+    assert values == [(99 - i) / 100 for i in range(100)]
+    assert len(read_csv(tmp_path / "made")) == 100
+    with Image.open(tmp_path / "made/table1_curves.png") as picture:
+        assert picture.height < 2500  # the best twenty, not all
+
+
+def test_published_figures_agree_with_the_papers_confusion_matrix() -> None:
+    correct = sum(MATRIX[i][i] for i in range(3))
+    recall = sum(MATRIX[i][i] / sum(MATRIX[i]) for i in range(3)) / 3
+    figures = PUBLISHED["paper/mobilenet"].metrics
+    assert figures["accuracy"] == round(correct / 155, 2) == 0.98
+    assert figures["recall"] == round(recall, 2) == 0.99
+    assert PUBLISHED["paper/vgg16_frozen"] is PUBLISHED["paper/vgg16"]
+    assert PUBLISHED["paper/unet"].metrics == {"dice": 0.8959, "pixel_accuracy": 0.9648}
+    assert [work.metrics["f1"] for work in RELATED_WORK] == [0.7939, 0.769, 0.8793, 0.8731]
+
+
+def test_rows_tell_missing_from_zero(runs: Path, tmp_path: Path) -> None:
+    metrics = {"val/f1": 0.0, "test/f1": 0.0, "test/accuracy": None, "test/recall": True}
+    make_run(runs / "a", "a", None, metrics=metrics)
+    row: Row = compare([runs], tmp_path, plots=False).tables[0].rows[0]
+    assert [row.metric(f"test/{name}") for name in ("f1", "accuracy", "recall", "dice")] == [
+        0.0,
+        None,
+        None,
+        None,
+    ]
+    assert row.rank == 1
+
+
+def test_comparing_loads_neither_torch_nor_for_tables_matplotlib(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a", "paper/mobilenet", 0.5)
+    code = (
+        "import sys; from pathlib import Path; from busi_lab.compare import compare\n"
+        "compare([Path(sys.argv[1])], Path(sys.argv[2]), plots=False)\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "compare([Path(sys.argv[1])], Path(sys.argv[2]))\n"
+        "assert 'matplotlib.figure' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
+        "assert not {'torch', 'lightning', 'wandb', 'pandas', 'timm', 'hydra'} & set(sys.modules)\n"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code, runs, tmp_path / "made"], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "made/table1_curves.png").stat().st_size > 5000
