@@ -234,7 +234,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], source: str, limits: Limits) 
             problem = f"makes it a bomb ({packed} bytes packed, {size} unpacked, {total} so far)"
         if problem:
             raise UserError(
-                f"{source}: entry {entry.orig_filename!r} {problem}; refused, expected plain PNG files of BUSI"
+                f"{source}: entry {entry.orig_filename!r} {problem}; refused, expected plain files"
             )
 
 
@@ -292,7 +292,7 @@ def _verify(folder: Path, source: str, expected: DatasetCounts) -> None:
         name = _NAME.fullmatch(path.name)
         where = f"{source}: {path.relative_to(folder).as_posix()!r}"
         if name is None or name["label"] != path.parent.name:
-            raise UserError(f"{where} is no name of BUSI; expected 'CLASS (N).png' or 'CLASS (N)_mask.png'")
+            raise UserError(f"{where} is no BUSI name; expected 'CLASS (N).png' or 'CLASS (N)_mask.png'")
         try:
             with Image.open(path, formats=["PNG"]) as image:
                 image.load()

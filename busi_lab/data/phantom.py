@@ -230,7 +230,7 @@ def _add_lesion(
 def _scan(rng: np.random.Generator, echo: Field, specular: Field) -> Gray:
     """What the scanner shows of tissue with these levels: speckle, noise, compression, gain."""
     height, width = echo.shape
-    scale = height / 256
+    scale = max(height / 256, 0.6)  # speckle narrower than a pixel would vanish
     scatter = rng.standard_normal((height, width, 2), dtype=np.float32)
     scatter *= (_amplitude(echo) + np.float32(NOISE_FLOOR))[:, :, None]
     scatter[:, :, 0] += _amplitude(specular)  # in phase: mirrors do not speckle

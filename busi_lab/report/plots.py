@@ -194,8 +194,8 @@ def learning_curves(table: Table) -> Figure | None:
         cell[-1].set_xlabel("epoch", fontsize=9)
         last = max(max(epochs, default=0.0) for epochs, _ in lines.values())
         for ax in cell:
-            ax.set_xlim(-0.03 * last - 0.3, last * 1.03 + 0.3)
-            ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            ax.set_xlim(-0.03 * last - 0.5, 1.03 * last + 0.5)
+            ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
             ax.tick_params(labelsize=8)
             ax.grid(color="0.92")
             best = number(row.run.summary.best_epoch)

@@ -146,7 +146,8 @@ def _ranking(table: Table) -> str:
 
 def render_markdown(comparison: Comparison, plots: Mapping[int, Sequence[Path]]) -> str:
     """``table.md``: a section for each table with its ``plots`` (by table number), failures, the paper."""
-    parts = ["# Comparison of runs", f"{sum(len(table.rows) for table in comparison.tables)} finished runs."]
+    finished, failed = sum(len(table.rows) for table in comparison.tables), len(comparison.failures)
+    parts = ["# Comparison of runs", f"Finished runs: {finished}. Without a result: {failed}."]
     for table in comparison.tables:
         parts += [f"## {_escape(_heading(table))}", _opening(table), *table.notes, _markdown(*display(table))]
         parts += [
