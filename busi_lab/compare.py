@@ -1,9 +1,10 @@
-"""``busi-compare``: run directories to ranked tables and plots, from their files alone."""
+"""``busi-compare``: run directories to a report and ranked tables, from their files alone."""
 
 import argparse
 import io
 import re
 import sys
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,36 +13,62 @@ from busi_lab.report.render import records, render_markdown, render_text
 from busi_lab.report.tables import Comparison, build
 from busi_lab.run_directory import write_atomically, write_rows
 
+FORMATS = ("html", "md", "csv", "png")
+REPORT = "report.html"
 TABLE_CSV = "table.csv"
 TABLE_MARKDOWN = "table.md"
-_OWN_PLOT = re.compile(r"table\d+_(metrics|confusion|curves)\.png")
+_OWN_FILE = re.compile(r"report\.html|table\.(md|csv)|table\d+_(metrics|confusion|curves)\.png")
 
 
-def compare(folders: Sequence[Path], out: Path, plots: bool = True) -> Comparison:
-    """Compare all runs at or below ``folders`` and write tables and plots into ``out``.
+def compare(folders: Sequence[Path], out: Path, formats: Sequence[str] = FORMATS) -> Comparison:
+    """Compare all runs at or below ``folders`` and write the files of ``formats`` into ``out``.
 
-    Files of an earlier comparison in ``out`` are replaced, and its plots that no longer have a table removed.
+    ``out`` holds one comparison: files of an earlier one are replaced or removed, other files left alone.
 
     Raises:
-        UserError: no folder, no run, no finished run (then nothing is written), or ``out`` cannot be written.
+        UserError: an unknown format; no folder, no run, no finished run (then nothing is written); or ``out``
+            cannot be written.
     """
+    if not formats or not set(formats) <= set(FORMATS):
+        raise UserError(f"--format: expected some of {','.join(FORMATS)}, found {','.join(formats) or 'none'}")
     comparison = build(folders)
+    texts = {}
+    if "html" in formats:
+        from busi_lab.report.html import render_html  # matplotlib costs a second: only where it is used
+
+        texts[REPORT] = render_html(comparison)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for path in out.iterdir():
-            if _OWN_PLOT.fullmatch(path.name):
+            if _OWN_FILE.fullmatch(path.name):
                 path.unlink()
         drawn = {}
-        if plots:
-            from busi_lab.report.plots import draw  # matplotlib costs a second: only where it is used
+        if "png" in formats:
+            from busi_lab.report.plots import draw
 
             drawn = draw(comparison, out)
-        columns, rows = records(comparison)
-        write_rows(out / TABLE_CSV, rows, columns)
-        write_atomically(out / TABLE_MARKDOWN, render_markdown(comparison, drawn))
+        if "md" in formats:
+            texts[TABLE_MARKDOWN] = render_markdown(comparison, drawn)
+        for name, content in texts.items():
+            write_atomically(out / name, content)
+        if "csv" in formats:
+            columns, rows = records(comparison)
+            write_rows(out / TABLE_CSV, rows, columns)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error}); choose another folder with --out") from None
     return comparison
+
+
+def describe(comparison: Comparison, out: Path) -> str:
+    """The ranking and the failures as plain text, and a last line that says which files ``out`` holds."""
+    tables = [name for name in (TABLE_MARKDOWN, TABLE_CSV) if (out / name).exists()]
+    tables += ["plots"] if next(out.glob("table*_*.png"), None) else []
+    listed = " and ".join([", ".join(tables[:-1]), tables[-1]] if len(tables) > 1 else tables)
+    verb = "is" if len(tables) == 1 and tables != ["plots"] else "are"
+    last = f"{listed} {verb} in {out}" if listed else ""
+    if (out / REPORT).exists():
+        last = f"the report is {out / REPORT}" + (f"; {listed} {verb} beside it" if listed else "")
+    return f"{render_text(comparison)}\n{last}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,20 +77,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="busi-compare",
         description="Compare runs: rank them by validation, show their test figures beside the paper's.",
     )
-    parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="DIR", help="run directory, or a folder of them"
-    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="run directory, or a folder of them")
     parser.add_argument("--out", type=Path, help="where the files go (default: DIR/comparison)")
-    parser.add_argument("--no-plots", action="store_true", help="tables only")
+    parser.add_argument(
+        "--format",
+        type=lambda listed: listed.split(","),
+        default=FORMATS,
+        metavar="LIST",
+        help=f"what to write, separated by commas (default: {','.join(FORMATS)})",
+    )
+    parser.add_argument("--open", action="store_true", help=f"show {REPORT} in the web browser")
     arguments = parser.parse_args(argv)
     folders: list[Path] = arguments.folders
     out: Path = arguments.out or (folders[0] if len(folders) == 1 else Path()) / "comparison"
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode still gets its table
     with exit_on_user_error():
-        comparison = compare(folders, out, plots=not arguments.no_plots)
-        print(render_text(comparison))
-        print(f"{TABLE_MARKDOWN}, {TABLE_CSV}{'' if arguments.no_plots else ' and plots'} are in {out}")
+        if arguments.open and "html" not in arguments.format:
+            raise UserError("--open shows report.html: add html to --format")
+        comparison = compare(folders, out, arguments.format)
+        print(describe(comparison, out))
+        if arguments.open:
+            webbrowser.open((out / REPORT).resolve().as_uri())
 
 
 if __name__ == "__main__":

@@ -156,8 +156,9 @@ def _known_keys(group: str) -> str:
 def _check_ranges(config: RunConfig) -> None:
     """Rules that types do not express."""
     data, split, model, optim = config.data, config.split, config.model, config.optim
+    if data.image_size < 32:
+        raise UserError(f"data.image_size={data.image_size}: expected at least 32, where backbones keep one position")
     positive = {
-        "data.image_size": data.image_size,
         "data.batch_size": data.batch_size,
         "data.eval_batch_size": data.eval_batch_size,
         "optim.lr": optim.lr,

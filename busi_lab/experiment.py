@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import hydra.utils
 import lightning
 import timm.optim
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import OmegaConf
@@ -86,10 +88,15 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
 
 def _quieten() -> None:
     """Silence advice that does not fit cached scans, and Lightning's own banner."""
-    for pattern in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
-        warnings.filterwarnings("ignore", pattern)
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+    for pattern in (
+        "does not have many workers",
+        "smaller than the logging interval",
+        "LeafSpec",
+        "Checkpoint directory .* exists and is not empty",
+        "in eval mode at the start of training",  # a frozen backbone is meant to be
+    ):
+        warnings.filterwarnings("ignore", f".*{pattern}.*")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "timm"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
@@ -114,9 +121,7 @@ def _build_trainer(settings: dict[str, Any], callbacks: list[Callback], director
         "num_sanity_val_steps": 0,
     }
     try:
-        return Trainer(
-            **{**defaults, **settings}, callbacks=callbacks, logger=False, default_root_dir=str(directory)
-        )
+        return Trainer(**{**defaults, **settings}, callbacks=callbacks, logger=False, default_root_dir=str(directory))
     except (ValueError, TypeError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
         raise UserError(f"trainer: {one_line(error)}") from None
 
@@ -128,7 +133,7 @@ def _build_task(config: RunConfig) -> BaseTask:
         task_class = hydra.utils.get_class(target)
     except Exception as error:  # Hydra raises whatever importing the module raised
         raise UserError(f"task._target_={target}: cannot be imported ({one_line(error)})") from None
-    check_arguments("task", task_class.__init__, arguments)
+    check_arguments("task", task_class, arguments)
     task = task_class(
         model=asdict(config.model),
         image_size=config.data.image_size,
@@ -138,6 +143,9 @@ def _build_task(config: RunConfig) -> BaseTask:
     )
     if not isinstance(task, BaseTask):
         raise UserError(f"task._target_={target}: expected a subclass of busi_lab.tasks.BaseTask")
+    names = [f"val/{name}" for name in ("loss", *task.metric_names)]
+    if task.monitor not in names:
+        raise UserError(f"task.monitor={task.monitor}: expected one of {', '.join(names)}")
     if config.optim.name not in timm.optim.list_optimizers():
         raise UserError(f"optim.name={config.optim.name}: not an optimiser of timm, such as adam, adamw, sgd, lion")
     return task
@@ -178,9 +186,7 @@ def _phantom_root(cache_dir: str | None, settings: dict[str, Any]) -> Path:
 
 def _build_callbacks(config: RunConfig) -> list[Callback]:
     callbacks = {name: hydra.utils.instantiate(item) for name, item in config.callbacks.items() if item}
-    best = [
-        item for item in callbacks.values() if isinstance(item, ModelCheckpoint) and item.filename == "best"
-    ]
+    best = [item for item in callbacks.values() if isinstance(item, ModelCheckpoint) and item.filename == "best"]
     if not best:
         raise UserError("callbacks: expected a ModelCheckpoint with filename best, which the test uses")
     return list(callbacks.values())
@@ -205,6 +211,7 @@ def _start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, trai
         },
         data={
             "name": config.data.name,
+            "root": str(data.cache.index.root.resolve()),
             "digest": data.cache.index.digest,
             "train": len(manifest.train),
             "val": len(manifest.val),
@@ -216,6 +223,7 @@ def _start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, trai
         precision=str(trainer.precision),
         versions={"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
         git=_git_commit(),
+        command=_command(),
     )
 
 
@@ -227,6 +235,13 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return described.stdout.strip() or None
+
+
+def _command() -> str | None:
+    """The command line that gives this run, without where to write it; None when called from Python."""
+    if not HydraConfig.initialized():
+        return None
+    return shlex.join(["busi-train", *HydraConfig.get().overrides.task])
 
 
 def _write_inputs(directory: Path, resolved: Any, data: BusiDataModule) -> None:
@@ -278,7 +293,8 @@ def _headline(config: RunConfig, summary: Summary) -> str:
     data, split = summary.data, summary.split
     return (
         f"{summary.experiment}: {summary.model}, weights {summary.weights}, {summary.parameters or 0:,} parameters, "
-        f"seed {summary.seed}; {data['name']} at {config.data.image_size} px, split {split['protocol']} {split['digest']}: "
+        f"seed {summary.seed}; {data['name']} at {config.data.image_size} px, "
+        f"split {split['protocol']} {split['digest']}: "
         f"{data['train']} train, {data['val']} val, {data['test']} test; {summary.device}, {summary.precision}"
     )
 
@@ -288,5 +304,3 @@ def _result(summary: Summary, directory: Path) -> str:
     kept = [text for text in shown if text.split("/")[1].split()[0] in ("accuracy", "f1", "auroc", "dice", "iou")]
     speed = f"{summary.images_per_second:.0f} images/s" if summary.images_per_second else ""
     return f"best epoch {(summary.best_epoch or 0) + 1}: {'  '.join(kept)}  {speed}\nrun directory: {directory}"
-
-

@@ -8,15 +8,17 @@ import csv
 import json
 import math
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from busi_lab.errors import UserError
+from busi_lab.errors import UserError, one_line
 
 CLASSES = ("benign", "malignant", "normal")
 """Class names in the order of every probability column, logit and confusion matrix."""
@@ -37,7 +39,9 @@ class Summary:
 
     ``metrics`` maps ``val/NAME`` and ``test/NAME`` to a number (``test/confusion_matrix`` to rows of counts),
     ``seconds`` has ``fit, test, total``; ``objective`` is ``{metric, mode}``, the validation figure by which
-    the best epoch was chosen and by which runs are ranked.
+    the best epoch was chosen and by which runs are ranked. ``best_epoch`` counts as in ``metrics.csv``, from 0.
+    ``data`` counts the images that were used, and has the dataset's folder as ``root``; ``command`` is the
+    command line without output paths.
     """
 
     status: str
@@ -62,6 +66,7 @@ class Summary:
     wandb: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     git: str | None = None
+    command: str | None = None
 
 
 def _finite(value: Any) -> Any:
@@ -91,6 +96,39 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+@contextmanager
+def new_folder(destination: Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes ``destination`` if the block ends well, and vanishes if not.
+
+    It lies in the nearest existing folder above ``destination``, so that the rename stays in one file system;
+    folders between the two are made at the end.
+
+    Raises:
+        UserError: ``destination`` is a file or holds files, or the file system refuses.
+    """
+    target = destination.absolute()
+    try:
+        if target.is_symlink() or (target.exists() and not target.is_dir()):
+            raise UserError(f"{destination} is in the way: expected no such path or an empty folder")
+        if target.is_dir() and any(target.iterdir()):
+            raise UserError(f"{destination} is not empty; expected a new or an empty folder: choose another")
+        above = next(folder for folder in target.parents if folder.exists())
+        # Two levels: mkdtemp's folder is closed to other users, the one inside gets the usual rights.
+        temporary = Path(tempfile.mkdtemp(dir=above, prefix=f".{target.name}.", suffix=".partial"))
+    except OSError as error:
+        raise UserError(f"{destination} cannot be written: {one_line(error)}") from None
+    try:
+        folder = temporary / "complete"
+        folder.mkdir()
+        yield folder
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
+    except OSError as error:
+        raise UserError(f"{destination} cannot be written: {one_line(error)}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write ``content`` atomically as JSON, NaN as null."""
     write_atomically(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
@@ -113,7 +151,8 @@ def read_summary(directory: Path) -> Summary:
     except FileNotFoundError:
         raise UserError(f"{directory} is no ended run: it has no {SUMMARY}") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); run the experiment again") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is cut or not JSON"
+        raise UserError(f"{path} cannot be read: {reason}; run the experiment again") from None
     if not isinstance(content, dict) or "status" not in content or "schema" not in content:
         raise UserError(f"{path} is not a busi-lab summary: expected the keys schema and status")
     if content["schema"] != SCHEMA:
@@ -121,6 +160,11 @@ def read_summary(directory: Path) -> Summary:
             f"{path} has schema {content['schema']}, this version reads {SCHEMA}; "
             "use the busi-lab version that wrote it"
         )
+    for key in ("split", "data", "objective", "metrics", "seconds"):
+        if not isinstance(content.get(key, {}), dict):
+            raise UserError(f"{path} is not a busi-lab summary: {key} must be an object")
+    if content["status"] not in ("finished", "failed"):
+        raise UserError(f"{path}: status {content['status']!r}, expected finished or failed")
     known = {item.name for item in fields(Summary)}
     return Summary(**{key: value for key, value in content.items() if key in known})
 

@@ -170,7 +170,7 @@ def _run_job(directory: Path, arguments: Sequence[str], gpu: str | None, count: 
         if output is not None:
             output.close()
     if not (directory / SUMMARY).exists():
-        ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         seconds = {"total": time.perf_counter() - started}
         write_summary(directory, Summary("failed", error=f"the process {ended}", seconds=seconds))
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import hydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -30,7 +30,8 @@ def train(config: DictConfig) -> float:
     Raises:
         UserError: an input is wrong, or the run directory holds a finished run.
     """
-    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    assert isinstance(resolved, DictConfig)
     parsed = parse_config(resolved)
     directory = Path(parsed.run_dir)
     if (directory / SUMMARY).exists() and read_summary(directory).status == "finished":
@@ -38,17 +39,16 @@ def train(config: DictConfig) -> float:
     from busi_lab.experiment import run_experiment  # torch and its company take seconds: not for --help
 
     summary = run_experiment(parsed, resolved)
-    value = summary.metrics.get(summary.objective["metric"])
-    if value is None:
-        raise UserError(f"task.monitor={summary.objective['metric']}: not a metric of this task")
-    return float(value)
+    return float(summary.metrics[summary.objective["metric"]])
 
 
+_entered: list[str] = []
 _rejected: list[UserError] = []  # Hydra would print a second line for an error that leaves the job
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")
 def _job(config: DictConfig) -> float:
+    _entered.append(str(config.run_dir))
     try:
         return train(config)
     except UserError as error:
@@ -63,8 +63,20 @@ def main() -> None:
     with exit_on_user_error():
         try:
             _job()
+        except OverrideParseException as error:
+            raise UserError(
+                f"{error.override}: {one_line(error).split(' See https')[0]}; a value with brackets, commas, "
+                "spaces or ~ needs two pairs of quotes, as in \"KEY='benign (1)'\""
+            ) from None
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(one_line(error)) from None
+            raise UserError(one_line(error).split(" See https")[0]) from None
+        except OSError as error:
+            if _entered:  # not Hydra making its directory
+                raise
+            raise UserError(
+                f"{error.filename}: cannot be written ({error.strerror}); set hydra.run.dir or hydra.sweep.dir "
+                "to a writable folder"
+            ) from None
         if _rejected:
             raise _rejected[0]
         sys.exit(sweep.conclude())

@@ -50,9 +50,7 @@ def make_run(
         "images_per_second": 240.1,
     }
     write_summary(folder, Summary(**(fields | changes)))
-    epochs = [
-        {"epoch": e, "train/loss": 1 / (e + 1), "val/loss": 1.2 / (e + 1), "val/f1": e / 3} for e in range(3)
-    ]
+    epochs = [{"epoch": e, "train/loss": 1 / (e + 1), "val/loss": 1.2 / (e + 1), "val/f1": e / 3} for e in range(3)]
     write_rows(folder / "metrics.csv", epochs, epochs[0])
 
 
@@ -84,15 +82,10 @@ def test_ranks_by_validation_not_by_test_and_shows_the_paper_beside(runs: Path, 
     assert (second["test/accuracy"], second["paper/accuracy"], second["test/f1"]) == ("0.99", "", "")
     assert third["paper/precision"] == "0.94"
     markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
-    assert (
-        "| 1 | paper/mobilenet | 0.9000 | 0.900 (0.98) | 0.800 (0.98) | 0.700 (0.99) | 0.750 (0.98) |"
-        in markdown
-    )
+    assert "| 1 | paper/mobilenet | 0.9000 | 0.900 (0.98) | 0.800 (0.98) | 0.700 (0.99) | 0.750 (0.98) |" in markdown
     assert "| 2 | mine | 0.8500 | 0.990 | – | – | – |" in markdown  # noqa: RUF001
     assert "Finished runs: 3. Without a result: 0." in markdown
-    assert (
-        "Compares 3 classification runs on busi under the published protocol by the same 155 test" in markdown
-    )
+    assert "Compares 3 classification runs on busi under the published protocol by the same 155 test" in markdown
     assert "| ResNet50 | 0.854 | 0.832 | 0.9367 | 0.8793 |" in markdown
 
 
@@ -139,9 +132,7 @@ def test_unlike_test_sets_tasks_and_data_get_tables_of_their_own(runs: Path, tmp
     tables = compare([runs], tmp_path / "made", plots=False).tables
     assert [order(table) for table in tables] == [["f", "e"], ["a", "a"], ["b"], ["c"], ["d"]]
     assert [table.number for table in tables] == [1, 2, 3, 4, 5]
-    assert (
-        tables[0].title == "Table 1: classification on busi, holdout protocol, split seed 3, 155 test images"
-    )
+    assert tables[0].title == "Table 1: classification on busi, holdout protocol, split seed 3, 155 test images"
     assert tables[0].test_digest == "fall"
     assert [row.label for row in tables[1].rows] == ["a (seed 0)", "a (seed 1)"]
     assert tables[3].title.endswith("classification on phantom, published protocol, 12 test images")

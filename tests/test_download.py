@@ -13,7 +13,8 @@ from threading import Thread
 import pytest
 
 from busi_lab.data import download as module
-from busi_lab.data.download import BUSI, DatasetCounts, Limits, download, new_folder
+from busi_lab.data.download import BUSI, DatasetCounts, Limits, download
+from busi_lab.run_directory import new_folder
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.errors import UserError
 
@@ -55,9 +56,7 @@ def refused(place: Path, archive: bytes, match: str, limits: Limits | None = Non
 
 
 def contents(root: Path) -> Files:
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()
-    }
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 # ------------------------------------------------------------------------------------------- what works
@@ -132,9 +131,7 @@ def test_a_file_in_the_way(place: Path) -> None:
         download(place / "file" / "busi", "nowhere.zip", EXPECTED)
 
 
-@pytest.mark.parametrize(
-    "source", ["nowhere.zip", "file:///nowhere.zip", "ftp://nowhere/busi.zip", "http://[", ""]
-)
+@pytest.mark.parametrize("source", ["nowhere.zip", "file:///nowhere.zip", "ftp://nowhere/busi.zip", "http://[", ""])
 def test_a_source_that_is_not_there(place: Path, source: str) -> None:
     with pytest.raises(UserError, match=r"cannot be (read|downloaded)"):
         download(place / "busi", source, EXPECTED)
@@ -205,9 +202,7 @@ def test_a_png_that_cannot_be_decoded(place: Path, files: Files, damage: Callabl
 # ----------------------------------------------------------------------------------------- damaged archives
 
 
-@pytest.mark.parametrize(
-    "archive", [b"", b"<html>log in</html>", b"PK\x03\x04"], ids=["empty", "html", "magic"]
-)
+@pytest.mark.parametrize("archive", [b"", b"<html>log in</html>", b"PK\x03\x04"], ids=["empty", "html", "magic"])
 def test_no_zip_file(place: Path, archive: bytes) -> None:
     refused(place, archive, "is no intact zip file")
 
@@ -412,9 +407,7 @@ def test_http(place: Path, files: Files, server: str, name: str) -> None:
         ("stalled.zip", "timed out"),
     ],
 )
-def test_http_failures(
-    place: Path, server: str, name: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_http_failures(place: Path, server: str, name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TIMEOUT", 0.3)
     with pytest.raises(UserError, match=message) as error:
         download(place / "busi", f"{server}/{name}", EXPECTED)
@@ -462,9 +455,7 @@ def test_kagglehub_failures_are_one_line(place: Path, monkeypatch: pytest.Monkey
     assert list(place.iterdir()) == []
 
 
-def test_kagglehubs_copy_is_verified_and_kept(
-    place: Path, files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kagglehubs_copy_is_verified_and_kept(place: Path, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = place.parent / "cache"
     zipfile.ZipFile(io.BytesIO(zipped(files))).extractall(cache)
     fake_kagglehub(monkeypatch, lambda handle: str(cache))

@@ -76,9 +76,7 @@ def test_layout_and_pixel_format_are_busis(tmp_path: Path) -> None:
 
 def test_an_image_depends_on_seed_class_and_number_only(tmp_path: Path) -> None:
     few = contents(generate_phantoms(tmp_path / "few", {"normal": 1, "benign": 2}, 5, SIDE, SIDE))
-    many = contents(
-        generate_phantoms(tmp_path / "many", {"benign": 4, "malignant": 2, "normal": 3}, 5, SIDE, SIDE)
-    )
+    many = contents(generate_phantoms(tmp_path / "many", {"benign": 4, "malignant": 2, "normal": 3}, 5, SIDE, SIDE))
     other = contents(generate_phantoms(tmp_path / "other", {"normal": 1, "benign": 2}, 6, SIDE, SIDE))
     assert few == {name: many[name] for name in few}
     scans = [name for name in few if "_mask" not in name]

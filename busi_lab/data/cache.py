@@ -70,7 +70,9 @@ def resize_mask(mask: Mask, size: int) -> Mask:
     cover = Image.fromarray(mask.astype(np.uint8) * 255).resize((size, size), Image.Resampling.BOX)
     resized: Mask = np.asarray(cover) >= 128
     if mask.any() and not resized.any():
-        row, column = (int((axis.mean() + 0.5) * size / side) for axis, side in zip(mask.nonzero(), mask.shape))
+        row, column = (
+            int((axis.mean() + 0.5) * size / side) for axis, side in zip(mask.nonzero(), mask.shape, strict=True)
+        )
         resized[min(row, size - 1), min(column, size - 1)] = True
     return resized
 
@@ -105,7 +107,10 @@ def _stamp(root: Path) -> str:
     lines = []
     for label in sorted(path for path in root.iterdir() if path.is_dir()):
         for entry in sorted(os.scandir(label), key=lambda item: item.name):
-            status = entry.stat()
+            try:
+                status = entry.stat()
+            except OSError:
+                continue  # a broken link: indexing names it
             lines.append(f"{label.name}/{entry.name} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
@@ -144,7 +149,8 @@ def _store(root: Path, image_size: int, directory: Path, prefix: str) -> None:
         rows = [asdict(case) for case in index.cases]
         (temporary / "index.json").write_text(json.dumps(rows), encoding="utf-8")
         for stale in directory.parent.glob(f"{prefix}*"):
-            shutil.rmtree(stale, ignore_errors=True)
+            if stale != directory:  # which another process may just have finished, and be reading
+                shutil.rmtree(stale, ignore_errors=True)
         try:
             temporary.rename(directory)
         except OSError:
@@ -165,7 +171,7 @@ def _load(root: Path, image_size: int, directory: Path) -> PixelCache:
         rows = json.loads((directory / "index.json").read_text(encoding="utf-8"))
         cases = tuple(Case(**{**row, "masks": tuple(row["masks"])}) for row in rows)
         tensors = [_tensor(directory / f"{name}.npy") for name in ("images", "masks")]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"the pixel cache {directory} is damaged ({error}); delete that folder") from None
     images, masks = tensors
     return PixelCache(Index(root, cases), image_size, images.view(-1, image_size, image_size), masks)
@@ -175,5 +181,7 @@ def _tensor(path: Path) -> Tensor:
     """A stored array: read into shared memory when small, else mapped; loader workers share either."""
     mapped = np.load(path, mmap_mode="c")
     if mapped.nbytes <= _MEMORY_LIMIT:
-        return torch.from_numpy(np.array(mapped)).share_memory_()
+        tensor = torch.from_numpy(np.array(mapped))
+        tensor.share_memory_()  # type: ignore[no-untyped-call]
+        return tensor
     return torch.from_numpy(mapped)

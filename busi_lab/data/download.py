@@ -13,8 +13,7 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -24,7 +23,7 @@ from urllib.request import url2pathname, urlopen
 from PIL import Image
 
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import CLASSES
+from busi_lab.run_directory import CLASSES, new_folder
 
 KAGGLE_HANDLE = "aryashah2k/breast-ultrasound-images-dataset"
 BUSI_COUNTS: Mapping[str, int] = {"benign": 437, "malignant": 210, "normal": 133}
@@ -110,47 +109,12 @@ def download(
     return destination
 
 
-@contextmanager
-def new_folder(destination: Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes ``destination`` if the block ends well, and vanishes if not.
-
-    It lies in the nearest existing folder above ``destination``, so that the rename stays in one file system;
-    folders between the two are made at the end.
-
-    Raises:
-        UserError: ``destination`` is a file or holds files, or the file system refuses.
-    """
-    target = destination.absolute()
-    try:
-        if target.is_symlink() or (target.exists() and not target.is_dir()):
-            raise UserError(f"{destination} is in the way: expected no such path or an empty folder")
-        if target.is_dir() and any(target.iterdir()):
-            raise UserError(f"{destination} is not empty; expected a new or an empty folder: choose another")
-        above = next(folder for folder in target.parents if folder.exists())
-        # Two levels: mkdtemp's folder is closed to other users, the one inside gets the usual rights.
-        temporary = Path(tempfile.mkdtemp(dir=above, prefix=f".{target.name}.", suffix=".partial"))
-    except OSError as error:
-        raise UserError(f"{destination} cannot be written: {one_line(error)}") from None
-    try:
-        folder = temporary / "complete"
-        folder.mkdir()
-        yield folder
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(target)
-    except OSError as error:
-        raise UserError(f"{destination} cannot be written: {one_line(error)}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def _open_local(source: str) -> IO[bytes]:
     try:
         path = url2pathname(urlparse(source).path) if source.startswith("file:") else source
         return Path(path).open("rb")
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{source} cannot be read: {one_line(error)}; expected a zip file or its URL"
-        ) from None
+        raise UserError(f"{source} cannot be read: {one_line(error)}; expected a zip file or its URL") from None
 
 
 def _copy_from_kaggle(folder: Path) -> None:
@@ -233,9 +197,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], source: str, limits: Limits) 
         elif size > limits.file or total > limits.total or (size > MIB and size > limits.ratio * packed):
             problem = f"makes it a bomb ({packed} bytes packed, {size} unpacked, {total} so far)"
         if problem:
-            raise UserError(
-                f"{source}: entry {entry.orig_filename!r} {problem}; refused, expected plain files"
-            )
+            raise UserError(f"{source}: entry {entry.orig_filename!r} {problem}; refused, expected plain files")
 
 
 def _targets(names: list[str], source: str) -> dict[str, str]:
@@ -272,9 +234,7 @@ def _write_entry(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) ->
     with opened.open(entry) as packed, path.open("wb") as file:
         shutil.copyfileobj(packed, file, CHUNK)
         if file.tell() != entry.file_size:
-            raise zipfile.BadZipFile(
-                f"{entry.filename!r} has {file.tell()} bytes, declared {entry.file_size}"
-            )
+            raise zipfile.BadZipFile(f"{entry.filename!r} has {file.tell()} bytes, declared {entry.file_size}")
 
 
 def _verify(folder: Path, source: str, expected: DatasetCounts) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import CLASSES
@@ -131,9 +131,10 @@ def list_files(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
     """
     cases: list[CaseFiles] = []
     defects: list[Defect] = []
-    for entry in sorted(root.iterdir()):
-        if entry.name not in CLASSES and not _is_system_file(entry):
-            defects.append(Defect(entry.name, f"foreign entry: expected only {', '.join(CLASSES)}; move it away"))
+    foreign = (entry for entry in sorted(root.iterdir()) if entry.name not in CLASSES and not _is_system_file(entry))
+    defects += [
+        Defect(entry.name, f"foreign entry: expected only {', '.join(CLASSES)}; move it away") for entry in foreign
+    ]
     for label in CLASSES:
         folder = root / label
         if not folder.is_dir():
@@ -185,7 +186,7 @@ def read_image(path: Path) -> Gray:
             if image.mode.startswith("I"):
                 return (np.asarray(image, dtype=np.uint32) >> 8).clip(0, 255).astype(np.uint8)
             return np.asarray(image.convert("L"))
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UnreadableImageError("the content is not an image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableImageError(f"the image cannot be decoded ({one_line(error)})") from None
@@ -202,7 +203,8 @@ def read_mask(path: Path) -> Mask:
         UnreadableImageError: as :func:`read_image`.
     """
     values = read_image(path)
-    return values > values.max(initial=0) / 2
+    mask: Mask = values > values.max(initial=0) / 2
+    return mask
 
 
 def read_case(root: Path, case: CaseFiles) -> tuple[Gray, Mask]:
@@ -300,7 +302,7 @@ def check_dataset(root: str | Path) -> tuple[Index, list[Defect]]:
     folder = resolve_root(root)
     files, defects = list_files(folder)
     cases: list[Case] = []
-    for case, found in _scan(folder, [item for item in files if item.masks], None):
+    for case, found in _scan(folder, files, None):
         defects += found
         if case is None:
             continue

@@ -16,9 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_lab.data.download import new_folder
 from busi_lab.errors import UserError
-from busi_lab.run_directory import CLASSES
+from busi_lab.run_directory import CLASSES, new_folder
 
 Gray = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -76,9 +75,7 @@ def generate_phantoms(
     return root
 
 
-def make_phantom(
-    label: str, rng: np.random.Generator, height: int, width: int, lesions: int = 1
-) -> tuple[Gray, Mask]:
+def make_phantom(label: str, rng: np.random.Generator, height: int, width: int, lesions: int = 1) -> tuple[Gray, Mask]:
     """Draw one phantom.
 
     Args:
@@ -98,9 +95,7 @@ def make_phantom(
     return image, union
 
 
-def _render(
-    label: str, rng: np.random.Generator, height: int, width: int, lesions: int
-) -> tuple[Gray, list[Mask]]:
+def _render(label: str, rng: np.random.Generator, height: int, width: int, lesions: int) -> tuple[Gray, list[Mask]]:
     """The scan and one mask per lesion."""
     echo, specular = _tissue(rng, height, width)
     shadows = _shadows(rng, height, width)
@@ -173,9 +168,7 @@ def _shadows(rng: np.random.Generator, height: int, width: int) -> Field:
     return np.asarray(-np.maximum(loss, 0), dtype=np.float32)
 
 
-def _add_lesion(
-    label: str, rng: np.random.Generator, echo: Field, specular: Field, slot: int, slots: int
-) -> Mask:
+def _add_lesion(label: str, rng: np.random.Generator, echo: Field, specular: Field, slot: int, slots: int) -> Mask:
     """Draw a lesion into ``echo`` and ``specular`` in place, in the given slot of the width; its mask."""
     height, width = echo.shape
     benign = label == "benign"

@@ -169,8 +169,8 @@ def _parse(path: Path, content: Any) -> Manifest:
         if not isinstance(ids, list) or not all(isinstance(item, str) for item in ids):
             raise UserError(f"split.manifest={path}: {split} must be a list of case ids")
         lists[split] = tuple(ids)
-    fixed = {key: content[key] for key in ("protocol", "seed", "fold", "data_digest")}
-    return Manifest(**fixed, **lists)
+    fixed: dict[str, Any] = {key: content[key] for key in ("protocol", "seed", "fold", "data_digest")}
+    return Manifest(**fixed, train=lists["train"], val=lists["val"], test=lists["test"])
 
 
 def verify_manifest(manifest: Manifest, cases: Sequence[Case], source: str) -> None:

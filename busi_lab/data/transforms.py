@@ -1,6 +1,7 @@
 """Random augmentation of a scan and its mask; the only module that imports albumentations."""
 
 import os
+import random
 from collections.abc import Mapping
 from math import degrees
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for its newest version otherwise
-import albumentations as A  # noqa: E402
+import albumentations as A
 
 _REPLICATE = 1  # cv2.BORDER_REPLICATE: edge pixels repeat, Keras' fill_mode="nearest"
 
@@ -46,9 +47,7 @@ class Augmentation:
                 )
             )
         if "elastic" in amount:
-            steps.append(
-                A.ElasticTransform(alpha=amount["elastic"] * 10, sigma=10, border_mode=_REPLICATE, p=0.5)
-            )
+            steps.append(A.ElasticTransform(alpha=amount["elastic"] * 10, sigma=10, border_mode=_REPLICATE, p=0.5))
         if "horizontal_flip" in amount:
             steps.append(A.HorizontalFlip(p=0.5))
         if "brightness" in amount:  # ColorJitter multiplies, as the paper does; BrightnessContrast adds
@@ -61,7 +60,7 @@ class Augmentation:
         if "blur" in amount:
             steps.append(A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, amount["blur"]), p=0.2))
         if "speckle" in amount:
-            noise = 2 * amount["speckle"]
+            noise = 3**0.5 * amount["speckle"]  # half the width of a uniform distribution
             steps.append(A.MultiplicativeNoise(multiplier=(1 - noise, 1 + noise), elementwise=True, p=0.5))
         self._pipeline = A.Compose(steps) if steps else None
 
@@ -71,7 +70,8 @@ class Augmentation:
         """Augment a scan uint8 ``[H, W]`` and, if given, its mask uint8 ``[H, W]`` of 0 and 1."""
         if self._pipeline is None:
             return image, mask
-        self._pipeline.set_random_seed(seed)
+        # One stream for all steps: set_random_seed would start each step alike, and tie brightness to shift.
+        self._pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         if mask is None:
             return self._pipeline(image=image)["image"], None
         augmented = self._pipeline(image=image, mask=mask)

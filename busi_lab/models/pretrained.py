@@ -41,11 +41,10 @@ def create_timm_model(backbone: str, weights: str, in_chans: int, dropout: float
         return _create(backbone, pretrained=False, **options)
     path = _find_file(backbone, weights)
     if path is not None:
-        overlay = {"file": str(path), "num_classes": _head_size(backbone, path)}
-        return _create(
-            backbone, str(path), pretrained=True, num_classes=overlay["num_classes"],
-            pretrained_cfg_overlay=overlay, **options,
-        )  # fmt: skip
+        classes = _head_size(backbone, path)
+        overlay = {"file": str(path), "num_classes": classes}
+        options |= {"num_classes": classes, "pretrained_cfg_overlay": overlay}
+        return _create(backbone, str(path), pretrained=True, **options)
     if not timm.is_model_pretrained(backbone):
         raise UserError(f"model.weights=imagenet: timm has no pretrained {backbone}; set model.weights=none")
     with _offline_unless_reachable():
@@ -61,12 +60,14 @@ def _create(backbone: str, source: str | None = None, **options: Any) -> nn.Modu
             raise UserError(f"model.backbone={backbone} cannot be built: {one_line(error)[:300]}") from None
         if source:
             raise UserError(
-                f"model.weights={source} does not fit {backbone}: {one_line(error)[:300]}; give a state dict of timm's {backbone}"
+                f"model.weights={source} does not fit {backbone}: {one_line(error)[:160]}; "
+                f"give a state dict of timm's {backbone}"
             ) from None
         raise UserError(
             f"ImageNet weights of {backbone} cannot be had: the model hub is out of reach and they are neither in its "
-            f"cache nor at $BUSI_WEIGHTS/{backbone}.safetensors (BUSI_WEIGHTS={os.environ.get('BUSI_WEIGHTS') or 'not set'}); "
-            "put the file there (README, 'Weights without internet') or set model.weights=none"
+            f"cache nor at $BUSI_WEIGHTS/{backbone}.safetensors "
+            f"(BUSI_WEIGHTS={os.environ.get('BUSI_WEIGHTS') or 'not set'}); put the file there "
+            f"(README, 'Weights without internet') or set model.weights=none ({one_line(error)[:100]})"
         ) from None
 
 

@@ -1,7 +1,7 @@
 """PNG plots of a comparison: test metrics beside the paper's, confusion matrices, learning curves.
 
-The only module of the report that imports matplotlib; it draws without pyplot, so on any machine and with no
-global state. Colours are Okabe & Ito's, which colour-blind readers can tell apart.
+Drawn without pyplot, so on any machine and with no global state. Colours are Okabe & Ito's, which
+colour-blind readers can tell apart.
 """
 
 import itertools
@@ -70,9 +70,7 @@ def draw(comparison: Comparison, folder: Path) -> dict[int, list[Path]]:
     return written
 
 
-def _figure(
-    table: Table, what: str, width: float, heights: Sequence[float], ncols: int
-) -> tuple[Figure, Any]:
+def _figure(table: Table, what: str, width: float, heights: Sequence[float], ncols: int) -> tuple[Figure, Any]:
     """A titled figure with lines of ``ncols`` axes, ``heights`` in inches; axes as ``[line][column]``."""
     width, count = max(width, 8.0), len(table.rows)
     selected = f" of the best {SHOWN} of {count} runs by {table.metric}" if count > SHOWN else ""
@@ -112,9 +110,7 @@ def metric_bars(table: Table) -> Figure | None:
             for place, value in zip(places, values, strict=True):
                 shown = "none" if value is None else f"{value:.3f}"
                 ax.text(place, 0.03, shown, rotation=90, ha="center", va="bottom", fontsize=9)
-            paper = [
-                (x, row.published[name]) for x, row in zip(places, rows, strict=True) if name in row.published
-            ]
+            paper = [(x, row.published[name]) for x, row in zip(places, rows, strict=True) if name in row.published]
             if paper:
                 ax.plot(*zip(*paper, strict=True), **_PAPER)
         margin = 0.6 + max(0, 3 - length) / 2  # two runs need no wider bars than three
@@ -156,9 +152,7 @@ def confusion_matrices(table: Table) -> Figure | None:
     for ax in axes.flat[len(matrices) :]:
         ax.set_visible(False)
     colours = axes[0, 0].images[0]
-    figure.colorbar(
-        colours, ax=axes, label="share of the actual class", shrink=min(1, 1.6 / lines), aspect=25
-    )
+    figure.colorbar(colours, ax=axes, label="share of the actual class", shrink=min(1, 1.6 / lines), aspect=25)
     return figure
 
 
@@ -176,7 +170,7 @@ def learning_curves(table: Table) -> Figure | None:
     heights_of_all = heights * math.ceil(len(curves) / columns)
     figure, axes = _figure(table, "Learning curves", 3.1 * columns, heights_of_all, columns)
     limits = [
-        _limits([v for _, lines in curves for name in group for v in lines[name][1]])
+        axis_limits([v for _, lines in curves for name in group for v in lines[name][1]])
         for group in (names, loss_columns)
     ]
     for i, (row, lines) in enumerate(curves):
@@ -186,10 +180,10 @@ def learning_curves(table: Table) -> Figure | None:
             _line(cell[0], lines[names[0]], OBJECTIVE, None)
             cell[0].set_ylabel(names[0], fontsize=9)
             cell[0].tick_params(labelbottom=False)
-            _scale(cell[0], *limits[0])
+            set_scale(cell[0], *limits[0])
         for name, (label, colour) in loss_columns.items():
             _line(cell[-1], lines[name], colour, label)
-        _scale(cell[-1], *limits[1])
+        set_scale(cell[-1], *limits[1])
         cell[-1].set_ylabel("loss", fontsize=9)
         cell[-1].set_xlabel("epoch", fontsize=9)
         last = max(max(epochs, default=0.0) for epochs, _ in lines.values())
@@ -214,7 +208,7 @@ def _line(ax: Axes, points: tuple[list[float], list[float]], colour: str, label:
     ax.plot(*points, color=colour, label=label, linewidth=1.6, marker=marker, markersize=4)
 
 
-def _limits(values: Sequence[float]) -> tuple[float, float, str]:
+def axis_limits(values: Sequence[float]) -> tuple[float, float, str]:
     """Lowest and highest value with a margin; a logarithmic scale where a diverged run dwarfs the rest."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     if low > 0 and high > 20 * statistics.median(values):
@@ -223,7 +217,8 @@ def _limits(values: Sequence[float]) -> tuple[float, float, str]:
     return low - margin, high + margin, "linear"
 
 
-def _scale(ax: Axes, low: float, high: float, scale: str) -> None:
+def set_scale(ax: Axes, low: float, high: float, scale: str) -> None:
+    """Apply what :func:`axis_limits` found to the vertical axis."""
     ax.set_yscale(scale)
     ax.set_ylim(low, high)
     if scale == "log":

@@ -34,8 +34,7 @@ def display(table: Table) -> tuple[list[str], list[list[str]]]:
     for name in TEST_METRICS:
         with_paper = any(name in row.published for row in rows)
         cells = [
-            cell(row.metric(f"test/{name}"), 3)
-            + (f" ({figure(row.published[name])})" if name in row.published else "")
+            cell(row.metric(f"test/{name}"), 3) + (f" ({figure(row.published[name])})" if name in row.published else "")
             for row in rows
         ]
         columns.append((f"{name} (paper)" if with_paper else name, cells))
@@ -58,11 +57,11 @@ def records(comparison: Comparison) -> tuple[list[str], list[dict[str, Any]]]:
     """Columns and rows of ``table.csv``: every run with all its scalars, unrounded; failures last."""
     found: list[dict[str, Any]] = []
     for table in comparison.tables:
-        ranking = {"table": table.number, "objective": table.metric, "objective_mode": table.mode}
+        place = {"table": table.number, "objective": table.metric, "objective_mode": table.mode}
         for row in table.rows:
             paper = {f"paper/{name}": value for name, value in row.published.items()}
             rank = {"rank": row.rank, "objective_value": row.objective}
-            found.append({"run": row.folder, **ranking, **rank, **_record(row.run.summary), **paper})
+            found.append({"run": row.folder, **place, **rank, **_record(row.run.summary), **paper})
     for failure in comparison.failures:
         known = _record(failure.run.summary) if failure.run else {}
         found.append({"run": failure.folder, **known, "status": failure.status, "error": failure.reason})
@@ -128,7 +127,7 @@ def render_text(comparison: Comparison) -> str:
             for line in (titles, *cells)
         ]
         notes = [f"Note: {note}" for note in table.notes]
-        parts.append("\n".join([_heading(table), _ranking(table), "", *lines, *notes]))
+        parts.append("\n".join([heading(table), ranking(table), "", *lines, *notes]))
     if comparison.failures:
         failures = [f"  {item.folder}  {item.status}: {item.reason}" for item in comparison.failures]
         parts.append("\n".join([f"{len(failures)} without a result", *failures]))
@@ -139,7 +138,8 @@ def _is_figure(cell: str) -> bool:
     return cell == MISSING or re.fullmatch(r"-?[\d.]+(e[+-]\d+)?", cell) is not None
 
 
-def _ranking(table: Table) -> str:
+def ranking(table: Table) -> str:
+    """The sentence that says by what the rows are ordered."""
     direction = "lower" if table.mode == "min" else "higher"
     return f"Ranked by {table.metric} ({direction} is better); the other figures are from the test set."
 
@@ -149,37 +149,42 @@ def render_markdown(comparison: Comparison, plots: Mapping[int, Sequence[Path]])
     finished, failed = sum(len(table.rows) for table in comparison.tables), len(comparison.failures)
     parts = ["# Comparison of runs", f"Finished runs: {finished}. Without a result: {failed}."]
     for table in comparison.tables:
-        parts += [f"## {_escape(_heading(table))}", _opening(table), *table.notes, _markdown(*display(table))]
-        parts += [
-            f"![{_escape(table.title)}: {plot.stem}]({plot.name})" for plot in plots.get(table.number, ())
-        ]
+        parts += [f"## {_escape(heading(table))}", opening(table), *table.notes, _markdown(*display(table))]
+        parts += [f"![{_escape(table.title)}: {plot.stem}]({plot.name})" for plot in plots.get(table.number, ())]
     if comparison.failures:
         lines = [[item.folder, item.name, item.status, item.reason] for item in comparison.failures]
         parts += ["## Runs without a result", _markdown(["folder", "run", "status", "reason"], lines)]
-    tasks = {table.task for table in comparison.tables}
-    shown = {result.name: result for result in PUBLISHED.values() if result.task in tasks}
-    published = [*shown.values(), *(result for result in RELATED_WORK if result.task in tasks)]
-    if published:
-        metrics = [name for name in TEST_METRICS if any(name in result.metrics for result in published)]
-        lines = [
-            [r.name, *(figure(r.metrics[m]) if m in r.metrics else MISSING for m in metrics), r.source]
-            for r in published
-        ]
+    titles, lines = published_rows(comparison)
+    if lines:
         parts += ["## Published figures", "Each on its own test images, so no ranking across the lines."]
-        parts.append(_markdown(["model", *metrics, "source"], lines))
+        parts.append(_markdown(titles, lines))
     return "\n\n".join(parts) + "\n"
 
 
-def _heading(table: Table) -> str:
+def published_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Titles and cells of the published figures for the tasks that are compared."""
+    tasks = {table.task for table in comparison.tables}
+    shown = {result.name: result for result in PUBLISHED.values() if result.task in tasks}
+    published = [*shown.values(), *(result for result in RELATED_WORK if result.task in tasks)]
+    metrics = [name for name in TEST_METRICS if any(name in result.metrics for result in published)]
+    lines = [
+        [r.name, *(figure(r.metrics[m]) if m in r.metrics else MISSING for m in metrics), r.source] for r in published
+    ]
+    return ["model", *metrics, "source"], lines
+
+
+def heading(table: Table) -> str:
+    """A table's title with the start of its test set's digest."""
     return f"{table.title} (test set {(table.test_digest or 'unknown')[:12]})"
 
 
-def _opening(table: Table) -> str:
+def opening(table: Table) -> str:
+    """The sentences above a table: what is compared on which images."""
     runs = f"{table.task} run" if len(table.rows) == 1 else f"{table.task} runs"
     digests = f"test set `{table.test_digest or 'unknown'}`, data `{table.data_digest or 'unknown'}`"
     return (
         f"Compares {len(table.rows)} {runs} on {table.dataset} under the {table.protocol} "
-        f"by the same {table.test_images or ''} test images ({digests}). {_ranking(table)}"
+        f"by the same {table.test_images or ''} test images ({digests}). {ranking(table)}"
     )
 
 

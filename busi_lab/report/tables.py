@@ -11,7 +11,17 @@ from typing import Any
 
 from busi_lab.errors import UserError, one_line
 from busi_lab.report.published import CAVEATS, published_for
-from busi_lab.run_directory import CLASSES, Run, Summary, find_run_directories, read_run
+from busi_lab.run_directory import (
+    CLASSES,
+    CONFIG,
+    LAST_CHECKPOINT,
+    METRICS,
+    Run,
+    Summary,
+    find_run_directories,
+    read_rows,
+    read_run,
+)
 
 TEST_METRICS = (
     *("accuracy", "precision", "recall", "f1", "auroc", "auroc_malignant"),
@@ -97,15 +107,13 @@ class Table:
         if len({text(summary.split.get("digest")) for summary in summaries}) > 1:
             notes.append("Training or validation images differ between these runs, so the ranking is rough.")
         if len({_objective(summary) for summary in summaries}) > 1:
-            notes.append(
-                f"The runs chose their best epochs by different objectives; {self.metric} ranks them."
-            )
+            notes.append(f"The runs chose their best epochs by different objectives; {self.metric} ranks them.")
         return notes
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that failed or cannot be read; ``run`` is None when unreadable."""
+    """A run without a result; ``status`` is failed, unreadable or not finished, ``run`` None but for the first."""
 
     folder: str
     name: str
@@ -142,19 +150,17 @@ def build(folders: Sequence[Path]) -> Comparison:
     """
     where = ", ".join(map(str, folders))
     directories = find_run_directories(folders)
-    if not directories:
-        raise UserError(
-            f"no run directory (a folder with summary.json) at or below {where}; run busi-train first"
-        )
+    unfinished = _find_unfinished(folders, directories)
+    if not directories and not unfinished:
+        raise UserError(f"no run directory (a folder with summary.json) at or below {where}; run busi-train first")
     base = Path(os.path.commonpath([folder.resolve() for folder in folders]))
-    base = base.parent if base in directories else base
+    base = base.parent if base in directories or base in unfinished else base
     groups: dict[tuple[str, ...], list[tuple[str, Run]]] = defaultdict(list)
     failures = []
     for directory in directories:
-        folder = text(Path(os.path.relpath(directory, base)).as_posix()) or "."
+        folder = _relative(directory, base)
         try:
             run = read_run(directory)
-            _check(run.summary)
         except UserError as error:
             reason = one_line(error).replace(f"{directory}{os.sep}", "")
             failures.append(Failure(folder, folder, "unreadable", text(reason) or ""))
@@ -164,11 +170,14 @@ def build(folders: Sequence[Path]) -> Comparison:
         else:
             reason = text(run.summary.error) or f"no reason recorded (status {run.summary.status})"
             failures.append(Failure(folder, text(run.name) or folder, "failed", reason, run))
+    failures += [
+        Failure(_relative(directory, base), _relative(directory, base), "not finished", _progress(directory, base))
+        for directory in unfinished
+    ]
     if not groups:
         first = failures[0]
         raise UserError(
-            f"none of the {len(failures)} runs below {where} has finished; "
-            f"the first, {first.folder}: {first.reason}"
+            f"none of the {len(failures)} runs below {where} has finished; the first, {first.folder}: {first.reason}"
         )
 
     def order(key: tuple[str, ...]) -> tuple[Any, ...]:
@@ -179,11 +188,32 @@ def build(folders: Sequence[Path]) -> Comparison:
     return Comparison(base, tables, tuple(failures))
 
 
-def _check(summary: Summary) -> None:
-    """Refuse a summary whose parts are of the wrong kind, which would fail far from here."""
-    for name in ("split", "data", "objective", "metrics", "seconds"):
-        if not isinstance(getattr(summary, name), dict):
-            raise UserError(f"summary.json, key {name}: expected an object, found {getattr(summary, name)!r}")
+def _relative(directory: Path, base: Path) -> str:
+    return text(Path(os.path.relpath(directory, base)).as_posix()) or "."
+
+
+def _find_unfinished(folders: Sequence[Path], ended: Sequence[Path]) -> list[Path]:
+    """Run directories that were begun and are not among those that have ``ended``, sorted, each once.
+
+    Hydra and W&B keep a ``config.yaml`` of their own below a run directory: those are no runs.
+    """
+    configs = {path.parent.resolve() for folder in folders for path in folder.rglob(CONFIG)}
+    begun = configs.union(ended)
+    return sorted(
+        path for path in configs.difference(ended) if begun.isdisjoint(path.parents) and path.name != ".hydra"
+    )
+
+
+def _progress(directory: Path, base: Path) -> str:
+    """How far an unfinished run came, and how to get it finished."""
+    try:
+        epochs = len(read_rows(directory / METRICS))
+    except (OSError, ValueError, csv.Error):
+        epochs = 0
+    done = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    if not (directory / LAST_CHECKPOINT).exists():
+        return f"still running or cut off after {done}; no checkpoint to continue from: run it again"
+    return f"still running or cut off after {done}; continue it with busi-train resume={_relative(directory, base)}"
 
 
 def _group(summary: Summary) -> tuple[str, ...]:

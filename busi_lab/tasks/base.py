@@ -58,12 +58,13 @@ class BaseTask(LightningModule):
         self._heads = built.heads
         self._channels_last = channels_last
         if channels_last:
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.network.to(memory_format=torch.channels_last)
         for name, values in (("mean", built.mean), ("std", built.std)):
             self.register_buffer(f"_{name}", torch.tensor(values).view(1, -1, 1, 1), persistent=False)
         if self.frozen:
             for parameter in self.backbone_parameters():
                 parameter.requires_grad_(False)
+        self.train()  # Lightning keeps the modes that it finds, so a frozen backbone must be set now
         self.results: dict[str, Any] = {}
 
     @abstractmethod
@@ -77,6 +78,11 @@ class BaseTask(LightningModule):
     @abstractmethod
     def summarize(self, split: str) -> dict[str, Any]:
         """Metrics of everything seen since the last call, under bare names."""
+
+    @property
+    @abstractmethod
+    def metric_names(self) -> list[str]:
+        """Bare names of the scalar metrics, any of which, or ``loss``, can be monitored as ``val/NAME``."""
 
     @property
     def frozen(self) -> bool:
@@ -182,7 +188,7 @@ class BaseTask(LightningModule):
             return {"scheduler": lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)}
         if name == "onecycle":
             peaks = [group["lr"] for group in optimizer.param_groups]
-            steps = int(self.trainer.estimated_stepping_batches)
+            steps = int(self.trainer.estimated_stepping_batches) + 1  # it is stepped once more after the last batch
             share = self._scheduler["warmup_fraction"]
             cycle = lr_scheduler.OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, pct_start=share)
             return {"scheduler": cycle, "interval": "step"}

@@ -64,6 +64,11 @@ class ClassificationTask(BaseTask):
             dropout=settings["dropout"],
         )
 
+    @property
+    def metric_names(self) -> list[str]:
+        """Names of the scalar metrics."""
+        return [name for name in self.metrics["val_"] if name != "confusion_matrix"]  # type: ignore[union-attr]
+
     def _step(self, batch: Batch, split: str) -> Tensor:
         logits, label = self(batch["image"]), batch["label"]
         smoothing = self._label_smoothing if split == "train" else 0.0

@@ -1,0 +1,40 @@
+# Everything here needs Python 3.10 or newer with pip, and nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format wheel clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed ## Make .venv with the package and the tools for development
+
+demo: $(VENV)/.installed ## Compare four classifiers on phantoms, offline, with a report, in minutes
+	BUSI_LAB_CACHE=$(DEMO)/cache $(BIN)/busi-train sweep=demo hydra.sweep.dir=$(DEMO)/runs
+
+test: lint ## Check style, types, imports and run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed ## Check style, types and import order
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed ## Format and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(VENV)/.installed ## Build dist/*.whl
+	$(BIN)/python -m build --wheel
+
+clean: ## Remove build and test leftovers and the demo, not .venv
+	rm -rf build dist $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

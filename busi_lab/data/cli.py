@@ -1,0 +1,222 @@
+"""``busi-data``: check, describe, index, make and fetch datasets in BUSI's layout.
+
+Each subcommand imports what it needs when it runs, so that ``--help`` is instant.
+"""
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from busi_lab.errors import UserError, exit_on_user_error, one_line
+from busi_lab.run_directory import CLASSES, write_rows
+
+if TYPE_CHECKING:
+    from busi_lab.data.index import Case
+
+COLUMNS = ("case_id", "label", "image", "masks", "height", "width", "lesion_pixels", "content_hash")
+"""Columns of ``busi-data index``."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def check(root: str) -> bool:
+    """Print what a dataset holds and every defect, one a line.
+
+    Returns:
+        Whether there is none.
+
+    Raises:
+        UserError: there is no dataset folder to look into.
+    """
+    from busi_lab.data.index import check_dataset
+
+    index, defects = check_dataset(root)
+    counts = ", ".join(f"{count} {label}" for label, count in index.counts.items())
+    empty = sum(case.label == "normal" and not case.lesion_pixels for case in index.cases)
+    print(f"dataset: {index.root}")
+    print(f"images: {len(index.cases)} ({counts})")
+    print(f"mask files: {sum(len(case.masks) for case in index.cases)}")
+    print(f"images with several masks: {sum(len(case.masks) > 1 for case in index.cases)}")
+    print(f"normal images with an empty mask: {empty} of {index.counts['normal']}")
+    if index.cases:
+        by_area = sorted(index.cases, key=lambda case: (case.width * case.height, case.width))
+        named = {"smallest": by_area[0], "median": by_area[len(by_area) // 2], "largest": by_area[-1]}
+        sizes = ", ".join(f"{name} {case.width} x {case.height}" for name, case in named.items())
+        print(f"image sizes (width x height, by area): {sizes}")
+    print(f"digest: {index.digest}")
+    if defects:
+        print("the figures above are of the images that could be read")
+    for defect in defects:
+        print(f"defect: {one_line(Exception(defect))}")
+    print(f"{len(defects)} defect{'' if len(defects) == 1 else 's'}")
+    return not defects
+
+
+def describe(root: str, out: Path) -> None:
+    """Draw a dataset into PNG files in ``out`` and print the table beside them.
+
+    Raises:
+        UserError: the dataset has a defect or too few images to split, or ``out`` cannot be written.
+    """
+    _refuse_unwritable(out, out)
+    from busi_lab.data import describe as drawing
+    from busi_lab.data.index import index_dataset
+
+    index = index_dataset(root)
+    text = drawing.table(index)
+    pictures = drawing.draw(index)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in pictures.items():
+            partial = out / f".{name}.partial"
+            try:
+                partial.write_bytes(content)
+                partial.replace(out / name)
+            finally:
+                partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(out, one_line(error)) from None
+    print(text)
+    print(f"{', '.join(pictures)} are in {out}")
+
+
+def write_index(root: str, out: Path | None) -> None:
+    """Write one CSV row per image to ``out``, or to stdout.
+
+    Raises:
+        UserError: the dataset has a defect, or ``out`` cannot be written.
+    """
+    if out is not None:
+        _refuse_unwritable(out, out.parent)
+        if out.is_dir():
+            raise _unwritable(out, "it is a folder; expected a file name such as index.csv")
+    from busi_lab.data.index import index_dataset
+
+    rows = list(_rows(index_dataset(root).cases))
+    if out is None:
+        table = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        return
+    try:
+        write_rows(out, rows, COLUMNS)
+    except OSError as error:
+        raise _unwritable(out, one_line(error)) from None
+    print(f"{len(rows)} images are listed in {out}")
+
+
+def _rows(cases: Iterable["Case"]) -> Iterable[dict[str, object]]:
+    for case in cases:
+        yield {column: getattr(case, column) for column in COLUMNS} | {"masks": ";".join(case.masks)}
+
+
+def phantom(root: Path, counts: dict[str, int], seed: int, height: int, width: int) -> None:
+    """Write a dataset of speckle phantoms and say where it is.
+
+    Raises:
+        UserError: as :func:`busi_lab.data.phantom.generate_phantoms`.
+    """
+    from busi_lab.data.phantom import generate_phantoms
+
+    generate_phantoms(root, counts, seed, height, width)
+    print(f"{sum(counts.values())} phantoms are in {root}; look at them with: busi-data check '{root}'")
+
+
+def fetch(root: Path, source: str | None) -> None:
+    """Download and verify BUSI and say where it is.
+
+    Raises:
+        UserError: as :func:`busi_lab.data.download.download`.
+    """
+    from busi_lab.data.download import BUSI, download
+
+    folder = download(root, source)
+    print(f"{BUSI} are in {folder}; to use them: export BUSI_ROOT='{folder.absolute()}'")
+
+
+def _refuse_unwritable(out: Path, folder: Path) -> None:
+    """Look, before the work starts, whether ``folder`` is there or can be made."""
+    folder = folder.absolute()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir():
+        raise _unwritable(out, f"{nearest} is a file, expected a folder")
+    if not os.access(nearest, os.W_OK):
+        raise _unwritable(out, f"no permission to write into {nearest}")
+
+
+def _unwritable(path: Path, reason: str) -> UserError:
+    return UserError(f"--out {path} cannot be written ({reason}); choose another place")
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(prog="busi-data", description="Datasets in BUSI's layout: check, describe, index, make, fetch.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, summary: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+
+    reading = {
+        "check": add("check", "count a dataset's images and list every defect; exit code 2 if there are any"),
+        "describe": add("describe", "draw class balance, sizes and sample scans as PNG files"),
+        "index": add("index", "list every image as CSV: class, files, size, lesion pixels, content hash"),
+    }
+    for command in reading.values():
+        command.add_argument(
+            "root",
+            nargs="?",
+            metavar="ROOT",
+            default=os.environ.get("BUSI_ROOT"),
+            help="dataset folder, or the folder above it (default: the environment variable BUSI_ROOT)",
+        )
+    reading["describe"].add_argument("--out", type=Path, required=True, metavar="DIR", help="where the PNG files go")
+    reading["index"].add_argument("--out", type=Path, metavar="FILE", help="CSV file (default: stdout)")
+
+    making = add("phantom", "write speckle phantoms in BUSI's layout: no download, for demos and tests")
+    making.add_argument("root", type=Path, metavar="DIR", help="new or empty folder")
+    for label, count in zip(CLASSES, (60, 50, 40), strict=True):
+        making.add_argument(f"--{label}", type=int, default=count, metavar="N", help=f"{label} images ({count})")
+    making.add_argument("--seed", type=int, default=0, metavar="S", help="0 or greater (0)")
+    making.add_argument("--height", type=int, default=256, metavar="H", help="mean height, pixels (256)")
+    making.add_argument("--width", type=int, default=320, metavar="W", help="mean width, pixels (320)")
+
+    fetching = add("download", "fetch BUSI, verify it and only then put it in place")
+    fetching.add_argument("root", type=Path, metavar="DIR", help="new or empty folder")
+    fetching.add_argument(
+        "--from", dest="source", metavar="FILE_OR_URL", help="zip archive (default: Kaggle, needs kagglehub)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The console script."""
+    with exit_on_user_error():
+        given = _arguments(argv)
+        if not given.root:
+            raise UserError("no dataset folder: give ROOT, or set the environment variable BUSI_ROOT")
+        if given.command == "check":
+            if not check(given.root):
+                sys.exit(2)
+        elif given.command == "describe":
+            describe(given.root, given.out)
+        elif given.command == "index":
+            write_index(given.root, given.out)
+        elif given.command == "phantom":
+            phantom(
+                given.root, {label: getattr(given, label) for label in CLASSES}, given.seed, given.height, given.width
+            )
+        else:
+            fetch(given.root, given.source)
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

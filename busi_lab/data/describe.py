@@ -1,0 +1,204 @@
+"""Pictures and a table of a dataset: class balance, sizes, sample scans.
+
+Drawn without pyplot, so on any machine and with no global state. Colours are Okabe & Ito's, which
+colour-blind readers can tell apart.
+"""
+
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from busi_lab.data.index import Case, Index, read_case
+from busi_lab.data.splits import make_manifest
+from busi_lab.run_directory import CLASSES
+
+COLOURS = {"benign": "#0072B2", "malignant": "#D55E00", "normal": "#009E73"}
+MARKERS = {"benign": "o", "malignant": "^", "normal": "s"}
+OUTLINE = "#F0E442"
+SCANS_PER_CLASS = 6
+DPI = 120  # pixels an inch
+_STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # a dollar in a file name is a dollar
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.w_pad": 0.1,  # inches
+    "figure.constrained_layout.h_pad": 0.06,
+}
+
+
+def draw(index: Index) -> dict[str, bytes]:
+    """Draw a dataset.
+
+    Returns:
+        File name -> PNG.
+
+    Raises:
+        UserError: a class has too few images for the published split.
+    """
+    plots: dict[str, Callable[[Index], Figure]] = {
+        "classes.png": class_distribution,
+        "sizes.png": sizes,
+        "scans.png": contact_sheet,
+    }
+    pictures = {}
+    with matplotlib.rc_context(_STYLE):
+        for name, plot in plots.items():
+            buffer = BytesIO()
+            plot(index).savefig(buffer, format="png", dpi=DPI)
+            pictures[name] = buffer.getvalue()
+    return pictures
+
+
+def training_counts(index: Index) -> dict[str, int]:
+    """Images of each class in the published split's training set.
+
+    Raises:
+        UserError: a class has too few images for that split.
+    """
+    labels = {case.case_id: case.label for case in index.cases}
+    used = [labels[case_id] for case_id in make_manifest(index, "published").train]
+    return {label: used.count(label) for label in CLASSES}
+
+
+def table(index: Index) -> str:
+    """The figures behind the pictures, as aligned text.
+
+    Raises:
+        UserError: a class has too few images for the published split.
+    """
+    counts = training_counts(index)
+    total = sum(counts.values())
+    rows = [["class", "images", "train", "share", "balanced", "draws/image", "width x height", "lesion area"]]
+    for label, count in counts.items():
+        cases = [case for case in index.cases if case.label == label]
+        width, height = (int(np.median([getattr(case, side) for case in cases])) for side in ("width", "height"))
+        areas = _lesion_shares(cases)
+        rows.append(
+            [
+                *(label, str(len(cases)), str(count), f"{count / total:.1%}", f"{1 / len(CLASSES):.1%}"),
+                *(f"{total / len(CLASSES) / count:.2f}", f"{width} x {height}"),
+                f"{np.median(areas):.1%}" if areas else "-",
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.append(
+        f"train, share: the published split's training set, {total} images. balanced: the share of an epoch of as "
+        "many draws\nwith class-balanced sampling. Sizes and lesion areas are medians; areas of images with a lesion."
+    )
+    return "\n".join(lines)
+
+
+def _lesion_shares(cases: Sequence[Case]) -> list[float]:
+    """Lesion area over image area, of the images that have a lesion."""
+    return [case.lesion_pixels / (case.height * case.width) for case in cases if case.lesion_pixels]
+
+
+def class_distribution(index: Index) -> Figure:
+    """Classes of an epoch before and after class-balanced sampling.
+
+    The arithmetic of ``EpochSampler``: an epoch of as many draws as there are training images, an equal share
+    from each class.
+    """
+    counts = training_counts(index)
+    total = sum(counts.values())
+    drawn = {
+        f"as it is: each of {total} images once": dict.fromkeys(CLASSES, 1.0),
+        f"balanced: {total} draws, a third from each class": {
+            label: total / len(CLASSES) / count for label, count in counts.items()
+        },
+    }
+    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    figure.suptitle(f"Classes of a training epoch (example: the published split's training set, {total} images)")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (title, draws) in zip(panels, drawn.items(), strict=True):
+        for position, label in enumerate(CLASSES):
+            height = draws[label] * counts[label]
+            axes.bar(position, height, width=0.65, color=COLOURS[label])
+            each = "" if draws[label] == 1 else f"\neach {draws[label]:.2f} times"
+            axes.annotate(
+                f"{height:.0f} ({height / total:.1%}){each}",
+                (position, height),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+            )
+        axes.set_xticks(range(len(CLASSES)), CLASSES)
+        axes.tick_params(axis="x", length=0)
+        axes.set_title(title, fontsize=10)
+        axes.margins(y=0.16)
+    panels[0].set_ylabel("draws in an epoch")
+    return figure
+
+
+def sizes(index: Index) -> Figure:
+    """Width and height of every scan, and the share of it that lesions cover."""
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    figure.suptitle(f"Sizes of {len(index.cases)} scans and of their lesions")
+    scatter, histogram = figure.subplots(1, 2)
+    for label in CLASSES:
+        cases = [case for case in index.cases if case.label == label]
+        scatter.scatter(
+            [case.width for case in cases],
+            [case.height for case in cases],
+            s=16,
+            marker=MARKERS[label],
+            color=COLOURS[label],
+            alpha=0.55,
+            linewidth=0,
+            label=f"{label} ({len(cases)})",
+        )
+    scatter.set(xlabel="width, pixels", ylabel="height, pixels", xlim=(0, None), ylim=(0, None))
+    scatter.legend(frameon=False)
+    _lesion_histogram(histogram, index.cases)
+    return figure
+
+
+def _lesion_histogram(axes: Axes, cases: Sequence[Case]) -> None:
+    areas = {label: _lesion_shares([c for c in cases if c.label == label]) for label in ("benign", "malignant")}
+    highest = max((max(values) for values in areas.values() if values), default=0.5)
+    for (label, values), style in zip(areas.items(), ("-", "--"), strict=True):
+        if values:
+            axes.hist(
+                values,
+                bins=np.linspace(0, highest, 26).tolist(),
+                weights=np.full(len(values), 1 / len(values)),
+                histtype="step",
+                linewidth=1.8,
+                linestyle=style,
+                color=COLOURS[label],
+                label=f"{label} ({len(values)}), median {np.median(values):.1%}",
+            )
+    axes.set(xlabel="lesion area, share of the scan", ylabel="share of the class's scans", xlim=(0, highest))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.legend(frameon=False)
+
+
+def contact_sheet(index: Index) -> Figure:
+    """Some scans of each class, evenly spread over it, with the lesion's outline."""
+    figure = Figure(figsize=(2 * SCANS_PER_CLASS, 2.05 * len(CLASSES) + 0.4), layout="constrained")
+    figure.suptitle("Scans evenly spread over each class, lesion outlined")
+    grid = figure.subplots(len(CLASSES), SCANS_PER_CLASS, squeeze=False)
+    for line, label in zip(grid, CLASSES, strict=True):
+        cases = [case for case in index.cases if case.label == label]
+        spread = np.linspace(0, len(cases) - 1, min(SCANS_PER_CLASS, len(cases))).round().astype(int)
+        for axes in line:
+            axes.set(xticks=[], yticks=[], frame_on=False, anchor="S")
+        for axes, number in zip(line, spread, strict=False):
+            image, mask = read_case(index.root, cases[number])
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+            if mask.any():
+                rows, columns = (np.arange(-1, side + 1) for side in mask.shape)  # a margin closes every outline
+                axes.contour(columns, rows, np.pad(mask, 1), levels=[0.5], colors=[OUTLINE], linewidths=1.2)
+            axes.set_xlabel(cases[number].case_id, fontsize=9, labelpad=3)
+    return figure

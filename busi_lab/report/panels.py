@@ -1,0 +1,260 @@
+"""Small SVG plots for the HTML report, each as wide as a phone; the page sets them side by side.
+
+Colours are tokens of the page's style sheet, so that the same drawing serves light, dark and print; lines differ in
+dashes as well. The words of a legend stand in the page, where they can wrap.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+from busi_lab.report.plots import METRIC_GROUPS, SHOWN, axis_limits, set_scale
+from busi_lab.report.predictions import Roc, read_predictions
+from busi_lab.report.tables import Row, Table, number
+from busi_lab.run_directory import CLASSES
+
+CURVES_SHOWN = 12
+"""Runs whose learning curves are drawn, best first."""
+
+LINES = (("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", "-."), ("#a8578a", ":"), ("#8a6d00", (0, (6, 2, 1, 2, 1, 2))))
+"""Colours after Okabe & Ito, darkened where white paper needs it, each with its dash."""
+
+WIDTH = 3.4  # inches
+_MUTED, _GRID, _BAR = "#707070", "#e0e0e0", "#56b4e9"
+_TOKENS = {
+    "#000000": "currentColor",
+    "#ffffff": "var(--page)",
+    _MUTED: "var(--muted)",
+    _GRID: "var(--grid)",
+    _BAR: "var(--bar)",
+    **{colour: f"var(--line{i})" for i, (colour, _) in enumerate(LINES)},
+}
+_STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # a dollar in a run's name is a dollar
+    "svg.fonttype": "none",
+    "svg.hashsalt": "busi-lab",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": _GRID,
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot: inline SVG, what it shows for those who cannot see it, and its legend as (line number, words)."""
+
+    title: str
+    svg: str
+    alt: str
+    legend: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Panels that belong together, with the sentence that explains them and the legend that they share."""
+
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+    legend: tuple[tuple[int, str], ...] = ()
+
+
+def draw_groups(table: Table) -> list[Group]:
+    """All plots of a table; a group without data is left out."""
+    kinds = (_bars, _roc_curves, _learning_curves, _costs)
+    with matplotlib.rc_context(_STYLE):
+        groups = [kind(table) for kind in kinds]
+    numbered: list[Group] = []
+    for group in groups:
+        panels = [
+            replace(panel, svg=_prefix_ids(panel.svg, f"t{table.number}g{len(numbered)}p{i}-"))
+            for i, panel in enumerate(group.panels)
+        ]
+        if panels:
+            numbered.append(replace(group, panels=tuple(panels)))
+    return numbered
+
+
+def _figure(height: float, left: float, bottom: float, top: float = 0.1) -> tuple[Figure, Axes]:
+    """A figure of the common width with one axes; sizes in inches."""
+    figure = Figure(figsize=(WIDTH, height))
+    sides = (left / WIDTH, bottom / height, (WIDTH - left - 0.15) / WIDTH, (height - bottom - top) / height)
+    return figure, figure.add_axes(sides)
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as inline SVG: colours as tokens, the page's font, no identifiers but those that are used."""
+    buffer = io.StringIO()
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    drawing = buffer.getvalue()
+    drawing = re.sub(r"<style.*?</style>", "", drawing[drawing.index("<svg") :], flags=re.DOTALL)
+    drawing = re.sub(r"<[^>]*>", lambda tag: _clean(tag.group()), drawing)
+    return re.sub(r">\s+<", "><", drawing)
+
+
+def _clean(tag: str) -> str:
+    tag = re.sub(r' xmlns(:xlink)?="[^"]*"| version="1.1"| font-family: [^;"]*;?', "", tag)
+    tag = re.sub(r'^<g id="[^"]*"', "<g", tag).replace("xlink:href", "href").replace("\n", " ")
+    tag = re.sub(r"(\.\d\d)\d+", r"\1", tag)
+    return re.sub(r"#[0-9a-f]{6}\b", lambda colour: _TOKENS.get(colour.group(), colour.group()), tag)
+
+
+def _prefix_ids(drawing: str, prefix: str) -> str:
+    """Make the identifiers of clip paths and markers unique in the page."""
+    return re.sub(r'( id="|href="#|url\(#)(?=[^<]*>)', rf"\g<1>{prefix}", drawing)
+
+
+def _shorten(label: str, length: int) -> str:
+    """``label`` with its middle cut out where it is longer than ``length`` characters."""
+    half = (length - 1) // 2
+    return label if len(label) <= length else f"{label[:half]}…{label[-half:]}"
+
+
+def _bars(table: Table) -> Group:
+    """A panel a metric, a bar a run."""
+    panels = []
+    for name in (name for group in METRIC_GROUPS for name in group):
+        known = [(row, value) for row in table.rows if (value := row.metric(f"test/{name}")) is not None][:SHOWN]
+        if not known:
+            continue
+        figure, ax = _figure(0.36 * len(known) + 0.4, 0.12, 0.3)
+        ax.barh(range(len(known)), [value for _, value in known], 0.34, color=_BAR)
+        for i, (row, value) in enumerate(known):
+            ax.text(0, i - 0.27, _shorten(row.label, 38), va="bottom", fontsize=9)
+            ax.text(1, i - 0.27, f"{value:.3f}", va="bottom", ha="right", fontsize=9)
+            if name in row.published:
+                ax.plot(row.published[name], i, "D", color="black", markeredgecolor="white", clip_on=False)
+        ax.set(xlim=(0, 1), ylim=(len(known) - 0.6, -0.72), yticks=[])
+        ax.spines["left"].set_visible(False)
+        ax.grid(axis="y", visible=False)
+        best = ", ".join(f"{row.label} {value:.3f}" for row, value in known[:3])
+        panels.append(Panel(name, _svg(figure), f"{name} on the test set, best by validation first: {best}"))
+    paper = " The diamond is the paper's figure." if any(row.published for row in table.rows) else ""
+    return Group("Test metrics", f"{_selection(table, SHOWN)}{paper}", tuple(panels))
+
+
+def _selection(table: Table, shown: int) -> str:
+    """How the runs in a group of panels were chosen."""
+    count = len(table.rows)
+    return f"Best by validation first{f', {shown} of {count} runs' if count > shown else ''}."
+
+
+def _roc_curves(table: Table) -> Group:
+    """One against rest for the best run that has predictions; malignant against rest for all."""
+    found = [(row, known) for row in table.rows[:SHOWN] if (known := read_predictions(row.run)) is not None]
+    panels = []
+    if found:
+        row, best = found[0]
+        curves = [(name, best.roc(name)) for name in CLASSES]
+        panels.append(_roc_panel(f"{row.label}: each class against the rest", curves, len(CLASSES)))
+    if len(found) > 1:
+        curves = [(row.label, known.roc("malignant")) for row, known in found]
+        panels.append(_roc_panel("All runs: malignant against the rest", curves, len(LINES)))
+    caption = "From the probabilities in predictions.csv; AUC is the area under the curve: 0.5 is chance, 1 is perfect."
+    return Group("ROC curves", caption, tuple(panel for panel in panels if panel))
+
+
+def _roc_panel(title: str, curves: Iterable[tuple[str, Roc | None]], coloured: int) -> Panel | None:
+    """The first ``coloured`` curves in colours of their own, further ones in gray."""
+    known = [(label, curve) for label, curve in curves if curve is not None]
+    if not known:
+        return None
+    figure, ax = _figure(WIDTH, 0.5, 0.45)
+    ax.plot([0, 1], [0, 1], color=_MUTED, linewidth=0.8, dashes=(2, 3))
+    for i, (_, curve) in reversed(list(enumerate(known))):
+        colour, dash = LINES[i] if i < coloured else (_MUTED, "-")
+        width = 1.8 if i < coloured else 0.7
+        ax.plot(curve.false_positive_rate, curve.true_positive_rate, color=colour, linestyle=dash, linewidth=width)
+    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="false positive rate", ylabel="true positive rate")
+    legend = [(i, f"{label}: AUC {curve.auc:.3f}") for i, (label, curve) in enumerate(known[:coloured])]
+    if others := [curve.auc for _, curve in known[coloured:]]:
+        legend.append((-1, f"{len(others)} further runs: AUC {min(others):.3f} to {max(others):.3f}"))
+    alt = f"ROC curves. {'; '.join(words for _, words in legend)}"
+    return Panel(title, _svg(figure), alt, tuple(legend))
+
+
+def _learning_curves(table: Table) -> Group:
+    """A panel a run: the objective above the losses, one scale for all."""
+    objective = [table.metric] if table.metric != "val/loss" else []
+    losses = ["train/loss", "val/loss"]
+    curves = [(row, {name: row.curve(name) for name in [*objective, *losses]}) for row in table.rows[:CURVES_SHOWN]]
+    curves = [(row, lines) for row, lines in curves if any(epochs for epochs, _ in lines.values())]
+    groups = [names for names in (objective, losses) if names]
+    limits = [axis_limits([v for _, lines in curves for name in names for v in lines[name][1]]) for names in groups]
+    panels = []
+    for row, lines in curves:
+        figure = Figure(figsize=(WIDTH, 1.35 * len(groups) + 0.4))
+        axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True)[:, 0]
+        figure.subplots_adjust(
+            left=0.55 / WIDTH, right=1 - 0.12 / WIDTH, top=0.96, bottom=0.42 / figure.get_figheight(), hspace=0.14
+        )
+        best = number(row.run.summary.best_epoch)
+        for ax, names, limit in zip(axes, groups, limits, strict=True):
+            for name in names:
+                colour, dash = LINES[[*losses, table.metric].index(name)]
+                marker = "o" if len(lines[name][0]) == 1 else ""  # one epoch makes no line
+                ax.plot(*lines[name], color=colour, linestyle=dash, linewidth=1.6, marker=marker, markersize=4)
+            if best is not None:
+                ax.axvline(best, color=_MUTED, linestyle=":", linewidth=1)
+            set_scale(ax, *limit)
+            ax.set_ylabel("loss" if names == losses else table.metric)
+        axes[-1].set_xlabel("epoch")
+        axes[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        epochs = max(len(line) for line, _ in lines.values())
+        alt = f"Learning curves of {row.label} over {epochs} epochs; best epoch {row.run.summary.best_epoch}"
+        panels.append(Panel(row.label, _svg(figure), alt))
+    caption = f"{_selection(table, CURVES_SHOWN)} One scale for all; the dotted upright line is the best epoch."
+    legend = [*((2, name) for name in objective), (0, "training loss"), (1, "validation loss")]
+    return Group("Learning curves", caption, tuple(panels), tuple(legend))
+
+
+def _costs(table: Table) -> Group:
+    """The first of accuracy and Dice that the runs have, against parameters and against training time."""
+    names = [name for name in ("accuracy", "dice") if any(row.metric(f"test/{name}") is not None for row in table.rows)]
+    panels = []
+    for name in names[:1]:
+        for title, costs in {
+            "parameters (millions)": [(number(row.run.summary.parameters) or 0) / 1e6 for row in table.rows],
+            "training time (s)": [number(row.run.summary.seconds.get("fit")) or 0 for row in table.rows],
+        }.items():
+            points = [
+                (row, cost, value)
+                for row, cost in zip(table.rows, costs, strict=True)
+                if (value := row.metric(f"test/{name}")) is not None and cost > 0
+            ]
+            if len({cost for _, cost, _ in points}) > 1:
+                panels.append(_scatter(f"{name} against {title}", name, title, points))
+    caption = "The number beside a point is the run's rank by validation: see the table."
+    return Group("Quality against cost", caption, tuple(panels))
+
+
+def _scatter(title: str, name: str, cost: str, points: Sequence[tuple[Row, float, float]]) -> Panel:
+    figure, ax = _figure(2.6, 0.55, 0.45)
+    costs, values = [x for _, x, _ in points], [y for _, _, y in points]
+    ax.plot(costs, values, "o", color=LINES[0][0], markersize=6, markeredgecolor="white")
+    for row, x, y in points[:SHOWN]:
+        ax.annotate(f"{row.rank or ''}", (x, y), (4, 3), textcoords="offset points", fontsize=9)
+    ax.margins(0.12)
+    if cost.startswith("parameters") or max(costs) > 10 * min(costs):
+        low, high = min(costs), max(costs)
+        room = max((high / low) ** 0.12, 1.6)
+        ax.set_xscale("log")
+        ax.set_xlim(low / room, high * room)
+        steps = (1, 2, 5) if high / low < 100 else (1,)
+        ax.xaxis.set_major_locator(LogLocator(subs=steps, numticks=12))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set(xlabel=cost, ylabel=f"test {name}")
+    shown = "; ".join(f"rank {row.rank}: {y:.3f} at {x:.3g}" for row, x, y in points[:SHOWN])
+    return Panel(title, _svg(figure), f"{title}. {shown}")

@@ -1,0 +1,43 @@
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from busi_lab.data.phantom import generate_phantoms
+
+settings.register_profile("busi_lab", deadline=None)  # a busy machine fails no test
+settings.load_profile("busi_lab")
+
+
+@pytest.fixture(scope="session")
+def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small dataset in BUSI's layout, to read only."""
+    counts = {"benign": 12, "malignant": 10, "normal": 8}
+    return generate_phantoms(tmp_path_factory.mktemp("phantoms") / "set", counts, height=96, width=96)
+
+
+@pytest.fixture
+def phantom_copy(phantom_root: Path, tmp_path: Path) -> Path:
+    """The same dataset, to damage."""
+    return Path(shutil.copytree(phantom_root, tmp_path / "phantoms"))
+
+
+@pytest.fixture
+def busi_root() -> Path:
+    """The real dataset; tests that use it carry ``@pytest.mark.busi``."""
+    folder = os.environ.get("BUSI_ROOT", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs the real dataset: set BUSI_ROOT to its folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def _cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _no_cache_at_home(_cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUSI_LAB_CACHE", str(_cache_dir))

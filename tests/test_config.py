@@ -1,0 +1,110 @@
+"""Shipped configurations, the schema, and what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from busi_lab.config import RunConfig, config_dir, parse_config
+from busi_lab.errors import UserError
+
+CONF = config_dir()
+EXPERIMENTS = sorted(
+    str(path.relative_to(CONF / "experiment").with_suffix("")) for path in CONF.glob("experiment/**/*.yaml")
+)
+GROUPS = ("data", "split", "augment", "model", "optim", "scheduler", "callbacks", "logger", "trainer", "debug")
+CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+def load(*overrides: str) -> RunConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", [*overrides, "run_dir=/nowhere"])
+    return parse_config(OmegaConf.create(OmegaConf.to_container(config, resolve=True)))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_is_valid_and_carries_its_own_name(experiment: str) -> None:
+    assert load(f"experiment={experiment}").name == experiment
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_group_choice_is_valid(choice: str) -> None:
+    load(choice)
+
+
+@pytest.mark.parametrize("model", ["mobilenet", "vgg16", "vgg16_frozen", "inception_v3", "custom_cnn"])
+def test_paper_experiments_follow_the_paper(model: str) -> None:
+    config = load(f"experiment=paper/{model}")
+    assert (config.trainer["max_epochs"], config.data.batch_size, config.optim.name) == (50, 4, "adam")
+    assert config.data.balanced_sampling
+    assert config.split.protocol == "published"
+    augment = config.augment
+    assert (augment.rotation, augment.shift, augment.shear, augment.zoom) == (5, 0.1, 0.05, 0.05)
+    assert augment.brightness == [1.0, 1.4]
+    assert augment.horizontal_flip
+    assert config.model.weights == ("none" if model == "custom_cnn" else "imagenet")
+    assert config.model.freeze == ("backbone" if model == "vgg16_frozen" else "none")
+
+
+def test_the_command_line_wins_over_smoke_and_smoke_over_an_experiment() -> None:
+    assert load("experiment=paper/vgg16", "trainer=smoke").trainer["max_epochs"] == 2
+    assert load("experiment=paper/vgg16", "trainer=smoke").model.weights == "none"
+    named = load("experiment=paper/vgg16", "trainer=smoke", "trainer.max_epochs=7", "model.weights=imagenet")
+    assert (named.trainer["max_epochs"], named.model.weights) == (7, "imagenet")
+    assert load("experiment=paper/mobilenet", "split=holdout").split.protocol == "holdout"
+    for trainer in ("auto", "cpu", "gpu"):
+        assert load("experiment=paper/vgg16", f"trainer={trainer}").trainer["max_epochs"] == 50
+
+
+def test_seed_zero_is_a_seed() -> None:
+    config = load("seed=0", "split.seed=0")
+    assert (config.seed, config.split.seed) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+data.imagesize=96", r"data\.imagesize.*known keys: name, root, image_size"),
+        ("+nonsense=1", "nonsense"),
+        ("data.image_size=large", r"data\.image_size"),
+        ("data.image_size=16", "expected at least 32"),
+        ("data.batch_size=0", r"data\.batch_size=0: expected more than 0"),
+        ("trainer.max_epochs=-1", r"trainer\.max_epochs=-1: expected a whole number of at least 1"),
+        ("trainer.max_epochs=0", "at least 1"),
+        ("optim.lr=0", r"optim\.lr=0"),
+        ("optim.weight_decay=-1", r"optim\.weight_decay"),
+        ("seed=-1", "seed=-1: expected 0 or more"),
+        ("split.test_fraction=1.5", r"split\.test_fraction=1\.5"),
+        ("split.val_fraction=0", r"split\.val_fraction"),
+        ("model.in_chans=2", r"model\.in_chans=2: expected 1 or 3"),
+        ("model.freeze=head", r"model\.freeze=head: expected none or backbone"),
+        ("model.dropout=1", r"model\.dropout"),
+        ("task.label_smoothing=2", r"task\.label_smoothing"),
+        ("task.monitor_mode=up", r"task\.monitor_mode=up: expected max or min"),
+        ("augment.rotation=-5", r"augment\.rotation"),
+        ("augment.brightness=[1.4,1.0]", r"augment\.brightness"),
+        ("data.subset=0", r"data\.subset=0"),
+    ],
+)
+def test_wrong_values_name_the_key(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load(override)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["model=vgg", "split=publishd", "data.imagesize=96", "optim=adamm"])
+def test_typos_are_errors_of_hydra(override: str) -> None:
+    with pytest.raises(HydraException):
+        load(override)
+
+
+def test_a_users_own_experiment_file(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    own: dict[str, Any] = {"name": "mine", "model": {"backbone": "resnet18"}}
+    text = "# @package _global_\n" + OmegaConf.to_yaml(OmegaConf.create(own))
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    config = load("experiment=mine", f"hydra.searchpath=[file://{tmp_path}]")
+    assert (config.name, config.model_label) == ("mine", "resnet18")

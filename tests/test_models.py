@@ -1,0 +1,141 @@
+"""Networks, and where their weights come from."""
+
+import os
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from busi_lab.errors import UserError
+from busi_lab.models import pretrained
+from busi_lab.models.classifiers import CustomCNN, build_classifier
+
+
+def build(name: str = "timm", backbone: str | None = "mobilenetv1_100", **changes: object) -> object:
+    arguments = {"weights": "none", "num_classes": 3, "in_chans": 3, "image_size": 64, "dropout": 0.0, **changes}
+    return build_classifier(name, backbone, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "_reachable", lambda address: False)
+    monkeypatch.delenv("BUSI_WEIGHTS", raising=False)
+
+
+def test_custom_cnn_has_the_published_layers() -> None:
+    model = CustomCNN(image_size=224)
+    # 224 -> 222 -> 111 -> 109 -> 54 -> 52 -> 26; weights and biases layer by layer
+    convolutions = (3 * 9 * 32 + 32) + (32 * 9 * 64 + 64) + (64 * 9 * 128 + 128)
+    dense = (128 * 26 * 26 * 512 + 512) + (512 * 256 + 256) + (256 * 3 + 3)
+    assert sum(parameter.numel() for parameter in model.parameters()) == convolutions + dense
+    assert model(torch.zeros(2, 3, 224, 224)).shape == (2, 3)
+
+
+def test_custom_cnn_needs_22_pixels() -> None:
+    assert CustomCNN(image_size=22)(torch.zeros(1, 3, 22, 22)).shape == (1, 3)
+    with pytest.raises(UserError, match="at least 22"):
+        CustomCNN(image_size=21)
+
+
+@pytest.mark.parametrize(("backbone", "size"), [("mobilenetv1_100", 64), ("inception_v3", 96), ("resnet18", 64)])
+@pytest.mark.parametrize("in_chans", [1, 3])
+def test_timm_models_take_both_channel_counts(backbone: str, size: int, in_chans: int) -> None:
+    built = build(backbone=backbone, image_size=size, in_chans=in_chans)
+    built.network.eval()
+    assert built.network(torch.zeros(2, in_chans, size, size)).shape == (2, 3)
+    assert len(built.mean) == len(built.std) == in_chans
+
+
+def test_normalisation_is_the_models_own() -> None:
+    assert build().mean == (0.5, 0.5, 0.5)  # MobileNetV1, inception_v3: TensorFlow's scaling
+    assert build(backbone="resnet18").mean == (0.485, 0.456, 0.406)
+    cnn = build("custom_cnn", None)
+    assert (cnn.mean, cnn.std) == ((0.0,) * 3, (1.0,) * 3)  # the paper's division by 255
+
+
+def test_heads_of_vgg_hold_its_dense_layers() -> None:
+    built = build(backbone="vgg16", image_size=32)
+    heads = sum(p.numel() for head in built.heads for p in head.parameters())
+    convolutions = sum(p.numel() for p in built.network.features.parameters())
+    assert heads + convolutions == sum(p.numel() for p in built.network.parameters())
+
+
+def test_weights_from_the_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = timm.create_model("mobilenetv1_100")
+    save_file(source.state_dict(), tmp_path / "mobilenetv1_100.safetensors")
+    monkeypatch.setenv("BUSI_WEIGHTS", str(tmp_path))
+    loaded = build(weights="imagenet").network.state_dict()
+    for name, value in source.state_dict().items():
+        if not name.startswith("classifier"):
+            assert torch.equal(loaded[name], value), name
+    assert loaded["classifier.weight"].shape == (3, 1024)
+    one = build(weights="imagenet", in_chans=1).network.state_dict()
+    assert torch.allclose(one["conv_stem.weight"], source.conv_stem.weight.sum(1, keepdim=True))
+
+
+def test_weights_with_another_head_and_half_precision(tmp_path: Path) -> None:
+    source = timm.create_model("mobilenetv1_100", num_classes=5)
+    torch.save({name: value.half() for name, value in source.state_dict().items()}, tmp_path / "five.pth")
+    loaded = build(weights=str(tmp_path / "five.pth")).network
+    assert loaded.conv_stem.weight.dtype == torch.float32
+    assert torch.allclose(loaded.conv_stem.weight, source.conv_stem.weight, atol=1e-3)
+
+
+@pytest.mark.skipif("BUSI_WEIGHTS" not in os.environ, reason="needs ImageNet weights below BUSI_WEIGHTS")
+@pytest.mark.parametrize("backbone", ["mobilenetv1_100", "mobilenetv2_100"])
+def test_real_imagenet_weights_load(backbone: str) -> None:
+    pretrained_net, random_net = (build(backbone=backbone, weights=w).network for w in ("imagenet", "none"))
+    assert not torch.allclose(pretrained_net.conv_stem.weight, random_net.conv_stem.weight, atol=1e-2)
+    assert pretrained_net.bn1.running_var.std() > 0  # statistics, not their initial ones
+
+
+def test_unreachable_hub_is_an_error_that_says_what_to_do(no_hub: None) -> None:
+    with pytest.raises(UserError, match=r"vgg16 cannot be had.*BUSI_WEIGHTS/vgg16\.safetensors.*model\.weights=none"):
+        build(backbone="vgg16", weights="imagenet")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a weight file"),
+        (b"some text, no tensors", "not a weight file"),
+        (None, "does not fit mobilenetv1_100"),
+    ],
+)
+def test_foreign_weight_files(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    if content is None:
+        save_file(timm.create_model("mobilenetv2_050").state_dict(), path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        build(weights=str(path))
+
+
+def test_pickled_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> object:
+            return (os.mkdir, (str(tmp_path / "owned"),))
+
+    torch.save({"x": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match="not a weight file"):
+        build(weights=str(tmp_path / "evil.pth"))
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": "resnet5"}, "not a model of timm"),
+        ({"backbone": None}, "expected custom_cnn, or timm with a backbone"),
+        ({"weights": "/nowhere/weights.pth"}, "no such file"),
+        ({"name": "custom_cnn", "weights": "imagenet"}, "no pretrained weights"),
+        ({"backbone": "inception_v3", "image_size": 64}, "image_size=64 does not suit inception_v3"),
+        ({"backbone": "vit_tiny_patch16_224"}, "image_size=64 does not suit"),
+    ],
+)
+def test_wrong_model_settings(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(**changes)

@@ -1,0 +1,248 @@
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from busi_lab.data.index import Case, Index, index_dataset
+from busi_lab.data.splits import SPLITS, Manifest, make_manifest, read_manifest, write_manifest
+from busi_lab.errors import UserError
+from busi_lab.run_directory import CLASSES
+
+SEEDS = st.integers(0, 2**31 - 1)
+SIZES = st.tuples(*[st.integers(5, 70)] * 3)
+
+
+def make_index(*counts: int) -> Index:
+    """An index without files, in file order."""
+    cases = []
+    for label, count in zip(CLASSES, counts, strict=True):
+        names = sorted(f"{label} ({number}).png" for number in range(1, count + 1))
+        cases += [
+            Case(name[:-4], label, f"{label}/{name}", (f"{label}/{name[:-4]}_mask.png",), 8, 8, 4, name)
+            for name in names
+        ]
+    return Index(Path("set"), tuple(cases))
+
+
+def counts(manifest: Manifest, index: Index, split: str) -> tuple[int, ...]:
+    labels = {case.case_id: case.label for case in index.cases}
+    found = Counter(labels[case] for case in getattr(manifest, split))
+    return tuple(found[label] for label in CLASSES)
+
+
+def check_partition(manifest: Manifest, index: Index) -> None:
+    lists = [getattr(manifest, split) for split in SPLITS]
+    assert all(list(ids) == sorted(ids) for ids in lists)
+    assert sorted(case for ids in lists for case in ids) == sorted(case.case_id for case in index.cases)
+    assert manifest.data_digest == index.digest
+
+
+# --------------------------------------------------------------------------------------------- protocols
+
+
+def test_published_takes_the_first_fifth_in_file_order() -> None:
+    manifest = make_manifest(make_index(12, 10, 5), "published")
+    assert manifest.test == (
+        *("benign (1)", "benign (10)"),  # of 12: "(10)" comes before "(2)"
+        *("malignant (1)", "malignant (10)"),
+        "normal (1)",
+    )
+    # What remains is 10, 8 and 4; a tenth of it, but at least one, validates.
+    assert (len(manifest.val), len(manifest.train)) == (3, 19)
+    assert (manifest.protocol, manifest.seed, manifest.fold) == ("published", 0, None)
+
+
+def test_published_on_busis_counts_is_the_papers_test_set() -> None:
+    index = make_index(437, 210, 133)
+    manifest = make_manifest(index)
+    assert counts(manifest, index, "test") == (87, 42, 26)
+    assert counts(manifest, index, "val") == (35, 17, 11)  # tenths of 350, 168, 107
+    assert counts(manifest, index, "train") == (315, 151, 96)
+    assert manifest.test[:3] == ("benign (1)", "benign (10)", "benign (100)")
+
+
+@pytest.mark.busi
+def test_published_on_busi(busi_root: Path) -> None:
+    index = index_dataset(busi_root)
+    manifest = make_manifest(index, "published")
+    assert counts(manifest, index, "test") == (87, 42, 26)
+    assert {"benign (10)", "benign (177)", "malignant (1)", "normal (1)"} <= set(manifest.test)
+    assert "benign (2)" not in manifest.test
+    check_partition(manifest, index)
+
+
+@given(sizes=SIZES, seed=SEEDS)
+def test_published_partitions_and_stratifies(sizes: tuple[int, int, int], seed: int) -> None:
+    index = make_index(*sizes)
+    manifest = make_manifest(index, "published", seed)
+    check_partition(manifest, index)
+    rest = [size - size // 5 for size in sizes]
+    assert counts(manifest, index, "test") == tuple(size // 5 for size in sizes)
+    assert counts(manifest, index, "val") == tuple(max(1, round(count / 10)) for count in rest)
+    assert make_manifest(index, "published", seed) == manifest
+
+
+@given(sizes=SIZES, seed=SEEDS, other=SEEDS)
+def test_the_seed_of_published_moves_validation_only(sizes: tuple[int, int, int], seed: int, other: int) -> None:
+    index = make_index(*sizes)
+    one, two = (make_manifest(index, "published", value) for value in (seed, other))
+    assert one.test == two.test
+    assert one.test_digest == two.test_digest
+    assert set(one.train + one.val) == set(two.train + two.val)
+
+
+def test_another_seed_validates_on_other_cases() -> None:
+    index = make_index(60, 50, 40)
+    found = {(manifest := make_manifest(index, "published", seed)).val: manifest.digest for seed in range(5)}
+    assert len(found) == len(set(found.values())) == 5
+
+
+@given(sizes=SIZES, seed=SEEDS, test=st.floats(0.02, 0.6), val=st.floats(0, 0.6))
+def test_holdout_partitions_and_stratifies(sizes: tuple[int, int, int], seed: int, test: float, val: float) -> None:
+    index = make_index(*sizes)
+    assume(all(int(test * size + 1e-9) for size in sizes))
+    assume(all(round(val * (size - int(test * size))) < size - int(test * size) - 1 for size in sizes))
+    manifest = make_manifest(index, "holdout", seed, test, val)
+    check_partition(manifest, index)
+    for size, tested, validated in zip(
+        sizes, counts(manifest, index, "test"), counts(manifest, index, "val"), strict=True
+    ):
+        assert -1e-6 < test * size - tested < 1
+        assert validated == 1 or abs(val * (size - tested) - validated) <= 0.5 + 1e-6
+    assert make_manifest(index, "holdout", seed, test, val) == manifest
+
+
+@given(seed=SEEDS, other=SEEDS)
+def test_another_seed_is_another_holdout(seed: int, other: int) -> None:
+    assume(seed != other)
+    index = make_index(60, 50, 40)
+    one, two = (make_manifest(index, "holdout", value) for value in (seed, other))
+    assert one.test != two.test
+    assert len({one.digest, two.digest}) == len({one.test_digest, two.test_digest}) == 2
+
+
+@pytest.mark.parametrize(("fraction", "tested"), [(0.1, 10), (0.29, 29), (0.3, 30), (0.57, 57), (0.7, 70)])
+def test_fractions_are_not_cut_short_by_rounding(fraction: float, tested: int) -> None:
+    index = make_index(100, 100, 100)
+    manifest = make_manifest(index, "holdout", test_fraction=fraction)
+    assert counts(manifest, index, "test") == (tested,) * 3  # 0.29 * 100 is 28.999999999999996
+
+
+@given(size=st.integers(0, 4), position=st.integers(0, 2), protocol=st.sampled_from(["published", "holdout"]))
+def test_a_class_too_small_to_split_is_named(size: int, position: int, protocol: str) -> None:
+    sizes = [20, 20, 20]
+    sizes[position] = size
+    with pytest.raises(UserError, match=f"no {CLASSES[position]} image for test: the class has {size} images"):
+        make_manifest(make_index(*sizes), protocol)
+
+
+def test_fractions_that_leave_nothing_to_train_on_are_refused() -> None:
+    with pytest.raises(UserError, match="leaves no benign image for train"):
+        make_manifest(make_index(20, 20, 20), val_fraction=1.0)
+
+
+def test_an_unknown_protocol_is_named() -> None:
+    with pytest.raises(UserError, match=r"split.protocol=kfold: expected published or holdout"):
+        make_manifest(make_index(20, 20, 20), "kfold")
+
+
+# ---------------------------------------------------------------------------------------------- manifest
+
+INDEX = make_index(12, 10, 8)
+
+
+def test_digests_know_the_lists_and_their_splits() -> None:
+    manifest = make_manifest(INDEX)
+    swapped = replace(manifest, train=manifest.val, val=manifest.train)
+    assert swapped.digest != manifest.digest
+    assert swapped.test_digest == manifest.test_digest
+    assert replace(manifest, protocol="mine", seed=9).digest == manifest.digest
+
+
+@given(sizes=SIZES, seed=SEEDS, limit=st.integers(1, 80))
+def test_a_subset_keeps_the_first_of_each_class(sizes: tuple[int, int, int], seed: int, limit: int) -> None:
+    index = make_index(*sizes)
+    labels = {case.case_id: case.label for case in index.cases}
+    full = make_manifest(index, "holdout", seed)
+    part = full.subset(labels, limit)
+    for split in SPLITS:
+        assert counts(part, index, split) == tuple(min(limit, count) for count in counts(full, index, split))
+        for label in CLASSES:
+            ids = [case for case in getattr(full, split) if labels[case] == label]
+            assert [case for case in getattr(part, split) if labels[case] == label] == ids[:limit]
+    assert part.data_digest == full.data_digest
+    assert (part == full) == (limit >= max(counts(full, index, "train")))
+
+
+@pytest.mark.parametrize("protocol", ["published", "holdout"])
+def test_a_manifest_reads_back_as_written(tmp_path: Path, protocol: str) -> None:
+    manifest = make_manifest(INDEX, protocol, seed=3)
+    write_manifest(tmp_path / "new" / "split.json", manifest)
+    assert read_manifest(tmp_path / "new" / "split.json", INDEX) == manifest
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["split.json"]
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> dict[str, Any]:
+    """A manifest's JSON, to edit."""
+    write_manifest(tmp_path / "split.json", make_manifest(INDEX))
+    read: dict[str, Any] = json.loads((tmp_path / "split.json").read_text())
+    return read
+
+
+def refused(tmp_path: Path, content: Any, message: str, index: Index = INDEX) -> None:
+    path = tmp_path / "split.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(UserError, match=message) as error:
+        read_manifest(path, index)
+    assert str(path) in str(error.value)
+
+
+def test_a_hand_made_manifest_needs_no_digest(tmp_path: Path, content: dict[str, Any]) -> None:
+    del content["digest"]
+    content["train"][0], content["val"][0] = content["val"][0], content["train"][0]
+    (tmp_path / "split.json").write_text(json.dumps(content | {"protocol": "mine", "fold": 2}))
+    manifest = read_manifest(tmp_path / "split.json", INDEX)
+    assert (manifest.protocol, manifest.fold) == ("mine", 2)
+    assert manifest.train == tuple(content["train"])
+
+
+def test_files_that_are_no_manifest(tmp_path: Path, content: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"split.manifest=.*gone.json: no such file"):
+        read_manifest(tmp_path / "gone.json", INDEX)
+    with pytest.raises(UserError, match="expected JSON"):
+        read_manifest(tmp_path, INDEX)
+    text = json.dumps(content)
+    for broken in ("", "not JSON", text[: len(text) // 2]):
+        refused(tmp_path, broken, "expected JSON")
+    refused(tmp_path, [], "not a split manifest, schema, protocol, seed, fold, data_digest, train, val, test missing")
+    refused(tmp_path, {key: content[key] for key in content if key not in ("val", "seed")}, "seed, val missing")
+    refused(tmp_path, content | {"schema": 2}, "schema 2, this version reads 1")
+    refused(tmp_path, content | {"val": "benign (1)"}, "val must be a list of case ids")
+    refused(tmp_path, content | {"val": [1, 2]}, "val must be a list of case ids")
+
+
+def test_edited_lists_with_the_old_digest(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["train"][0], content["val"][0] = content["val"][0], content["train"][0]
+    refused(tmp_path, content, "the file says .* take the unedited file, or delete its digest")
+
+
+def test_lists_that_do_not_fit_the_dataset(tmp_path: Path, content: dict[str, Any]) -> None:
+    first = content["test"][0]
+    refused(tmp_path, content | {"train": content["train"] + [first]}, r"'benign \(1\)' stands in train and in test")
+    refused(tmp_path, content | {"test": content["test"] + [first]}, "stands in test and in test")
+    refused(tmp_path, content | {"val": content["val"] + ["cyst (1)"]}, r"val names the unknown case 'cyst \(1\)'")
+    refused(tmp_path, content | {"test": content["test"][1:]}, r"1 cases of .* in no split, the first 'benign \(1\)'")
+    moved = [case for case in content["val"] if case.startswith("normal")]
+    edited = content | {"val": [case for case in content["val"] if case not in moved]}
+    refused(tmp_path, edited | {"train": content["train"] + moved}, "val has no normal image")
+
+
+def test_other_data_under_the_same_names(tmp_path: Path, content: dict[str, Any]) -> None:
+    other = Index(INDEX.root, (replace(INDEX.cases[0], content_hash="changed"), *INDEX.cases[1:]))
+    refused(tmp_path, content, f"made from data with digest {INDEX.digest}, set has {other.digest}", other)

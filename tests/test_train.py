@@ -1,0 +1,264 @@
+"""busi-train as a user types it: the run directory it leaves, and what it says about wrong input."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from busi_lab import train
+from busi_lab.run_directory import read_run, read_summary
+from busi_lab.tasks import ClassificationTask
+
+Cli = Callable[..., tuple[int, str]]
+FAST = ("trainer=smoke", "model=custom_cnn", "data.image_size=32", "logger=none")
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """Call ``busi-train`` in this process; returns the exit code and the error line."""
+
+    def call(*arguments: str) -> tuple[int, str]:
+        train._rejected.clear()
+        train._entered.clear()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["busi-train", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            train.main()
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        return int(stopped.value.code or 0), errors[0] if errors else ""
+
+    return call
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_directory_holds_the_contract(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = (f"data.root={phantom_root}", *FAST, "split=published", "seed=0", f"hydra.run.dir={run}")
+    assert cli(*arguments) == (0, "")
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["error"] is None
+    assert (summary["task"], summary["experiment"], summary["model"]) == ("classification", "custom_cnn", "custom_cnn")
+    assert summary["seed"] == 0
+    assert summary["split"]["protocol"] == "published"
+    assert summary["data"]["test"] == len(rows(run / "predictions.csv")) > 3
+    assert summary["epochs"] == 2 == len(rows(run / "metrics.csv"))
+    assert summary["objective"] == {"metric": "val/f1", "mode": "max"}
+    assert summary["images_per_second"] > 0
+    assert set(summary["seconds"]) == {"fit", "test", "total"}
+    assert summary["command"].startswith("busi-train data.root=")
+    names = ("accuracy", "precision", "recall", "f1", "auroc", "auroc_malignant")
+    assert all(0 <= summary["metrics"][f"{split}/{name}"] <= 1 for split in ("val", "test") for name in names)
+    epochs = rows(run / "metrics.csv")
+    assert [row["epoch"] for row in epochs] == ["0", "1"]
+    assert all(float(row["train/loss"]) > 0 and row["train/f1"] and row["val/f1"] for row in epochs)
+    best = epochs[summary["best_epoch"]]
+    assert float(best["val/f1"]) == pytest.approx(summary["metrics"]["val/f1"], abs=1e-6)
+    assert float(best["val/f1"]) == max(float(row["val/f1"]) for row in epochs)
+    assert (run / "config.yaml").exists()
+    assert len(json.loads((run / "split.json").read_text())["test"]) >= summary["data"]["test"]
+
+
+def test_figures_follow_from_the_predictions(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    cli(f"data.root={phantom_root}", *FAST, f"hydra.run.dir={run}")
+    summary, table = read_summary(run), read_run(run).predictions
+    classes = ("benign", "malignant", "normal")
+    matrix = [[sum(r["label"] == a and r["prediction"] == p for r in table) for p in classes] for a in classes]
+    assert summary.metrics["test/confusion_matrix"] == matrix
+    correct = sum(row["label"] == row["prediction"] for row in table)
+    assert summary.metrics["test/accuracy"] == pytest.approx(correct / len(table))
+
+
+def test_best_checkpoint_gives_the_predictions_and_is_small(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    cli(f"data.root={phantom_root}", *FAST, f"hydra.run.dir={run}")
+    content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+    assert "optimizer_states" not in content
+    assert "optimizer_states" in torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    task = ClassificationTask.load_from_checkpoint(run / "checkpoints/best.ckpt", weights_only=True).eval()
+    row = read_run(run).predictions[0]
+    scan = Image.open(phantom_root / row["label"] / f"{row['image']}.png").resize((32, 32), Image.Resampling.BILINEAR)
+    image = torch.tensor(list(scan.tobytes()), dtype=torch.uint8).view(1, 1, 32, 32)
+    with torch.no_grad():
+        probabilities = task(image).softmax(1)[0].tolist()
+    expected = [float(row[f"p_{name}"]) for name in ("benign", "malignant", "normal")]
+    assert probabilities == pytest.approx(expected, abs=1e-5)
+
+
+def test_same_seed_same_run_whatever_the_workers(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
+    common = (f"data.root={phantom_root}", *FAST, "model.dropout=0.5")
+    changes = {"a": (), "b": ("data.num_workers=2",), "c": ("seed=1",)}
+    for name, change in changes.items():
+        assert cli(*common, *change, f"hydra.run.dir={tmp_path / name}")[0] == 0
+    a, b, c = (read_run(tmp_path / name).predictions for name in changes)
+    assert a == b
+    assert a != c
+
+
+def test_a_manifest_can_be_used_again(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    cli(f"data.root={phantom_root}", *FAST, "split=holdout", "split.seed=5", f"hydra.run.dir={first}")
+    manifest = f"split.manifest={first / 'split.json'}"
+    assert cli(f"data.root={phantom_root}", *FAST, manifest, f"hydra.run.dir={second}")[0] == 0
+    assert read_summary(first).split == read_summary(second).split
+    assert read_summary(second).split["seed"] == 5
+
+
+def test_two_processes_share_one_run(phantom_root: Path, tmp_path: Path) -> None:
+    """Distributed training on the CPU: every test image is predicted once."""
+    run = tmp_path / "run"
+    distributed = ("trainer.accelerator=cpu", "trainer.devices=2", "+trainer.strategy=ddp", f"hydra.run.dir={run}")
+    command = [sys.executable, "-m", "busi_lab.train", f"data.root={phantom_root}", *FAST, *distributed]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    images = [row["image"] for row in read_run(run).predictions]
+    assert len(images) == len(set(images)) == read_summary(run).data["test"]
+    assert sum(map(sum, read_summary(run).metrics["test/confusion_matrix"])) == len(images)
+
+
+def test_failures_after_the_start_are_on_record(
+    cli: Cli, phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ClassificationTask, "_step", lambda self, batch, split: 1 / 0)
+    monkeypatch.chdir(tmp_path)
+    arguments = [f"data.root={phantom_root}", *FAST, f"hydra.run.dir={tmp_path / 'run'}"]
+    monkeypatch.setattr(sys, "argv", ["busi-train", *arguments])
+    with pytest.raises(ZeroDivisionError):
+        train.main()
+    summary = read_summary(tmp_path / "run")
+    assert summary.status == "failed"
+    assert summary.error == "ZeroDivisionError: division by zero"
+
+
+def test_a_loss_that_is_no_number_stops_the_run(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code, error = cli(f"data.root={phantom_root}", *FAST, "optim.name=sgd", "optim.lr=1e30", f"hydra.run.dir={run}")
+    assert code == 2
+    assert "training loss became" in error
+    assert read_summary(run).status == "failed"
+
+
+def test_a_finished_run_is_not_overwritten(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
+    arguments = (f"data.root={phantom_root}", *FAST, f"hydra.run.dir={tmp_path / 'run'}")
+    assert cli(*arguments)[0] == 0
+    before = (tmp_path / "run/summary.json").read_bytes()
+    code, error = cli(*arguments)
+    assert code == 2
+    assert "holds a finished run" in error
+    assert (tmp_path / "run/summary.json").read_bytes() == before
+
+
+def damage(root: Path, what: str) -> None:
+    scan, mask = root / "benign/benign (1).png", root / "benign/benign (1)_mask.png"
+    if what == "missing class folder":
+        shutil.rmtree(root / "normal")
+    elif what == "missing mask":
+        mask.unlink()
+    elif what == "mask of another size":
+        Image.new("L", (7, 7)).save(mask)
+    elif what == "empty file":
+        scan.write_bytes(b"")
+    elif what == "truncated file":
+        scan.write_bytes(scan.read_bytes()[:-400])
+    elif what == "text file":
+        scan.write_text("not a picture")
+    elif what == "foreign file":
+        (root / "benign/notes.txt").write_text("hello")
+    elif what in ("no image", "one image"):
+        for path in (root / "normal").iterdir():
+            if what == "no image" or not path.name.startswith("normal (1)"):
+                path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("missing class folder", "normal: class folder is missing"),
+        ("missing mask", "mask is missing: expected benign/benign (1)_mask.png"),
+        ("mask of another size", "found 7 x 7"),
+        ("empty file", "benign (1).png: the file is empty"),
+        ("truncated file", "benign (1).png: the image cannot be decoded"),
+        ("text file", "benign (1).png: the content is not an image"),
+        ("foreign file", "benign/notes.txt: foreign entry"),
+        ("no image", "normal: class folder holds no image"),
+        ("one image", "leaves no normal image for test: the class has 1 images"),
+    ],
+)
+def test_damaged_data(cli: Cli, phantom_copy: Path, tmp_path: Path, what: str, message: str) -> None:
+    damage(phantom_copy, what)
+    code, error = cli(f"data.root={phantom_copy}", *FAST, f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 2
+    assert message in error
+    assert not [path.name for path in (tmp_path / "run").iterdir() if path.name not in (".hydra", "train.log")]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("data.root=/nowhere",), "expected a dataset folder, found nothing"),
+        (("data.root=null",), "data.root is not set"),
+        (("model=timm", "model.backbone=resnet5"), "not a model of timm"),
+        (("model=timm", "model.weights=/nowhere.pth"), "no such file"),
+        (("model=vgg",), "Could not find 'model/vgg'"),
+        (("+data.imagesize=96",), "data.imagesize"),
+        (("data.imagesize=96",), "imagesize"),
+        (("trainer.max_epochs=-3",), "max_epochs=-3"),
+        (("data.batch_size=0",), "data.batch_size=0"),
+        (("+trainer.max_epoch=3",), "trainer.max_epoch: unknown key"),
+        (("+task.smoothing=3",), "task.smoothing: unknown key"),
+        (("task._target_=busi_lab.tasks.Nothing",), "cannot be imported"),
+        (("optim.name=adamm",), "not an optimiser of timm"),
+        (("split.manifest=/nowhere.json",), "no such file"),
+        (("data.cache_dir=/dev/null/cache",), "pixel cache cannot be written"),
+        (("data.cache_dir=null", "data=phantom"), "needs data.cache_dir"),
+        (("callbacks.best=null",), "expected a ModelCheckpoint with filename best"),
+        (("task.monitor=val/f2",), "val/f2"),
+        (("seed=[1",), "seed=[1"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    cli: Cli, phantom_root: Path, overrides: tuple[str, ...], message: str
+) -> None:
+    code, error = cli(f"data.root={phantom_root}", *FAST, *overrides)
+    assert code == 2
+    assert message in error
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_gpu_trainer_without_cuda(cli: Cli, phantom_root: Path) -> None:
+    code, error = cli(f"data.root={phantom_root}", *FAST[1:], "trainer=gpu")
+    assert code == 2
+    assert "no CUDA device is visible" in error
+
+
+def test_unwritable_output(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, error = cli(f"data.root={phantom_root}", *FAST, f"hydra.run.dir={tmp_path / 'file' / 'run'}")
+    assert code == 2
+    assert "hydra.run.dir" in error or str(tmp_path / "file") in error
+
+
+def test_help_is_quick_because_it_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['busi-train', '--help']\n"
+        "from busi_lab import train\n"
+        "try: train.main()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'lightning' not in sys.modules, 'heavy import'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "experiment/paper: custom_cnn" in done.stdout
