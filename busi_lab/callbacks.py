@@ -1,10 +1,14 @@
-"""What happens round the epochs of a run: its record, its console lines, its random state."""
+"""What happens round the epochs of a run: its record, its console lines, its random state, its checkpoints."""
 
 import csv
 import logging
 import math
+import signal
 import statistics
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +22,149 @@ from busi_lab.run_directory import METRICS, read_rows, write_rows
 log = logging.getLogger(__name__)
 
 
+class Interrupted(BaseException):
+    """The process was asked to stop; its state is saved.
+
+    Args:
+        signum: the signal that asked.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class StopRequest:
+    """Notes SIGTERM and Ctrl-C, so that training can save its state before it stops.
+
+    Outside training, and when asked a second time, the signal raises :class:`Interrupted` at once.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self.training = False
+
+    @contextmanager
+    def watch(self) -> Iterator["StopRequest"]:
+        """Handle both signals in this block; does nothing outside the main thread, where Python cannot."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.install()
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def install(self) -> None:
+        """Take the signals over, also from Lightning, which would stop without saving."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._receive)
+
+    def _receive(self, signum: int, frame: Any) -> None:
+        if not self.training or self.signum is not None:
+            raise Interrupted(signum)
+        self.signum = signum
+        log.info("%s: saving the state, then stopping", signal.Signals(signum).name)
+
+
 class EpochSeed(Callback):
-    """Make the random state of an epoch a function of seed and epoch, so that resuming changes nothing."""
+    """Make the random state of an epoch a function of seed and epoch, and keep it in checkpoints."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
+        self._restored: torch.Tensor | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Seed torch, which draws dropout."""
         torch.manual_seed((self._seed * 1_000_003 + trainer.current_epoch * 1009 + trainer.global_rank) % 2**63)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the CPU's generator, within an epoch."""
+        return {"random": torch.get_rng_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until training starts."""
+        self._restored = state_dict["random"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Continue where the checkpoint was saved."""
+        if self._restored is not None:
+            torch.set_rng_state(self._restored)
+            self._restored = None
+
+
+class LastCheckpoint(Callback):
+    """Save everything that resuming needs, once an epoch and when asked to stop.
+
+    A checkpoint is written just before the first batch of the next epoch, when schedulers and all other callbacks
+    are done with the one before, and at the end. It replaces the one before, which is kept as ``previous.ckpt``
+    until the run ends, by a rename, so that at any moment a whole checkpoint is there.
+
+    Args:
+        dirpath: folder of the checkpoints.
+    """
+
+    def __init__(self, dirpath: str | Path) -> None:
+        self._path = Path(dirpath) / "last.ckpt"
+        self.stop = StopRequest()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to note signals instead of dying from them."""
+        self.stop.training = True
+        self.stop.install()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Save at the start of an epoch, and anywhere when asked to stop.
+
+        Raises:
+            Interrupted: asked to stop; the state is saved.
+        """
+        stopping = self.stop.signum is not None
+        if trainer.world_size > 1:
+            stopping = trainer.strategy.reduce_boolean_decision(stopping, all=False)
+        if stopping or (batch_idx == 0 and trainer.current_epoch > 0):
+            self._save(trainer)
+        if stopping:
+            raise Interrupted(self.stop.signum or signal.SIGTERM)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the final state; what is left can be repeated from it."""
+        self._save(trainer)
+        self.stop.training = False
+        if trainer.is_global_zero:
+            self._path.with_name("previous.ckpt").unlink(missing_ok=True)
+        if self.stop.signum is not None:
+            raise Interrupted(self.stop.signum)
+
+    def _save(self, trainer: Trainer) -> None:
+        temporary = self._path.with_name(".last.tmp")
+        trainer.save_checkpoint(temporary, weights_only=False)
+        if trainer.is_global_zero:
+            if self._path.exists():
+                self._path.replace(self._path.with_name("previous.ckpt"))
+            temporary.replace(self._path)
 
 
 class EpochRecord(Checkpoint):
     """Keep ``metrics.csv``, a row an epoch, and say how the run goes.
 
     Stops with an error when the training loss is no longer finite. It counts as a checkpoint callback, and must be
-    the first, because Lightning calls these after the task has logged its epoch: a row is written just before the
-    checkpoint of its epoch.
+    the first, because Lightning calls these after the task has logged its epoch.
 
     Args:
         directory: the run directory.
+
+    Attributes:
+        publish: called with each row, for trackers.
     """
 
     def __init__(self, directory: str | Path) -> None:
         self._path = Path(directory) / METRICS
+        self.publish: Callable[[dict[str, Any]], None] | None = None
         self._started = self._trained = 0.0
         self._images = 0
         self._speeds: list[float] = []
@@ -53,7 +176,7 @@ class EpochRecord(Checkpoint):
         return statistics.median(speeds) if speeds else None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the rows of the epochs that a resumed run builds on."""
+        """Start the clock, and keep only the rows of the epochs that a resumed run builds on."""
         rows = [row for row in read_rows(self._path) if int(row["epoch"]) < trainer.current_epoch]
         if trainer.is_global_zero:
             if rows:
@@ -61,18 +184,22 @@ class EpochRecord(Checkpoint):
             else:
                 self._path.unlink(missing_ok=True)
         self._speeds = [float(row["images_per_second"]) for row in rows]
+        self._restart_clock()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._started = time.perf_counter()
+        self._restart_clock()
+
+    def _restart_clock(self) -> None:
+        self._started = self._trained = time.perf_counter()
         self._images = 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count images and stop the clock with the last batch, before validation."""
+        """Count images, and stop the clock with the last batch, before validation."""
         self._images += len(batch["image"]) * trainer.world_size
-        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or batch_idx + 1 == trainer.num_training_batches:
+        if batch_idx + 1 == trainer.num_training_batches:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             self._trained = time.perf_counter()
@@ -92,6 +219,8 @@ class EpochRecord(Checkpoint):
         if trainer.is_global_zero:
             self._append(row)
             log.info(self._line(row, trainer, pl_module))
+            if self.publish is not None:
+                self.publish(row)
         if not math.isfinite(values.get("train/loss", 0.0)):
             raise UserError(
                 f"the training loss became {values['train/loss']} in epoch {trainer.current_epoch}; "

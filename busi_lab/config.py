@@ -121,6 +121,7 @@ class RunConfig:
     callbacks: dict[str, Dict | None] = field(default_factory=dict)
     logger: dict[str, Dict | None] = field(default_factory=dict)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    resume: str | None = None
 
     @property
     def model_label(self) -> str:

@@ -1,5 +1,6 @@
 """One run from a checked configuration to a run directory: fit, validate the best epoch, test it once."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -23,7 +24,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import OmegaConf
 
-from busi_lab.callbacks import EpochRecord, EpochSeed
+from busi_lab.callbacks import EpochRecord, EpochSeed, Interrupted, LastCheckpoint, StopRequest
 from busi_lab.config import RunConfig, check_arguments
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.phantom import generate_phantoms
@@ -32,14 +33,19 @@ from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import (
     BEST_CHECKPOINT,
     CONFIG,
+    LAST_CHECKPOINT,
+    METRICS,
     PREDICTIONS,
+    PREVIOUS_CHECKPOINT,
     SPLIT,
     Summary,
+    read_rows,
     write_atomically,
     write_rows,
     write_summary,
 )
 from busi_lab.tasks import BaseTask
+from busi_lab.tracking import WandbRun, choose_mode, wandb_settings
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +53,10 @@ _VERSIONS = ("busi-lab", "torch", "lightning", "timm", "torchmetrics", "albument
 
 
 def run_experiment(config: RunConfig, resolved: Any) -> Summary:
-    """Carry out one run and write its directory.
+    """Carry out one run, or continue one, and write its directory.
 
     Everything that can be wrong with the input is found before the run directory is written to. A run that
-    fails after that leaves a summary with status ``failed``.
+    fails after that leaves a summary with status ``failed``; one that is asked to stop saves its state.
 
     Args:
         config: the checked configuration.
@@ -58,6 +64,7 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
 
     Raises:
         UserError: an input is wrong.
+        Interrupted: SIGTERM or Ctrl-C; the run can be continued.
     """
     started = time.perf_counter()
     directory = Path(config.run_dir)
@@ -65,25 +72,87 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     settings = _trainer_settings(config.trainer)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     task = _build_task(config)
+    checkpoint = _find_checkpoint(directory, task) if config.resume else None
     data = _build_data(config, task)
     callbacks = _build_callbacks(config)
     record = EpochRecord(directory)
-    trainer = _build_trainer(settings, [EpochSeed(config.seed), record, *callbacks], directory)
+    trainer = _build_trainer(settings, [EpochSeed(config.seed), record, *callbacks], config)
     summary = _start_summary(config, data, task, trainer)
+    if not trainer.is_global_zero:
+        _fit_and_test(task, data, trainer, record, checkpoint, summary, None)
+        return summary
     _write_inputs(directory, resolved, data)
     log.info(_headline(config, summary))
+    tracker = _start_tracker(config, summary, task, resolved)
+    record.publish = tracker.log_epoch if tracker else None
+    stop = next((item.stop for item in callbacks if isinstance(item, LastCheckpoint)), StopRequest())
+    failed = True
     try:
-        _fit_and_test(task, data, trainer, record, directory, summary)
+        with stop.watch():
+            _fit_and_test(task, data, trainer, record, checkpoint, summary, tracker)
+        failed = False
+    except Interrupted:
+        log.info("stopped; continue with: busi-train resume='%s'", directory)
+        raise
     except BaseException as error:
         summary.status, summary.error = "failed", f"{type(error).__name__}: {one_line(error)}"
-        summary.seconds["total"] = time.perf_counter() - started
-        write_summary(directory, summary)
+        if isinstance(error, UserError):
+            summary.error = str(error)
         raise
-    summary.seconds["total"] = time.perf_counter() - started
-    if trainer.is_global_zero:
-        write_summary(directory, summary)
-        log.info(_result(summary, directory))
+    finally:
+        if tracker is not None:
+            tracker.finish(failed)
+        summary.seconds["total"] = time.perf_counter() - started
+        if not failed or summary.error:
+            with contextlib.suppress(OSError):  # a full disk must not hide the first error
+                write_summary(directory, summary)
+    log.info(_result(summary, directory))
     return summary
+
+
+def _start_tracker(config: RunConfig, summary: Summary, task: BaseTask, resolved: Any) -> WandbRun | None:
+    """Begin the W&B run, if one is wanted."""
+    settings = wandb_settings(config.logger)
+    if settings is None:
+        return None
+    directory = Path(config.run_dir)
+    mode = choose_mode(settings, f"'{directory}'/wandb/offline-run-*")
+    name = f"{summary.experiment}-seed{summary.seed}"
+    tracker = WandbRun(settings, mode, directory, name, "train", OmegaConf.to_container(resolved))  # type: ignore[arg-type]
+    tracker.define(task.monitor, task.monitor_mode, task.metric_names)
+    summary.wandb = tracker.record
+    tracker.log_start(summary)
+    return tracker
+
+
+def _find_checkpoint(directory: Path, task: BaseTask) -> Path:
+    """The newest whole checkpoint of a run that is to be continued.
+
+    Raises:
+        UserError: there is none, or it belongs to another model.
+    """
+    reasons = []
+    for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT):
+        path = directory / name
+        if not path.exists():
+            continue
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            saved, built = content["hyper_parameters"], dict(task.hparams)
+        except Exception as error:  # whatever a cut or foreign file makes zipfile and pickle raise
+            reasons.append(f"{name} is damaged")
+            log.info("%s cannot be read (%s); trying the one before", path, one_line(error)[:80])
+            continue
+        built["model"] = {**built["model"], "weights": "none"}
+        if differing := [key for key in built if saved.get(key) != built[key]]:
+            raise UserError(
+                f"resume={directory}: {name} belongs to another {differing[0]}; use the run's own config.yaml"
+            )
+        return path
+    raise UserError(
+        f"resume={directory}: no whole checkpoint to continue from ({', '.join(reasons) or 'none is there'}); "
+        "start the run again in a new directory"
+    )
 
 
 def _quieten() -> None:
@@ -94,6 +163,7 @@ def _quieten() -> None:
         "LeafSpec",
         "Checkpoint directory .* exists and is not empty",
         "in eval mode at the start of training",  # a frozen backbone is meant to be
+        "resuming from a checkpoint that ended before the epoch",  # the sampler skips what is done
     ):
         warnings.filterwarnings("ignore", f".*{pattern}.*")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "timm"):
@@ -111,7 +181,7 @@ def _trainer_settings(group: dict[str, Any]) -> dict[str, Any]:
     return dict(group)
 
 
-def _build_trainer(settings: dict[str, Any], callbacks: list[Callback], directory: Path) -> Trainer:
+def _build_trainer(settings: dict[str, Any], callbacks: list[Callback], config: RunConfig) -> Trainer:
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
     defaults: dict[str, Any] = {
@@ -120,8 +190,11 @@ def _build_trainer(settings: dict[str, Any], callbacks: list[Callback], director
         "use_distributed_sampler": False,  # the datamodule shares its scans out itself
         "num_sanity_val_steps": 0,
     }
+    loggers = [hydra.utils.instantiate(item) for name, item in config.logger.items() if item and name != "wandb"]
     try:
-        return Trainer(**{**defaults, **settings}, callbacks=callbacks, logger=False, default_root_dir=str(directory))
+        return Trainer(
+            **{**defaults, **settings}, callbacks=callbacks, logger=loggers or False, default_root_dir=config.run_dir
+        )
     except (ValueError, TypeError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
         raise UserError(f"trainer: {one_line(error)}") from None
 
@@ -255,28 +328,35 @@ def _write_inputs(directory: Path, resolved: Any, data: BusiDataModule) -> None:
 
 
 def _fit_and_test(
-    task: BaseTask, data: BusiDataModule, trainer: Trainer, record: EpochRecord, directory: Path, summary: Summary
+    task: BaseTask,
+    data: BusiDataModule,
+    trainer: Trainer,
+    record: EpochRecord,
+    checkpoint: Path | None,
+    summary: Summary,
+    tracker: WandbRun | None,
 ) -> None:
     """Fit, then judge the best epoch on validation and, once, on test."""
-    clock = time.perf_counter()
-    trainer.fit(task, datamodule=data)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    summary.seconds["fit"] = time.perf_counter() - clock
+    directory = Path(trainer.default_root_dir)
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
     summary.epochs = trainer.current_epoch
     summary.images_per_second = record.images_per_second
+    summary.seconds["fit"] = sum(float(row["seconds"]) for row in read_rows(directory / METRICS))
     best = torch.load(directory / BEST_CHECKPOINT, map_location="cpu", weights_only=True)
     summary.best_epoch = best["epoch"]
     task.load_state_dict(best["state_dict"])
+    trainer.loggers = []  # their curves end with training
     clock = time.perf_counter()
     for split, judge in (("val", trainer.validate), ("test", trainer.test)):
         judge(task, datamodule=data, verbose=False)
-        loss = trainer.callback_metrics[f"{split}/loss"]
-        summary.metrics.update({f"{split}/loss": float(loss), **_plain(task.results[split], split)})
+        summary.metrics.update(_plain(task.results[split], split))
     summary.seconds["test"] = time.perf_counter() - clock
     rows = task.predictions()
-    if trainer.is_global_zero:
-        write_rows(directory / PREDICTIONS, rows, rows[0])
+    if not trainer.is_global_zero:
+        return
+    write_rows(directory / PREDICTIONS, rows, rows[0])
+    if tracker is not None:
+        tracker.log_result(summary, rows, data.pictures())
     summary.status = "finished"
 
 

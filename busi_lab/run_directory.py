@@ -31,6 +31,7 @@ PREDICTIONS = "predictions.csv"
 SUMMARY = "summary.json"
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
+PREVIOUS_CHECKPOINT = "checkpoints/previous.ckpt"
 
 
 @dataclass

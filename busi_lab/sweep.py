@@ -1,9 +1,10 @@
 """Sweeps on one machine: each job is a ``busi-train`` process of its own, so that none can harm another.
 
 A sweep's directory follows from its command, and a job's directory from what sets it apart from the others: the
-same command is the same sweep. Jobs that have finished are not run again.
+same command is the same sweep. Its finished jobs are not run again, and jobs that were cut are continued.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import SUMMARY, Summary, read_summary, write_summary
+from busi_lab.run_directory import (
+    CONFIG,
+    LAST_CHECKPOINT,
+    PREVIOUS_CHECKPOINT,
+    SUMMARY,
+    Summary,
+    read_summary,
+    write_summary,
+)
+from busi_lab.tracking import choose_mode, record_failed_run, wandb_settings
 
 log = logging.getLogger(__name__)
 
@@ -71,57 +81,181 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:100]
 
 
-def launch(config: DictConfig, jobs: Sequence[Sequence[str]], workers: int | None) -> list[float]:
+def launch(
+    config: DictConfig,
+    jobs: Sequence[Sequence[str]],
+    workers: int | None,
+    compose: Callable[[Sequence[str]], DictConfig],
+) -> list[float]:
     """Run the jobs of a sweep, each in a process of its own.
+
+    Jobs that have finished are not run again, jobs that were cut are continued. SIGTERM and Ctrl-C are passed on to
+    the jobs, which save their state.
 
     Args:
         config: the composed multirun configuration, with its ``hydra`` node.
         jobs: the overrides of each job.
         workers: jobs at once; None for one on each visible GPU, or one where there is none.
+        compose: overrides -> the configuration of a job.
 
     Returns:
         The validation objective of each job, NaN for one that failed.
 
     Raises:
         UserError: an override would undo the sweep, or the directory is of no use.
+        Stopped: SIGTERM or Ctrl-C.
     """
     global _current
-    hydra = config.hydra
-    _refuse_narrowing(hydra)
-    base = Path(str(hydra.sweep.dir)).absolute()
-    _current = _current or Sweep(base)
+    _refuse_narrowing(config.hydra)
+    base = Path(str(config.hydra.sweep.dir)).absolute()
     directories = [base / name for name in job_names(jobs)]
+    for directory, overrides in zip(directories, jobs, strict=True):
+        _refuse_another_run(directory, compose(overrides))
+    _current = _current or Sweep(base)
     _current.jobs += directories
+    environment = {_JOB_VARIABLE: base.name, "WANDB_RUN_GROUP": os.environ.get("WANDB_RUN_GROUP", base.name)}
+    if (settings := wandb_settings(config.get("logger") or {})) is not None:
+        environment["WANDB_MODE"] = choose_mode(settings, f"'{base}'/*/wandb/offline-run-*")
     gpus = visible_gpus()
-    slots: SimpleQueue[str | None] = SimpleQueue()
     count = workers or len(gpus) or 1
-    for slot in range(count):
-        slots.put(gpus[slot % len(gpus)] if gpus else None)
     log.info("sweep of %d jobs, %d at a time, in %s", len(jobs), min(count, len(jobs)), base)
-    flags = _command_flags(hydra)
-    limit = OmegaConf.select(config, "sweep.max_failures")
-    failures: list[Path] = []
-
-    def run(number: int) -> None:
-        directory = directories[number]
-        if limit is not None and len(failures) >= limit:
-            return
-        if _finished(directory) is not None:
-            log.info("[%d/%d] %s: finished before, not run again", number + 1, len(jobs), directory.name)
-            return
-        gpu = slots.get()
-        try:
-            log.info("[%d/%d] %s", number + 1, len(jobs), directory.name)
-            _run_job(directory, [*flags, *jobs[number]], gpu, count, quiet=count > 1)
-            if _finished(directory) is None:
-                failures.append(directory)
-                log.info("[%d/%d] %s failed: %s", number + 1, len(jobs), directory.name, _reason(directory))
-        finally:
-            slots.put(gpu)
-
-    with ThreadPoolExecutor(max_workers=count) as pool:
-        list(pool.map(run, range(len(jobs))))
+    pool = _Pool(count, gpus, environment, OmegaConf.select(config, "sweep.max_failures"))
+    pool.run(directories, jobs, _command_flags(config.hydra))
     return [_objective(directory) for directory in directories]
+
+
+class Stopped(BaseException):
+    """The sweep was asked to stop by signal ``signum``; its jobs have saved their state."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class _Pool:
+    """Runs jobs as processes, some at a time.
+
+    Args:
+        count: jobs at once.
+        gpus: identifiers of the GPUs to hand out; empty for none.
+        environment: variables for every job.
+        max_failures: start no job after so many have failed; None for no limit.
+    """
+
+    def __init__(
+        self, count: int, gpus: Sequence[str], environment: Mapping[str, str], max_failures: int | None
+    ) -> None:
+        self._count = count
+        self._slots: SimpleQueue[str | None] = SimpleQueue()
+        for slot in range(count):
+            self._slots.put(gpus[slot % len(gpus)] if gpus else None)
+        self._environment = environment
+        self._max_failures = max_failures
+        self._failures = 0
+        self._signum: int | None = None
+        self._processes: set[subprocess.Popen[bytes]] = set()
+
+    def run(self, directories: Sequence[Path], jobs: Sequence[Sequence[str]], flags: Sequence[str]) -> None:
+        """Run all jobs; returns when the last has ended."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in before:
+            signal.signal(number, self._pass_on)
+        try:
+            with ThreadPoolExecutor(max_workers=self._count) as pool:
+                titles = [f"[{number}/{len(jobs)}] {item.name}" for number, item in enumerate(directories, start=1)]
+                for outcome in [pool.submit(self._do, *item, flags) for item in zip(titles, directories, jobs)]:  # noqa: B905
+                    outcome.result()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._signum is not None:
+            raise Stopped(self._signum)
+
+    def _pass_on(self, signum: int, frame: Any) -> None:
+        self._signum = signum
+        for process in list(self._processes):
+            process.send_signal(signal.SIGTERM)
+
+    def _do(self, title: str, directory: Path, overrides: Sequence[str], flags: Sequence[str]) -> None:
+        gpu = self._slots.get()
+        try:
+            if self._signum is not None:
+                return
+            if _finished(directory) is not None:
+                log.info("%s: finished before, not run again", title)
+                return
+            if self._max_failures is not None and self._failures >= self._max_failures:
+                log.info("%s: not started after %d failures (sweep.max_failures)", title, self._failures)
+                return
+            resumable = any((directory / name).exists() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
+            log.info("%s%s", title, ": continued" if resumable else "")
+            self._execute(directory, [*flags, *(_kept(overrides, directory) if resumable else overrides)], gpu)
+            if self._signum is None and _finished(directory) is None:
+                self._failures += 1
+                log.info("%s failed: %s", title, _reason(directory))
+        finally:
+            self._slots.put(gpu)
+
+    def _execute(self, directory: Path, arguments: Sequence[str], gpu: str | None) -> None:
+        """Run one job to its end; leaves a summary unless it was asked to stop."""
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / SUMMARY).unlink(missing_ok=True)
+        run_dir = f"hydra.run.dir={quoted(directory)}"
+        command = [sys.executable, "-m", "busi_lab.train", *arguments, "hydra.mode=RUN", run_dir]
+        environment = {**os.environ, **self._environment}
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        elif self._count > 1:
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self._count)))
+        started = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            output = stack.enter_context((directory / _LOG_FILE).open("ab")) if self._count > 1 else None
+            # a session of its own: Ctrl-C reaches a job once, from here
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+            self._processes.add(process)
+            if self._signum is not None:
+                process.send_signal(signal.SIGTERM)
+            code = process.wait()
+            self._processes.discard(process)
+        if not (directory / SUMMARY).exists() and self._signum is None:
+            ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            seconds = {"total": time.perf_counter() - started}
+            failure = Summary("failed", experiment=directory.name, error=f"the process {ended}", seconds=seconds)
+            write_summary(directory, failure)
+
+
+def quoted(path: Path) -> str:
+    """A path as a value of an override, whatever characters it has."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _kept(overrides: Sequence[str], directory: Path) -> list[str]:
+    """The overrides of a job that is continued: those which a continued run takes."""
+    kept = ("trainer", "logger", "data.root", "data.num_workers", "data.cache_dir", "hydra")
+    return [f"resume={quoted(directory)}", *(item for item in overrides if item.lstrip("+~").startswith(kept))]
+
+
+def _refuse_another_run(directory: Path, config: DictConfig) -> None:
+    """A job's directory may hold that job alone, finished or cut.
+
+    Raises:
+        UserError: it holds a run of another configuration.
+    """
+    if not (directory / CONFIG).is_file():
+        return
+    saved = OmegaConf.load(directory / CONFIG)
+    config.run_dir = str(directory)
+    wanted = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(wanted, dict)
+    for key in ("name", "seed", "data", "split", "augment", "model", "task", "optim", "scheduler"):
+        before, now = OmegaConf.to_container(saved).get(key), wanted.get(key)  # type: ignore[union-attr]
+        if key in ("data", "split"):
+            free = ("root", "num_workers", "cache_dir", "manifest")
+            before, now = ({k: v for k, v in part.items() if k not in free} for part in (before or {}, now or {}))
+        if before != now:
+            raise UserError(
+                f"{directory} holds a run with another {key}; choose another hydra.sweep.dir or remove that folder"
+            )
 
 
 def _refuse_narrowing(hydra: Any) -> None:
@@ -143,42 +277,15 @@ def _command_flags(hydra: Any) -> list[str]:
     return flags + [item for item in hydra.overrides.hydra if not item.lstrip("+~").startswith(own)]
 
 
-def _run_job(directory: Path, arguments: Sequence[str], gpu: str | None, count: int, quiet: bool) -> None:
-    """Run one job to its end; leaves a summary in any case."""
-    (directory / SUMMARY).unlink(missing_ok=True)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"hydra.sweep.dir={directory.parent} cannot be written to ({error.strerror})") from None
-    quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
-    command = [sys.executable, "-m", "busi_lab.train", *arguments, "hydra.mode=RUN", f"hydra.run.dir='{quoted}'"]
-    environment = {**os.environ, _JOB_VARIABLE: "1"}
-    if gpu is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = gpu
-    elif count > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    started = time.perf_counter()
-    output = (directory / _LOG_FILE).open("ab") if quiet else None
-    try:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:  # the job has had it too, and saves its state
-            process.wait()
-            raise
-    finally:
-        if output is not None:
-            output.close()
-    if not (directory / SUMMARY).exists():
-        ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        seconds = {"total": time.perf_counter() - started}
-        write_summary(directory, Summary("failed", error=f"the process {ended}", seconds=seconds))
-
-
-def record_failure(directory: Path, error: UserError) -> None:
+def record_failure(directory: Path, config: Any, error: UserError) -> None:
     """Let a sweep's job that could not start leave its reason; a single run leaves nothing behind."""
-    if _JOB_VARIABLE in os.environ and not (directory / SUMMARY).exists():
-        write_summary(directory, Summary("failed", experiment=directory.name, error=one_line(error)))
+    if _JOB_VARIABLE not in os.environ or (directory / SUMMARY).exists():
+        return
+    name = OmegaConf.select(config, "name") or directory.name
+    write_summary(directory, Summary("failed", experiment=str(name), error=one_line(error)))
+    with contextlib.suppress(UserError):  # the first error counts
+        if (settings := wandb_settings(config.get("logger") or {})) is not None:
+            record_failed_run(settings, directory, {"name": name}, one_line(error))
 
 
 def _finished(directory: Path) -> Summary | None:
@@ -190,7 +297,10 @@ def _finished(directory: Path) -> Summary | None:
 
 
 def _reason(directory: Path) -> str:
-    return read_summary(directory).error or "no reason given"
+    try:
+        return read_summary(directory).error or "no reason given"
+    except UserError as error:
+        return str(error)
 
 
 def _objective(directory: Path) -> float:
@@ -221,6 +331,5 @@ def conclude() -> int:
         print(describe(compare([_current.directory], report), report))
     else:
         for directory in failed:
-            reason = _reason(directory) if (directory / SUMMARY).exists() else "not started"
-            print(f"{directory.name} failed: {reason}")
+            print(f"{directory.name}: {_reason(directory) if (directory / SUMMARY).exists() else 'not started'}")
     return 1 if failed else 0

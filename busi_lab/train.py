@@ -1,11 +1,16 @@
 """busi-train: fit, validate the best epoch, test; one run, or a sweep with ``-m``."""
 
+import errno
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -13,33 +18,101 @@ from omegaconf.errors import OmegaConfBaseException
 from busi_lab import sweep
 from busi_lab.config import config_dir, parse_config
 from busi_lab.errors import UserError, exit_on_user_error, one_line
-from busi_lab.run_directory import SUMMARY, read_summary
+from busi_lab.run_directory import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SPLIT, SUMMARY, read_summary
+from busi_lab.tracking import wandb_settings
 
 OmegaConf.register_new_resolver("busi_sweep", sweep.directory_name, replace=True)
 
 
-def train(config: DictConfig) -> float:
-    """Carry out one run.
+_RESUMABLE = ("resume", "trainer", "logger", "data.root", "data.num_workers", "data.cache_dir", "hydra")
+
+
+def train(config: DictConfig, overrides: Sequence[str] = ()) -> float:
+    """Carry out one run, or continue one.
 
     Args:
         config: composed from ``conf/train.yaml``.
+        overrides: the command line's, which a continued run takes over selectively.
 
     Returns:
         The validation objective of the best epoch.
 
     Raises:
         UserError: an input is wrong, or the run directory holds a finished run.
+        Interrupted: SIGTERM or Ctrl-C; the run can be continued.
     """
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     assert isinstance(resolved, DictConfig)
+    if resolved.get("resume"):
+        resolved = _resumed(resolved, overrides)
     parsed = parse_config(resolved)
+    wandb_settings(parsed.logger)
     directory = Path(parsed.run_dir)
-    if (directory / SUMMARY).exists() and read_summary(directory).status == "finished":
+    if not parsed.resume and (directory / SUMMARY).exists() and read_summary(directory).status == "finished":
         raise UserError(f"{directory} holds a finished run; choose another hydra.run.dir or remove that folder")
     from busi_lab.experiment import run_experiment  # torch and its company take seconds: not for --help
 
     summary = run_experiment(parsed, resolved)
     return float(summary.metrics[summary.objective["metric"]])
+
+
+def check_resumable(directory: Path) -> None:
+    """Check that a directory holds a run that can be continued.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not directory.is_dir():
+        raise UserError(f"resume={directory}: no such folder; give the directory of a run")
+    if not (directory / CONFIG).is_file():
+        raise UserError(f"resume={directory}: no run directory, {CONFIG} is missing; give the directory of a run")
+    if (directory / SUMMARY).exists() and read_summary(directory).status == "finished":
+        raise UserError(f"resume={directory}: the run is finished; evaluate it, or start another")
+    if not any((directory / name).is_file() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)):
+        raise UserError(
+            f"resume={directory}: no checkpoint to continue from, it was cut in its first epoch; "
+            "start the run again in a new directory"
+        )
+
+
+def _resumed(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of the run to be continued, with the overrides that may change.
+
+    Raises:
+        UserError: another override was given, or the run cannot be continued.
+    """
+    directory = Path(composed.resume).absolute()
+    check_resumable(directory)
+    saved = OmegaConf.load(directory / CONFIG)
+    keys = [item.lstrip("+~").split("=", 1)[0] for item in overrides]
+    for key in keys:
+        if not key.startswith(_RESUMABLE):
+            raise UserError(
+                f"{key}: a continued run keeps its configuration; only trainer, logger and data.root may change"
+            )
+    if "trainer" in keys:
+        epochs = saved.trainer.max_epochs
+        saved.trainer = composed.trainer
+        saved.trainer.max_epochs = epochs
+    if "logger" in keys:
+        saved.logger = composed.logger
+    for key in keys:
+        if "." in key:
+            OmegaConf.update(saved, key, OmegaConf.select(composed, key), force_add=True)
+    _move(saved.callbacks, str(saved.run_dir), str(directory))
+    saved.run_dir = str(directory)
+    saved.resume = str(directory)
+    saved.split.manifest = str(directory / SPLIT)  # refuses data that have changed
+    assert isinstance(saved, DictConfig)
+    return saved
+
+
+def _move(callbacks: Any, before: str, after: str) -> None:
+    """Let callbacks write into the run directory where it is now."""
+    for item in (value for value in callbacks.values() if value):
+        for key, value in item.items():
+            if isinstance(value, str) and value.startswith(before):
+                item[key] = after + value[len(before) :]
 
 
 _entered: list[str] = []
@@ -49,37 +122,63 @@ _rejected: list[UserError] = []  # Hydra would print a second line for an error 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")
 def _job(config: DictConfig) -> float:
     _entered.append(str(config.run_dir))
+    overrides = list(HydraConfig.get().overrides.task)
     try:
-        return train(config)
+        return train(config, overrides)
     except UserError as error:
-        sweep.record_failure(Path(config.run_dir), error)
+        sweep.record_failure(Path(config.run_dir), config, error)
         _rejected.append(error)
         return math.nan
 
 
 def main() -> None:
-    """Console script ``busi-train``: exit code 0, 1 for a bug or a failed job of a sweep, 2 for a wrong input."""
+    """Console script ``busi-train``.
+
+    Exit code 0; 1 for a bug or a failed job of a sweep; 2 for a wrong input; 128 + N after signal N.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"
     with exit_on_user_error():
+        _write_into_resumed_run()
         try:
             _job()
         except OverrideParseException as error:
             raise UserError(
-                f"{error.override}: {one_line(error).split(' See https')[0]}; a value with brackets, commas, "
+                f"{error.override}: {_first_sentence(error)}; a value with brackets, commas, "
                 "spaces or ~ needs two pairs of quotes, as in \"KEY='benign (1)'\""
             ) from None
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(one_line(error).split(" See https")[0]) from None
+            raise UserError(_first_sentence(error)) from None
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise UserError(f"no space left for {error.filename or 'the run directory'}; free some") from None
             if _entered:  # not Hydra making its directory
                 raise
             raise UserError(
                 f"{error.filename}: cannot be written ({error.strerror}); set hydra.run.dir or hydra.sweep.dir "
                 "to a writable folder"
             ) from None
+        except BaseException as stopped:
+            if (signum := getattr(stopped, "signum", None)) is None:
+                raise
+            sys.exit(128 + signum)
         if _rejected:
             raise _rejected[0]
         sys.exit(sweep.conclude())
+
+
+def _first_sentence(error: Exception) -> str:
+    return one_line(error).split(" See https")[0]
+
+
+def _write_into_resumed_run() -> None:
+    """Let Hydra put its files into the run that ``resume`` names, once it is known to be one."""
+    given = [item for item in sys.argv[1:] if item.startswith("resume=")]
+    if not given or any(item.startswith("hydra.run.dir=") for item in sys.argv):
+        return
+    value = OverridesParser.create().parse_override(given[-1]).value()
+    if value is not None:
+        check_resumable(Path(str(value)))
+        sys.argv.append(f"hydra.run.dir={sweep.quoted(Path(str(value)).absolute())}")
 
 
 if __name__ == "__main__":

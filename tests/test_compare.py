@@ -17,6 +17,7 @@ from busi_lab.report.published import PUBLISHED, RELATED_WORK
 from busi_lab.report.tables import Row, Table
 from busi_lab.run_directory import Summary, write_rows, write_summary
 
+TABLES = ("md", "csv")
 MATRIX = [[84, 3, 0], [0, 42, 0], [0, 0, 26]]  # the paper's Table IV, MobileNet
 
 
@@ -73,7 +74,7 @@ def test_ranks_by_validation_not_by_test_and_shows_the_paper_beside(runs: Path, 
     make_run(runs / "b", "paper/mobilenet", 0.90)
     better_on_test = {"val/f1": 0.85, "test/accuracy": 0.99}
     make_run(runs / "c", "mine", None, metrics=better_on_test)
-    (table,) = compare([runs], tmp_path / "made", plots=False).tables
+    (table,) = compare([runs], tmp_path / "made", formats=TABLES).tables
     assert order(table) == ["paper/mobilenet", "mine", "paper/vgg16"]
     assert [row.rank for row in table.rows] == [1, 2, 3]
     first, second, third = read_csv(tmp_path / "made")
@@ -95,7 +96,7 @@ def test_ties_are_broken_by_experiment_and_missing_objectives_come_last(runs: Pa
     make_run(runs / "3", "ant", 0.5)
     make_run(runs / "4", "zero", 0.0)
     assert json.loads((runs / "1/summary.json").read_text())["metrics"]["val/f1"] is None
-    (table,) = compare([runs], tmp_path / "made", plots=False).tables
+    (table,) = compare([runs], tmp_path / "made", formats=TABLES).tables
     assert order(table) == ["ant", "zebra", "zero", "nothing"]
     assert [row.rank for row in table.rows] == [1, 2, 3, None]
     last = read_csv(tmp_path / "made")[-1]
@@ -115,7 +116,7 @@ def test_unlike_objectives_are_ranked_by_the_commoner_one_and_it_is_said(runs: P
     make_run(runs / "a", "a", 0.6)
     make_run(runs / "b", "b", 0.7)
     make_run(runs / "c", "c", 0.8, objective={"metric": "val/loss", "mode": "min"})
-    (table,) = compare([runs], tmp_path / "made", plots=False).tables
+    (table,) = compare([runs], tmp_path / "made", formats=TABLES).tables
     assert (table.metric, table.mode, order(table)) == ("val/f1", "max", ["c", "b", "a"])
     assert any("different objectives" in note for note in table.notes)
 
@@ -129,7 +130,7 @@ def test_unlike_test_sets_tasks_and_data_get_tables_of_their_own(runs: Path, tmp
     make_run(runs / "e", "e", 0.9, split=fallback)
     make_run(runs / "f", "f", 0.95, split=fallback)
     make_run(runs / "g", "a", 0.4, seed=1)
-    tables = compare([runs], tmp_path / "made", plots=False).tables
+    tables = compare([runs], tmp_path / "made", formats=TABLES).tables
     assert [order(table) for table in tables] == [["f", "e"], ["a", "a"], ["b"], ["c"], ["d"]]
     assert [table.number for table in tables] == [1, 2, 3, 4, 5]
     assert tables[0].title == "Table 1: classification on busi, holdout protocol, split seed 3, 155 test images"
@@ -139,11 +140,32 @@ def test_unlike_test_sets_tasks_and_data_get_tables_of_their_own(runs: Path, tmp
     assert [row["table"] for row in read_csv(tmp_path / "made")] == ["1", "1", "2", "2", "3", "4", "5"]
 
 
+def test_labels_tell_namesakes_apart_by_the_least_that_does(runs: Path, tmp_path: Path) -> None:
+    for name, changes in {
+        "a": {"weights": "none"},
+        "b": {"weights": "none", "seed": 1},
+        "c": {"weights": str(runs / "w.safetensors")},
+    }.items():
+        make_run(runs / name, "x", 0.5, **changes)
+        make_run(runs / f"{name}2", "y", 0.4)
+    make_run(runs / "d", "z", 0.3)
+    (table,) = compare([runs], tmp_path / "made", formats=TABLES).tables
+    assert {row.folder: row.label for row in table.rows} == {
+        "a": "x (none, seed 0)",
+        "b": "x (none, seed 1)",
+        "c": "x (w.safetensors, seed 0)",
+        "a2": "y (a2)",
+        "b2": "y (b2)",
+        "c2": "y (c2)",
+        "d": "z",
+    }
+
+
 def test_folds_are_named_and_the_published_protocol_carries_its_warning(runs: Path, tmp_path: Path) -> None:
     fold = {"protocol": "grouped_kfold", "seed": 0, "fold": 2, "digest": "k", "test_digest": "k2"}
     make_run(runs / "a", "paper/mobilenet", 0.5, split=fold)
     make_run(runs / "b", "paper/mobilenet", 0.5)
-    kfold, published = compare([runs], tmp_path / "made", plots=False).tables
+    kfold, published = compare([runs], tmp_path / "made", formats=TABLES).tables
     assert kfold.protocol == "grouped_kfold protocol, fold 2, split seed 0"
     assert [("near-copies" in note, "its own test set" in note) for note in kfold.notes] == [(False, True)]
     assert [("near-copies" in note) for note in published.notes] == [True]
@@ -179,15 +201,15 @@ def test_failures_are_listed_with_their_reasons_and_stop_nothing(
     }.items():
         (runs / name).mkdir()
         (runs / name / "summary.json").write_text(content)
-    main([str(runs), "--no-plots"])
+    main([str(runs), "--format", "md,csv"])
     printed = capsys.readouterr().out
     lines = printed.strip().splitlines()
     assert "  bad  failed: loss is NaN in epoch 3" in lines
     assert "  silent  failed: no reason recorded (status failed)" in lines
     assert any(line.startswith("  cut  unreadable: summary.json cannot be read") for line in lines)
     assert any(line.startswith("  newer  unreadable: summary.json has schema 99") for line in lines)
-    assert any(line.startswith("  listed  unreadable: summary.json, key metrics: expected") for line in lines)
-    assert lines[-1] == f"table.md, table.csv are in {runs / 'comparison'}"
+    assert "  listed  unreadable: summary.json is not a busi-lab summary: metrics must be an object" in lines
+    assert lines[-1] == f"table.md and table.csv are in {runs / 'comparison'}"
     markdown = (runs / "comparison/table.md").read_text(encoding="utf-8")
     assert "| bad | paper/vgg16 | failed | loss is NaN in epoch 3 |" in markdown
     assert str(runs) not in markdown
@@ -196,10 +218,60 @@ def test_failures_are_listed_with_their_reasons_and_stop_nothing(
     assert states == {"good": "finished", "newer": "unreadable", **failed}
 
 
+def test_begun_runs_are_listed_as_not_finished_and_hydras_and_wandbs_configs_are_no_runs(
+    runs: Path, tmp_path: Path
+) -> None:
+    make_run(runs / "good", "good", 0.5)
+    for folder in ("good", "good/.hydra", "good/wandb/run/files", "cut", "cut/.hydra", "fresh", "early/.hydra"):
+        (runs / folder).mkdir(parents=True, exist_ok=True)
+        (runs / folder / "config.yaml").touch()
+    (runs / "cut/checkpoints").mkdir()
+    (runs / "cut/checkpoints/last.ckpt").touch()
+    write_rows(runs / "cut/metrics.csv", [{"epoch": 0}, {"epoch": 1}], ["epoch"])
+    failures = compare([runs], tmp_path / "made", formats=TABLES).failures
+    assert [(failure.folder, failure.status) for failure in failures] == [
+        ("cut", "not finished"),
+        ("fresh", "not finished"),
+    ]
+    assert failures[0].reason == "still running or cut off after 2 epochs; continue it with busi-train resume=cut"
+    assert failures[1].reason.startswith("still running or cut off after 0 epochs; no checkpoint")
+    assert read_csv(tmp_path / "made")[1]["status"] == "not finished"
+    with pytest.raises(UserError, match=r"none of the 1 runs .* has finished; the first, cut: still running"):
+        compare([runs / "cut"], tmp_path / "other")
+
+
+def test_formats_are_what_is_written_and_nothing_of_an_earlier_comparison_stays(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(runs / "a", "a", 0.5)
+    out = runs / "comparison"
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    main([str(runs)])
+    assert {path.suffix for path in out.iterdir()} == {".html", ".md", ".csv", ".png"}
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last == f"the report is {out / 'report.html'}; table.md, table.csv and plots are beside it"
+    assert opened == []
+    main([str(runs), "--format", "csv"])
+    assert [path.name for path in out.iterdir()] == ["table.csv"]
+    assert capsys.readouterr().out.strip().splitlines()[-1] == f"table.csv is in {out}"
+    main([str(runs), "--format", "html", "--open"])
+    assert [path.name for path in out.iterdir()] == ["report.html"]
+    assert opened == [(out / "report.html").resolve().as_uri()]
+    assert capsys.readouterr().out.strip().splitlines()[-1] == f"the report is {out / 'report.html'}"
+    with pytest.raises(UserError, match="expected some of html,md,csv,png, found pdf"):
+        compare([runs], out, ["pdf"])
+    with pytest.raises(SystemExit) as ended:
+        main([str(runs), "--open", "--format", "csv"])
+    assert ended.value.code == 2
+    assert "add html to --format" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["report.html"]
+
+
 def test_prints_an_aligned_ranking(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(runs / "a", "paper/custom_cnn", 0.52)
     make_run(runs / "b", "a_rather_long_name", 0.61, weights=str(runs / "start.safetensors"))
-    main([str(runs), "--no-plots"])
+    main([str(runs), "--format", "md,csv"])
     lines = capsys.readouterr().out.splitlines()
     head = next(i for i, line in enumerate(lines) if line.startswith("rank"))
     assert "155 test images (test set cd34)" in lines[0]
@@ -251,9 +323,9 @@ def test_default_output_and_folders_relative_to_what_they_share(
     make_run(runs / "x/1", "a", 0.5)
     make_run(runs / "y", "b", 0.6)
     monkeypatch.chdir(tmp_path)
-    main([str(runs / "x"), str(runs / "y"), str(runs / "y"), "--no-plots"])
+    main([str(runs / "x"), str(runs / "y"), str(runs / "y"), "--format", "md,csv"])
     assert [row["run"] for row in read_csv(tmp_path / "comparison")] == ["y", "x/1"]
-    main([str(runs / "y"), "--no-plots"])
+    main([str(runs / "y"), "--format", "md,csv"])
     assert [row["run"] for row in read_csv(runs / "y/comparison")] == ["y"]
 
 
@@ -302,7 +374,7 @@ def test_plots_are_readable_pictures_even_of_odd_runs(runs: Path, tmp_path: Path
 def test_a_hundred_runs_keep_their_order(runs: Path, tmp_path: Path) -> None:
     for i in range(100):
         make_run(runs / f"run{i}", f"run{i}", (i * 37 % 100) / 100)
-    (table,) = compare([runs], tmp_path / "made", plots=False).tables
+    (table,) = compare([runs], tmp_path / "made", formats=TABLES).tables
     values = [row.objective for row in table.rows]
     assert values == [(99 - i) / 100 for i in range(100)]
     assert len(read_csv(tmp_path / "made")) == 100
@@ -326,7 +398,7 @@ def test_published_figures_agree_with_the_papers_confusion_matrix() -> None:
 def test_rows_tell_missing_from_zero(runs: Path, tmp_path: Path) -> None:
     metrics = {"val/f1": 0.0, "test/f1": 0.0, "test/accuracy": None, "test/recall": True}
     make_run(runs / "a", "a", None, metrics=metrics)
-    row: Row = compare([runs], tmp_path, plots=False).tables[0].rows[0]
+    row: Row = compare([runs], tmp_path, formats=TABLES).tables[0].rows[0]
     assert [row.metric(f"test/{name}") for name in ("f1", "accuracy", "recall", "dice")] == [
         0.0,
         None,
@@ -340,7 +412,7 @@ def test_comparing_loads_neither_torch_nor_for_tables_matplotlib(runs: Path, tmp
     make_run(runs / "a", "paper/mobilenet", 0.5)
     code = (
         "import sys; from pathlib import Path; from busi_lab.compare import compare\n"
-        "compare([Path(sys.argv[1])], Path(sys.argv[2]), plots=False)\n"
+        "compare([Path(sys.argv[1])], Path(sys.argv[2]), formats=('md', 'csv'))\n"
         "assert 'matplotlib' not in sys.modules\n"
         "compare([Path(sys.argv[1])], Path(sys.argv[2]))\n"
         "assert 'matplotlib.figure' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"

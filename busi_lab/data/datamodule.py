@@ -1,7 +1,7 @@
 """Cached scans -> batches: the Dataset, the training order, and the LightningDataModule."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from busi_lab.data.cache import PixelCache, open_cache
+from busi_lab.data.index import Gray
 from busi_lab.data.splits import Manifest, make_manifest, read_manifest
 from busi_lab.data.transforms import Augmentation
 from busi_lab.run_directory import CLASSES
@@ -66,28 +67,47 @@ class EpochSampler(Sampler[Draw]):
     An epoch is the same whatever the number of workers, and the same when a killed run is continued. With
     ``balanced``, an epoch has as many draws as there are images, an equal share from each class: every image
     of a class is drawn once before any is drawn twice. In a distributed run each rank takes every n-th draw.
+
+    Args:
+        labels: of the training images.
+        balanced: draw the classes equally often.
+        seed: of order and augmentation.
+        epoch: tells the epoch when an iteration starts.
+        rank: of this process.
+        ranks: number of processes.
     """
 
-    def __init__(self, labels: Sequence[int], balanced: bool, seed: int, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self,
+        labels: Sequence[int],
+        balanced: bool,
+        seed: int,
+        epoch: Callable[[], int],
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
         self._labels = np.asarray(labels)
         self._balanced = balanced
         self._seed = seed
         self._rank = rank
         self._ranks = ranks
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this before each."""
         self._epoch = epoch
+        self._skip = (-1, 0)
+
+    def skip(self, epoch: int, draws: int) -> None:
+        """Leave out the first draws of one epoch, which a run that is continued has behind it."""
+        self._skip = (epoch, draws)
 
     def __len__(self) -> int:
         return max(1, len(self._labels) // self._ranks)
 
     def __iter__(self) -> Iterator[Draw]:
-        random = np.random.default_rng([self._seed, self._epoch])
+        epoch = self._epoch()
+        random = np.random.default_rng([self._seed, epoch])
         order = self._balanced_order(random) if self._balanced else random.permutation(len(self._labels))
         seeds = random.integers(2**31, size=len(order))
-        for draw in range(self._rank, len(self) * self._ranks, self._ranks):
+        done = self._skip[1] if self._skip[0] == epoch else 0
+        for draw in range(self._rank + done * self._ranks, len(self) * self._ranks, self._ranks):
             yield int(order[draw % len(order)]), int(seeds[draw % len(order)])
 
     def _balanced_order(self, random: np.random.Generator) -> np.ndarray[Any, Any]:
@@ -152,6 +172,7 @@ class BusiDataModule(LightningDataModule):
         self._workers = default_workers() if num_workers is None else num_workers
         self._cache_dir = cache_dir
         self._seed = seed
+        self._resumed = (-1, 0)
         self.cache: PixelCache | None = None
 
     def prepare_data(self) -> None:
@@ -184,10 +205,17 @@ class BusiDataModule(LightningDataModule):
         self.test_set = ScanDataset(cache, self.manifest.test, masks=self._masks)
         self.cache = cache
 
+    def pictures(self) -> dict[str, Gray]:
+        """Case id -> scan, uint8 ``[S, S]``, of the test set."""
+        assert self.cache is not None
+        numbers = {case.case_id: number for number, case in enumerate(self.cache.index.cases)}
+        return {case_id: self.cache.image(numbers[case_id]) for case_id in self.manifest.test}
+
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Augmented scans in the order of :class:`EpochSampler`."""
         rank, ranks = self._ranks()
-        sampler = EpochSampler(self.train_set.labels, self._balanced, self._seed, rank, ranks)
+        sampler = EpochSampler(self.train_set.labels, self._balanced, self._seed, self._epoch, rank, ranks)
+        sampler.skip(*self._resumed)
         lonely = len(sampler) > 1 and len(sampler) % self._batch_size == 1  # batch norm needs two
         return self._loader(self.train_set, self._batch_size, sampler, drop_last=lonely)
 
@@ -198,6 +226,20 @@ class BusiDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Test scans in the manifest's order."""
         return self._eval_loader(self.test_set)
+
+    def _epoch(self) -> int:
+        return self.trainer.current_epoch if self.trainer else 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in which epoch a checkpoint is saved, and on which data."""
+        assert self.trainer is not None
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        draws = done * self._batch_size if done < self.trainer.num_training_batches else 0
+        return {"epoch": self._epoch(), "draws": draws}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue there."""
+        self._resumed = (state_dict["epoch"], state_dict["draws"])
 
     def _eval_loader(self, dataset: ScanDataset) -> DataLoader[dict[str, Any]]:
         rank, ranks = self._ranks()

@@ -23,6 +23,7 @@ from busi_lab.run_directory import CLASSES, Run
 MISTAKES_SHOWN = 8
 _THUMBNAIL = 240  # pixels, the longer side
 _OUTLINE = (255, 176, 0)
+_PAPER = " (paper)"
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,11 @@ def render_html(comparison: Comparison) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(classes=CLASSES, missing=MISSING, svg=_trusted)
+    environment.globals.update(classes=CLASSES, missing=MISSING, svg=_trusted, breakable=_breakable)
     published_titles, published = published_rows(comparison)
     return environment.get_template("template.html").render(
         findings=[(table, findings(table)) for table in comparison.tables],
-        caveats=[caveat.replace("`", "") for caveat in _caveats(comparison)],
+        caveats=_caveats(comparison),
         finished=sum(len(table.rows) for table in comparison.tables),
         failures=comparison.failures,
         sections=[_section(table, several=len(comparison.tables) > 1) for table in comparison.tables],
@@ -83,6 +84,11 @@ def render_html(comparison: Comparison) -> str:
 def _trusted(panel: Panel) -> Markup:
     """Matplotlib has escaped the words in its drawing, so the template must not."""
     return Markup(panel.svg)
+
+
+def _breakable(name: str) -> Markup:
+    """``name`` escaped, with leave to break a line after a slash or underscore that is not near the end."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/_])(?=.{4})", name))
 
 
 def findings(table: Table) -> list[str]:
@@ -140,7 +146,7 @@ def _caveats(comparison: Comparison) -> list[str]:
     found: dict[str, list[int]] = {}
     for table in comparison.tables:
         for note in table.notes:
-            found.setdefault(note, []).append(table.number)
+            found.setdefault(_plain(note), []).append(table.number)
     if len(comparison.tables) == 1:
         return list(found)
     word = {note: "Table" if len(numbers) == 1 else "Tables" for note, numbers in found.items()}
@@ -150,21 +156,30 @@ def _caveats(comparison: Comparison) -> list[str]:
 def _section(table: Table, several: bool) -> Section:
     """What the page shows of ``table``; its notes only where it is one of ``several``, else they stand above."""
     titles, lines = display(table)
-    cells = [[_split(cell) if "(paper)" in title else (cell, "") for title, cell in zip(titles, line, strict=True)]
-             for line in lines]  # fmt: skip
-    pictures, note = _gallery(table)
+    with_paper = [title.endswith(_PAPER) for title in titles]
+    cells = [
+        [_split(cell) if split else (cell, "") for cell, split in zip(line, with_paper, strict=True)] for line in lines
+    ]
+    for row, line in zip(table.rows, cells, strict=True):
+        line[titles.index("run")] = (row.label, "")  # the name by which the figures call it
+    pictures, pictures_note = _gallery(table)
     matrices = [_matrix(row, matrix) for row in table.rows if (matrix := row.confusion()) is not None]
     return Section(
         table,
         ranking(table),
-        [note.replace("`", "") for note in table.notes] if several else [],
-        [title.removesuffix(" (paper)") for title in titles],
+        [_plain(note) for note in table.notes] if several else [],
+        [title.removesuffix(_PAPER) for title in titles],
         cells,
         draw_groups(table),
         matrices[:SHOWN],
         pictures,
-        note,
+        pictures_note,
     )
+
+
+def _plain(note: str) -> str:
+    """A note of the Markdown tables in the words of this page."""
+    return note.replace("`", "").replace(" (in brackets)", "")
 
 
 def _split(cell: str) -> tuple[str, str]:
@@ -185,13 +200,15 @@ def _gallery(table: Table) -> tuple[list[Picture], str]:
     """The worst mistakes of the best run, and a sentence about them."""
     best = table.rows[0]
     mistakes = worst_mistakes(best.run, MISTAKES_SHOWN)
+    if mistakes is None:
+        return [], f"{best.label}, the best run by validation, has no readable predictions.csv."
+    if not mistakes:
+        return [], f"{best.label}, the best run by validation, got every test image right."
     root = _dataset(best.run)
     pictures = [Picture(mistake, _thumbnail(root, mistake) if root else None) for mistake in mistakes]
-    if not mistakes:
-        return [], f"{best.label} recorded no wrong prediction on the test images."
     by_class = mistakes[0].verdict.startswith("predicted")
-    kind = "wrong predictions with the highest probability" if by_class else "lowest Dice coefficients"
-    sentences = [f"The {len(mistakes)} {kind} of {best.label}, the best run by validation."]
+    kind = "the wrong predictions with the highest probability" if by_class else "the lowest Dice coefficients"
+    sentences = [f"{best.label}, the best run by validation: {kind}."]
     if root is None:
         sentences.append("Their scans are not shown, because the dataset's folder is not recorded or no longer there.")
     elif any(picture.uri for picture in pictures):

@@ -15,13 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from busi_lab.report.plots import METRIC_GROUPS, SHOWN, axis_limits, set_scale
+from busi_lab.report.plots import METRIC_GROUPS, PANELS_SHOWN, SHOWN, axis_limits, set_scale
 from busi_lab.report.predictions import Roc, read_predictions
 from busi_lab.report.tables import Row, Table, number
 from busi_lab.run_directory import CLASSES
-
-CURVES_SHOWN = 12
-"""Runs whose learning curves are drawn, best first."""
 
 LINES = (("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", "-."), ("#a8578a", ":"), ("#8a6d00", (0, (6, 2, 1, 2, 1, 2))))
 """Colours after Okabe & Ito, darkened where white paper needs it, each with its dash."""
@@ -179,7 +176,7 @@ def _roc_panel(title: str, curves: Iterable[tuple[str, Roc | None]], coloured: i
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="false positive rate", ylabel="true positive rate")
     legend = [(i, f"{label}: AUC {curve.auc:.3f}") for i, (label, curve) in enumerate(known[:coloured])]
     if others := [curve.auc for _, curve in known[coloured:]]:
-        legend.append((-1, f"{len(others)} further runs: AUC {min(others):.3f} to {max(others):.3f}"))
+        legend.append((-1, f"{len(others)} more in gray: AUC {min(others):.3f} to {max(others):.3f}"))
     alt = f"ROC curves. {'; '.join(words for _, words in legend)}"
     return Panel(title, _svg(figure), alt, tuple(legend))
 
@@ -188,7 +185,7 @@ def _learning_curves(table: Table) -> Group:
     """A panel a run: the objective above the losses, one scale for all."""
     objective = [table.metric] if table.metric != "val/loss" else []
     losses = ["train/loss", "val/loss"]
-    curves = [(row, {name: row.curve(name) for name in [*objective, *losses]}) for row in table.rows[:CURVES_SHOWN]]
+    curves = [(row, {name: row.curve(name) for name in [*objective, *losses]}) for row in table.rows[:PANELS_SHOWN]]
     curves = [(row, lines) for row, lines in curves if any(epochs for epochs, _ in lines.values())]
     groups = [names for names in (objective, losses) if names]
     limits = [axis_limits([v for _, lines in curves for name in names for v in lines[name][1]]) for names in groups]
@@ -214,7 +211,7 @@ def _learning_curves(table: Table) -> Group:
         epochs = max(len(line) for line, _ in lines.values())
         alt = f"Learning curves of {row.label} over {epochs} epochs; best epoch {row.run.summary.best_epoch}"
         panels.append(Panel(row.label, _svg(figure), alt))
-    caption = f"{_selection(table, CURVES_SHOWN)} One scale for all; the dotted upright line is the best epoch."
+    caption = f"{_selection(table, PANELS_SHOWN)} One scale for all; the dotted upright line is the best epoch."
     legend = [*((2, name) for name in objective), (0, "training loss"), (1, "validation loss")]
     return Group("Learning curves", caption, tuple(panels), tuple(legend))
 

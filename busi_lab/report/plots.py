@@ -25,6 +25,9 @@ from busi_lab.run_directory import CLASSES
 SHOWN = 20
 """Runs in one figure, best first; more are no longer readable."""
 
+PANELS_SHOWN = 12
+"""Runs in a figure that gives each run a panel of its own, best first; they cost most of the time."""
+
 METRIC_GROUPS = (("accuracy", "precision", "recall", "f1"), ("dice", "iou", "dice_pooled", "pixel_accuracy"))
 COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7")
 TRAIN, VALIDATION, OBJECTIVE = "#E69F00", "#0072B2", "#009E73"
@@ -70,10 +73,12 @@ def draw(comparison: Comparison, folder: Path) -> dict[int, list[Path]]:
     return written
 
 
-def _figure(table: Table, what: str, width: float, heights: Sequence[float], ncols: int) -> tuple[Figure, Any]:
+def _figure(
+    table: Table, what: str, shown: int, width: float, heights: Sequence[float], ncols: int
+) -> tuple[Figure, Any]:
     """A titled figure with lines of ``ncols`` axes, ``heights`` in inches; axes as ``[line][column]``."""
     width, count = max(width, 8.0), len(table.rows)
-    selected = f" of the best {SHOWN} of {count} runs by {table.metric}" if count > SHOWN else ""
+    selected = f" of the best {shown} of {count} runs by {table.metric}" if count > shown else ""
     title = "\n".join([*textwrap.wrap(table.title, int(width * 10.5)), f"{what}{selected}"])
     figure = Figure(figsize=(width, sum(heights) + 0.3 * (title.count("\n") + 1)), layout="constrained")
     figure.suptitle(title, fontsize=12)
@@ -100,7 +105,7 @@ def metric_bars(table: Table) -> Figure | None:
     if not panels:
         return None
     width = 1.0 + max(1.8 * length for _, _, length in panels)
-    figure, axes = _figure(table, "Test metrics", width, [3.1] * len(panels), 1)
+    figure, axes = _figure(table, "Test metrics", SHOWN, width, [3.1] * len(panels), 1)
     previous = None
     for (ax,), (names, rows, length) in zip(axes, panels, strict=True):
         for j, (name, colour) in enumerate(zip(names, COLOURS, strict=True)):
@@ -131,12 +136,12 @@ def metric_bars(table: Table) -> Figure | None:
 
 def confusion_matrices(table: Table) -> Figure | None:
     """Confusion matrices: counts written in, coloured by their share of the actual class."""
-    matrices = [(row, matrix) for row in table.rows if (matrix := row.confusion()) is not None][:SHOWN]
+    matrices = [(row, matrix) for row in table.rows if (matrix := row.confusion()) is not None][:PANELS_SHOWN]
     if not matrices:
         return None
     columns = min(5, max(min(3, len(matrices)), math.ceil(math.sqrt(len(matrices)))))
     lines = math.ceil(len(matrices) / columns)
-    figure, axes = _figure(table, "Confusion matrices", 2.7 * columns + 1, [2.8] * lines, columns)
+    figure, axes = _figure(table, "Confusion matrices", PANELS_SHOWN, 2.7 * columns + 1, [2.8] * lines, columns)
     for ax, (row, matrix) in zip(axes.flat, matrices, strict=False):
         shares = [[cell / (sum(line) or 1) for cell in line] for line in matrix]
         ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -160,7 +165,7 @@ def learning_curves(table: Table) -> Figure | None:
     """The objective on validation above the losses by epoch, two axes a run, one scale for all runs."""
     names = [table.metric] if table.metric != "val/loss" else []
     loss_columns = {"train/loss": ("train", TRAIN), "val/loss": ("validation", VALIDATION)}
-    shown = table.rows[:SHOWN]
+    shown = table.rows[:PANELS_SHOWN]
     curves = [(row, {name: row.curve(name) for name in [*names, *loss_columns]}) for row in shown]
     curves = [(row, lines) for row, lines in curves if any(epochs for epochs, _ in lines.values())]
     if not curves:
@@ -168,7 +173,7 @@ def learning_curves(table: Table) -> Figure | None:
     columns = min(4, len(curves))
     heights = ([1.5] if names else []) + [1.7]
     heights_of_all = heights * math.ceil(len(curves) / columns)
-    figure, axes = _figure(table, "Learning curves", 3.1 * columns, heights_of_all, columns)
+    figure, axes = _figure(table, "Learning curves", PANELS_SHOWN, 3.1 * columns, heights_of_all, columns)
     limits = [
         axis_limits([v for _, lines in curves for name in group for v in lines[name][1]])
         for group in (names, loss_columns)

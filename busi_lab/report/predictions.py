@@ -85,8 +85,12 @@ def roc(positive: NDArray[np.bool_], score: Floats) -> Roc | None:
     return Roc(false_rate, true_rate, area)
 
 
-def worst_mistakes(run: Run, count: int) -> list[Mistake]:
-    """Wrong classes, the most confident first; for runs that predict masks alone, the lowest Dice first."""
+def worst_mistakes(run: Run, count: int) -> list[Mistake] | None:
+    """Wrong classes, the most confident first; for runs that predict masks alone, the lowest Dice first.
+
+    Returns:
+        At most ``count``; None where ``run`` has no readable predictions.
+    """
     found = read_predictions(run)
     if found is None:
         return _lowest_dice(run, count)
@@ -103,7 +107,7 @@ def worst_mistakes(run: Run, count: int) -> list[Mistake]:
     ]
 
 
-def _lowest_dice(run: Run, count: int) -> list[Mistake]:
+def _lowest_dice(run: Run, count: int) -> list[Mistake] | None:
     def dice(row: Mapping[str, str]) -> float:
         try:
             return float(row.get("dice") or "nan")
@@ -113,6 +117,8 @@ def _lowest_dice(run: Run, count: int) -> list[Mistake]:
     try:
         rows = [row for row in run.predictions if math.isfinite(dice(row)) and row.get("image") and row.get("label")]
     except (OSError, ValueError, csv.Error):
-        return []
+        return None
+    if not rows:
+        return None
     worst = sorted(rows, key=dice)[:count]
     return [Mistake(row["image"], row["label"], f"Dice {dice(row):.3f}") for row in worst]

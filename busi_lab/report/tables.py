@@ -251,15 +251,8 @@ def _table(index: int, runs: Sequence[tuple[str, Run]]) -> Table:
         return value is None, ascending, run.name, number(run.summary.seed) or 0, folder
 
     runs = sorted(runs, key=order)
-    names = Counter(run.name for _, run in runs)
-    seeds = Counter((run.name, run.summary.seed) for _, run in runs)
     rows = []
-    for place, (folder, run) in enumerate(runs, start=1):
-        label = text(run.name) or folder
-        if seeds[run.name, run.summary.seed] > 1:
-            label = f"{label} ({folder})"
-        elif names[run.name] > 1:
-            label = f"{label} (seed {run.summary.seed})"
+    for place, ((folder, run), label) in enumerate(zip(runs, _labels(runs), strict=True), start=1):
         objective = number(run.summary.metrics.get(metric))
         rows.append(Row(run, folder, label, None if objective is None else place, objective))
     first = runs[0][1].summary
@@ -277,3 +270,20 @@ def _table(index: int, runs: Sequence[tuple[str, Run]]) -> Table:
         mode,
         tuple(rows),
     )
+
+
+def _labels(runs: Sequence[tuple[str, Run]]) -> list[str]:
+    """A label for each run: its name, and the least of seed, weights and folder that tells its namesakes apart."""
+    namesakes: dict[str, list[tuple[str, Run]]] = defaultdict(list)
+    for entry in runs:
+        namesakes[entry[1].name].append(entry)
+    additions: dict[str, str] = {}
+    for group in namesakes.values():
+        seeds = [f"seed {run.summary.seed}" for _, run in group]
+        weights = [Path(str(run.summary.weights)).name for _, run in group]
+        both = [f"{weight}, {seed}" for weight, seed in zip(weights, seeds, strict=True)]
+        folders = [folder for folder, _ in group]
+        chosen = next(words for words in (seeds, weights, both, folders) if len(set(words)) == len(group))
+        additions.update(zip(folders, chosen if len(group) > 1 else [""], strict=True))
+    names = ((text(run.name) or folder, additions[folder]) for folder, run in runs)
+    return [f"{name} ({addition})" if addition else name for name, addition in names]

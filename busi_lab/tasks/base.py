@@ -9,6 +9,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
+from torchmetrics import MeanMetric
 
 from busi_lab.models.classifiers import BuiltModel
 
@@ -65,7 +66,9 @@ class BaseTask(LightningModule):
             for parameter in self.backbone_parameters():
                 parameter.requires_grad_(False)
         self.train()  # Lightning keeps the modes that it finds, so a frozen backbone must be set now
-        self.results: dict[str, Any] = {}
+        self.results: dict[str, dict[str, Tensor]] = {}
+        self._mean_loss = MeanMetric()
+        self._gathered: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}, "test": {}}
 
     @abstractmethod
     def configure_network(self) -> BuiltModel:
@@ -73,11 +76,16 @@ class BaseTask(LightningModule):
 
     @abstractmethod
     def _step(self, batch: Batch, split: str) -> Tensor:
-        """Loss of one batch; keeps what :meth:`summarize` needs."""
+        """Loss of one batch; gathers what :meth:`summarize` needs."""
 
     @abstractmethod
-    def summarize(self, split: str) -> dict[str, Any]:
-        """Metrics of everything seen since the last call, under bare names."""
+    def summarize(self, split: str, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Metrics of an epoch, of all ranks together, under bare names.
+
+        Args:
+            split: train, val or test.
+            gathered: what :meth:`gather` kept, a row an image.
+        """
 
     @property
     @abstractmethod
@@ -118,21 +126,37 @@ class BaseTask(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One optimisation step."""
-        return self._logged_step(batch, "train")
+        return self._gathered_step(batch, "train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Judge one validation batch."""
-        self._logged_step(batch, "val")
+        self._gathered_step(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Judge one test batch."""
-        self._logged_step(batch, "test")
+        self._gathered_step(batch, "test")
 
-    def _logged_step(self, batch: Batch, split: str) -> Tensor:
+    def _gathered_step(self, batch: Batch, split: str) -> Tensor:
         loss = self._step(batch, split)
-        size = len(batch["image"])
-        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        self.gather(split, loss=loss.detach().float().expand(len(batch["image"])))
         return loss
+
+    def gather(self, split: str, **values: Tensor) -> None:
+        """Keep one row an image, ``[B, ...]``, until the end of the epoch: metrics cost the training loop nothing."""
+        for name, value in values.items():
+            self._gathered[split].setdefault(name, []).append(value)
+
+    def on_train_epoch_start(self) -> None:
+        """Start to gather training batches."""
+        self._gathered["train"].clear()
+
+    def on_validation_epoch_start(self) -> None:
+        """Start to gather validation batches."""
+        self._gathered["val"].clear()
+
+    def on_test_epoch_start(self) -> None:
+        """Start to gather test batches."""
+        self._gathered["test"].clear()
 
     def on_train_epoch_end(self) -> None:
         """Log the training metrics."""
@@ -147,7 +171,11 @@ class BaseTask(LightningModule):
         self._log_summary("test")
 
     def _log_summary(self, split: str) -> None:
-        values = self.summarize(split)
+        gathered = {name: torch.cat(parts) for name, parts in self._gathered[split].items()}
+        self._gathered[split].clear()
+        self._mean_loss.update(gathered.pop("loss"))
+        values = {"loss": self._mean_loss.compute(), **self.summarize(split, gathered)}
+        self._mean_loss.reset()
         self.results[split] = values
         # every rank has computed the value over all ranks: nothing to reduce
         self.log_dict({f"{split}/{key}": value for key, value in values.items() if value.numel() == 1})
@@ -157,10 +185,15 @@ class BaseTask(LightningModule):
         raise NotImplementedError
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let a checkpoint stand for itself: rebuilding must not look for the original weights."""
+        """Let a checkpoint stand for itself, without the original weights and in the middle of an epoch."""
+        checkpoint["gathered"] = {name: torch.cat(parts) for name, parts in self._gathered["train"].items()}
         parameters = dict(checkpoint["hyper_parameters"])
         parameters["model"] = {**parameters["model"], "weights": "none"}
         checkpoint["hyper_parameters"] = parameters
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the batches of an epoch that was cut."""
+        self._gathered["train"] = {name: [rows] for name, rows in checkpoint.get("gathered", {}).items()}
 
     def configure_optimizers(self) -> Any:
         """Optimiser over the trainable parameters, and the scheduler."""

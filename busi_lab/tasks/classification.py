@@ -47,7 +47,6 @@ class ClassificationTask(BaseTask):
         self.register_buffer("_class_weights", weights, persistent=False)
         metrics = classification_metrics(len(CLASSES), CLASSES.index("malignant"))
         self.metrics = torch.nn.ModuleDict({f"{split}_": metrics.clone() for split in ("train", "val", "test")})
-        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {"train": [], "val": [], "test": []}
         self._case_ids: list[str] = []
         self._rows: list[dict[str, Any]] = []
 
@@ -67,42 +66,31 @@ class ClassificationTask(BaseTask):
     @property
     def metric_names(self) -> list[str]:
         """Names of the scalar metrics."""
-        return [name for name in self.metrics["val_"] if name != "confusion_matrix"]  # type: ignore[union-attr]
+        return [str(name) for name in classification_metrics() if name != "confusion_matrix"]
 
     def _step(self, batch: Batch, split: str) -> Tensor:
         logits, label = self(batch["image"]), batch["label"]
         smoothing = self._label_smoothing if split == "train" else 0.0
         weights: Any = self._class_weights if split == "train" else None
-        # judged all at once at the end of the epoch: metrics cost nothing in the training loop
-        self._seen[split].append((logits.detach().float(), label))
+        self.gather(split, logits=logits.detach().float(), label=label)
         if split == "test":
             self._case_ids += batch["case_id"]
         return F.cross_entropy(logits.float(), label, weight=weights, label_smoothing=smoothing)
 
-    def summarize(self, split: str) -> dict[str, Any]:
-        """Metrics of the epoch; of all ranks together."""
-        logits, label = (torch.cat(parts) for parts in zip(*self._seen[split], strict=True))
-        self._seen[split].clear()
-        probabilities = logits.softmax(dim=1)
+    def summarize(self, split: str, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The contract's metrics."""
+        probabilities, label = gathered["logits"].softmax(dim=1), gathered["label"]
         if split == "test":
             self._rows = self._tabulate(probabilities, label)
         metrics = self.metrics[f"{split}_"]
         metrics.update(probabilities, label)  # type: ignore[operator]
-        values: dict[str, Any] = metrics.compute()  # type: ignore[operator]
+        values: dict[str, Tensor] = metrics.compute()  # type: ignore[operator]
         metrics.reset()  # type: ignore[operator]
         return values
 
-    def on_train_epoch_start(self) -> None:
-        """Start to gather training batches."""
-        self._seen["train"].clear()
-
-    def on_validation_epoch_start(self) -> None:
-        """Start to gather validation batches."""
-        self._seen["val"].clear()
-
     def on_test_epoch_start(self) -> None:
         """Start to gather test batches."""
-        self._seen["test"].clear()
+        super().on_test_epoch_start()
         self._case_ids.clear()
 
     def predictions(self) -> list[dict[str, Any]]:

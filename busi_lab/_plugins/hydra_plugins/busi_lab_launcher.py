@@ -8,7 +8,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 
 @dataclass
@@ -28,16 +28,24 @@ class BusiLocalLauncher(Launcher):
     def __init__(self, n_jobs: int | None = None) -> None:
         self._n_jobs = n_jobs
         self._config: Any = None
+        self._loader: Any = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep the composed configuration."""
+        """Keep the composed configuration and how to compose others."""
         self._config = config
+        self._loader = hydra_context.config_loader
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; one that failed returns NaN."""
         from busi_lab.sweep import launch
 
-        values = launch(self._config, job_overrides, self._n_jobs)
+        def compose(overrides: Sequence[str]) -> DictConfig:
+            composed: DictConfig = self._loader.load_sweep_config(self._config, list(overrides))
+            with open_dict(composed):
+                del composed["hydra"]
+            return composed
+
+        values = launch(self._config, job_overrides, self._n_jobs, compose)
         return [
             JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=value)
             for overrides, value in zip(job_overrides, values, strict=True)

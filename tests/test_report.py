@@ -1,0 +1,371 @@
+"""report.html on runs and phantoms made here; expected values worked out by hand, no torch, no network."""
+
+import base64
+import io
+import math
+import re
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from busi_lab.compare import compare
+from busi_lab.data.phantom import generate_phantoms
+from busi_lab.report.html import findings, wilson_interval
+from busi_lab.report.predictions import read_predictions, roc, worst_mistakes
+from busi_lab.report.tables import Comparison
+from busi_lab.run_directory import CLASSES, Run, Summary, read_run, write_rows, write_summary
+
+COUNTS = {"benign": 6, "malignant": 4, "normal": 2}
+IMAGES = [(f"{label} ({i})", label) for label in CLASSES for i in range(1, COUNTS[label] + 1)]
+WRONG = {  # image: (prediction, its probability)
+    "benign (2)": ("malignant", 0.9),
+    "malignant (1)": ("normal", 0.97),
+    "malignant (4)": ("benign", 0.55),
+}
+MATRIX = [[5, 1, 0], [1, 2, 1], [0, 0, 2]]
+COLUMNS = ["image", "label", "prediction", *(f"p_{name}" for name in CLASSES)]
+Wrong = dict[str, tuple[str, float]]
+
+
+def probabilities(chosen: str, probability: float) -> dict[str, float]:
+    return {f"p_{name}": probability if name == chosen else (1 - probability) / 2 for name in CLASSES}
+
+
+def make_run(folder: Path, wrong: Wrong | None = None, epochs: int = 5, **changes: Any) -> None:
+    """Write a finished classification run that has ``wrong`` and all else right with probability 0.8."""
+    wrong = WRONG if wrong is None else wrong
+    chosen = {image: wrong.get(image, (label, 0.8)) for image, label in IMAGES}
+    rows = [
+        {"image": image, "label": label, "prediction": chosen[image][0], **probabilities(*chosen[image])}
+        for image, label in IMAGES
+    ]
+    fields: dict[str, Any] = {
+        "status": "finished",
+        "task": "classification",
+        "experiment": "paper/mobilenet",
+        "model": "mobilenetv1_100",
+        "weights": "imagenet",
+        "seed": 0,
+        "split": {"protocol": "published", "seed": 0, "fold": None, "digest": "ab", "test_digest": "cd34"},
+        "data": {"name": "busi", "digest": "dd", "train": 40, "val": 8, "test": 12},
+        "parameters": 3_209_000,
+        "epochs": epochs,
+        "best_epoch": 1,
+        "objective": {"metric": "val/f1", "mode": "max"},
+        "metrics": {"val/f1": 0.8, "test/accuracy": 0.75, "test/f1": 0.7123, "test/confusion_matrix": MATRIX},
+        "seconds": {"fit": 812.4, "test": 3.0, "total": 820.0},
+        "device": "cpu",
+        "versions": {"python": "3.11.7", "torch": "2.14.1"},
+        "git": "0123abcd-dirty",
+        "command": "busi-train experiment=paper/mobilenet seed=0",
+    }
+    write_summary(folder, Summary(**(fields | changes)))
+    write_rows(folder / "predictions.csv", rows, COLUMNS)
+    curve = [{"epoch": e, "train/loss": 1 / (e + 1), "val/loss": 1.2 / (e + 1), "val/f1": 0.5} for e in range(epochs)]
+    write_rows(folder / "metrics.csv", curve, curve[0])
+
+
+class Page(HTMLParser):
+    """The page's attributes by tag, its visible words, and the cells of its ranked tables."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.attributes: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.words = ""
+        self._open: list[str] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes.append((tag, dict(attrs)))
+        if tag not in ("meta", "br", "img", "wbr"):
+            self._open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if {"script", "style"}.isdisjoint(self._open):
+            self.words += data
+            if {"td", "th"} & set(self._open):
+                self.rows[-1][-1] += data
+
+    def values(self, name: str) -> list[str]:
+        return [attributes[name] or "" for _, attributes in self.attributes if name in attributes]
+
+    def pictures(self) -> list[Image.Image]:
+        sources = [attributes["src"] or "" for tag, attributes in self.attributes if tag == "img"]
+        return [Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in sources]
+
+
+def report(runs: Path, out: Path) -> tuple[Comparison, str, Page]:
+    comparison = compare([runs], out, formats=["html"])
+    source = (out / "report.html").read_text(encoding="utf-8")
+    return comparison, source, Page(source)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return generate_phantoms(tmp_path_factory.mktemp("data") / "set", COUNTS)
+
+
+def test_area_under_the_curve_by_hand() -> None:
+    # 2 positives, 3 negatives: of 6 pairs 4 are in order and one is tied.
+    curve = roc(np.array([True, False, True, False, False]), np.array([0.9, 0.8, 0.6, 0.6, 0.1]))
+    assert curve is not None
+    assert curve.auc == pytest.approx(4.5 / 6)
+    assert curve.false_positive_rate.tolist() == pytest.approx([0, 0, 1 / 3, 2 / 3, 1])
+    assert curve.true_positive_rate.tolist() == pytest.approx([0, 0.5, 0.5, 1, 1])
+    tied = roc(np.array([True, False]), np.array([0.5, 0.5]))
+    reversed_ = roc(np.array([True, False]), np.array([0.1, 0.5]))
+    assert tied is not None
+    assert reversed_ is not None
+    assert (tied.auc, reversed_.auc) == (0.5, 0.0)
+    assert roc(np.array([True, True]), np.array([0.1, 0.5])) is None
+
+
+def test_area_agrees_with_counting_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    positive, score = rng.random(80) < 0.3, rng.integers(0, 20, 80) / 20
+    pairs = np.sign(score[positive][:, None] - score[~positive][None, :])
+    curve = roc(positive, score)
+    assert curve is not None
+    assert curve.auc == pytest.approx(((pairs + 1) / 2).mean())
+
+
+def test_predictions_are_read_and_damaged_ones_are_none(runs: Path) -> None:
+    make_run(runs)
+    found = read_predictions(read_run(runs))
+    assert found is not None
+    assert found.probabilities.shape == (12, 3)
+    counts = [[int(((found.actual == i) & (found.predicted == j)).sum()) for j in range(3)] for i in range(3)]
+    assert counts == MATRIX
+    # malignant: p 0.8 for (2) and (3), 0.225 for (4), 0.015 for (1); the others 0.1, and 0.9 for benign (2)
+    malignant = found.roc("malignant")
+    assert malignant is not None
+    assert malignant.auc == pytest.approx((7 + 7 + 7 + 0) / (4 * 8))
+    path = runs / "predictions.csv"
+    whole = path.read_text()
+    for damaged in ("", whole[:-5], whole.replace("0.9,", "nan,"), whole.replace("p_normal", "p_other"), "a\n\0"):
+        path.write_text(damaged)
+        assert read_predictions(read_run(runs)) is None
+        assert worst_mistakes(read_run(runs), 3) is None
+    path.unlink()
+    assert worst_mistakes(read_run(runs), 3) is None
+
+
+def test_gallery_takes_the_most_confident_mistakes_of_the_best_run(runs: Path, tmp_path: Path, phantoms: Path) -> None:
+    data = {"name": "busi", "digest": "dd", "root": str(phantoms), "test": 12}
+    make_run(runs / "worse", {"normal (1)": ("benign", 0.99)}, metrics={"val/f1": 0.1, "test/f1": 0.99}, data=data)
+    make_run(runs / "best", data=data)
+    _, source, page = report(runs, tmp_path / "made")
+    verdicts = re.findall(
+        r"<strong>(\w+ \(\d\))</strong><br>actual (\w+)<br>predicted (\w+), probability ([\d.]+)", source
+    )
+    assert verdicts == [
+        ("malignant (1)", "malignant", "normal", "0.970"),
+        ("benign (2)", "benign", "malignant", "0.900"),
+        ("malignant (4)", "malignant", "benign", "0.550"),
+    ]
+    pictures = page.pictures()
+    assert len(pictures) == 3
+    with Image.open(phantoms / "malignant/malignant (1).png") as scan:
+        assert pictures[0].size[0] / pictures[0].size[1] == pytest.approx(scan.width / scan.height, abs=0.02)
+    for picture in pictures:
+        assert max(picture.size) == 240
+        red, _, blue = (np.asarray(band, dtype=int) for band in picture.convert("RGB").split())
+        outline = (red - blue > 80).sum()
+        assert 30 < outline < 0.05 * picture.width * picture.height  # a line, no area
+    assert "outline from the mask files" in page.words
+
+
+def test_a_dataset_that_is_gone_costs_the_pictures_only(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a", data={"name": "busi", "root": str(tmp_path / "gone"), "test": 12})
+    make_run(runs / "b", {"../set/benign/benign (1)": ("normal", 0.9)}, experiment="b")
+    _, _, page = report(runs, tmp_path / "made")
+    assert page.pictures() == []
+    assert "not recorded or no longer there" in page.words
+    assert "malignant (1)" in page.words
+    assert str(tmp_path) not in page.words
+
+
+def test_names_of_images_cannot_leave_the_dataset(runs: Path, tmp_path: Path, phantoms: Path) -> None:
+    make_run(runs / "a", data={"name": "busi", "root": str(phantoms), "test": 12})
+    path = runs / "a/predictions.csv"
+    path.write_text(path.read_text().replace("malignant (1)", "../benign/benign (1)").replace("benign (2)", "none"))
+    _, _, page = report(runs, tmp_path / "made")
+    assert "../benign/benign (1)" in page.words
+    assert len(page.pictures()) == 1
+
+
+def test_the_page_asks_for_nothing_and_adapts(runs: Path, tmp_path: Path, phantoms: Path) -> None:
+    data = {"name": "busi", "digest": "dd", "root": str(phantoms), "test": 12}
+    make_run(runs / "a", data=data)
+    make_run(runs / "b", {}, experiment="b", parameters=9_000_000, data=data)
+    _, source, page = report(runs, tmp_path / "made")
+    assert re.findall(r"https?:|//[a-z]|@import|file:", source) == []
+    assert all(link.startswith("#") for link in page.values("href"))
+    assert all(link.startswith("data:image/jpeg;base64,") for link in page.values("src"))
+    assert not {"link", "iframe", "object", "base", "form"} & {tag for tag, _ in page.attributes}
+    assert re.findall(r"url\((?!#)", source) == []
+    identifiers = page.values("id")
+    assert len(set(identifiers)) == len(identifiers)
+    referenced = {link[1:] for link in page.values("href")} | set(re.findall(r"url\(#([^)]+)\)", source))
+    assert referenced <= set(identifiers)
+    assert "@media (prefers-color-scheme: dark)" in source
+    assert "@media print" in source
+    drawings = "".join(re.findall(r"<svg.*?</svg>", source, re.DOTALL))
+    assert set(re.findall(r"#[0-9a-f]{6}\b", drawings)) == set()  # every colour is one of the style sheet's
+    used = set(re.findall(r"var\((--\w+)", source))
+    dark = source[source.index("prefers-color-scheme: dark") : source.index("@media print")]
+    assert all(f"{token}:" in dark for token in used - {"--share"})
+    assert source.count("aria-label") >= 8
+
+
+def test_hostile_names_and_errors_are_words(runs: Path, tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script>\"'&{{ 7*7 }}"
+    make_run(runs / "a", experiment=hostile, command=hostile, device=hostile, versions={hostile: hostile})
+    make_run(runs / "b", {}, experiment=f"{hostile}/2", model=hostile, parameters=1)
+    write_summary(runs / "c", Summary("failed", error=f"ValueError: {hostile}", experiment=hostile))
+    path = runs / "a/predictions.csv"
+    path.write_text(path.read_text().replace("malignant (1)", "<script>alert(2)</script>"))
+    _, source, page = report(runs, tmp_path / "made")
+    assert [tag for tag, _ in page.attributes].count("script") == 1
+    assert "<script>alert" not in source
+    assert f"ValueError: {hostile}" in page.words
+    assert "<script>alert(2)</script>" in page.words
+    assert "49" not in re.findall(r"\b49\b", page.words)
+    assert all(not name.startswith("on") for _, attributes in page.attributes for name in attributes)
+
+
+def test_summary_says_what_came_out(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a")
+    make_run(runs / "b", {}, experiment="paper/vgg16", metrics={"val/f1": 0.7, "test/accuracy": 1.0, "test/f1": 1.0})
+    write_summary(runs / "c", Summary("failed", error="no memory", experiment="c"))
+    comparison, _, page = report(runs, tmp_path / "made")
+    assert findings(comparison.tables[0]) == [
+        "2 runs for classification on busi under the published protocol: 40 training, 8 validation, 12 test images.",
+        "Best by validation is paper/mobilenet (val/f1 0.800). On the test images it has 9 of 12 images right "
+        "(95 % interval 46.8% to 91.1%), accuracy 0.750, macro F1 0.712.",
+        "Test accuracy beside the paper's, best run of each experiment: "
+        "paper/mobilenet 0.750 (paper 0.98); paper/vgg16 1.000 (paper 0.90).",
+    ]
+    words = " ".join(page.words.split())
+    assert words.count("near-copies of training images") == 1
+    assert "1 of 3 runs has no result" in words
+    assert words.index("Best by validation") < words.index("Table 1:") < words.index("Test metrics")
+    order = [words.rindex(title) for title in ("ROC curves", "Mistakes", "Failures: ", "How to reproduce")]
+    assert order == sorted(order)
+
+
+def test_wilson_interval_by_hand() -> None:
+    # n = 4, 2 right: centre 0.5, half-width z * sqrt(1/16 + z^2/64) / (1 + z^2/4)
+    half = 1.96 * math.sqrt(1 / 16 + 1.96**2 / 64) / (1 + 1.96**2 / 4)
+    assert wilson_interval(2, 4) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-4)
+    assert wilson_interval(0, 0) == (0, 1)
+    assert wilson_interval(10, 10) == pytest.approx((10 / (10 + 1.96**2), 1), abs=1e-4)
+
+
+def test_table_shows_the_summaries_figures_beside_the_papers(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a")
+    make_run(runs / "b", {}, experiment="mine", metrics={"val/f1": 0.9, "test/accuracy": 0.123456, "test/dice": 0.5})
+    _, _, page = report(runs, tmp_path / "made")
+    head, first, second = page.rows[:3]
+    assert head[:8] == ["rank", "run", "val/f1", "accuracy", "precision", "recall", "f1", "dice"]
+    assert first[:8] == ["1", "mine", "0.9000", "0.123", "–", "–", "–", "0.500"]  # noqa: RUF001
+    assert second[:4] == ["2", "paper/mobilenet", "0.8000", "0.750paper 0.98"]
+    assert second[4:8] == ["–paper 0.98", "–paper 0.99", "0.712paper 0.98", "–"]  # noqa: RUF001
+    matrix = [row for row in page.rows if row[0] in CLASSES]
+    assert matrix[0] == ["benign", "583 %", "117 %", "00 %"]
+
+
+def test_how_to_reproduce(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a")
+    make_run(runs / "b", {}, experiment="other", command=None, versions={}, seed=None)
+    _, _, page = report(runs, tmp_path / "made")
+    words = " ".join(page.words.split())
+    assert "busi-train experiment=paper/mobilenet seed=0 seed: 0 split: ab test set: cd34 data: dd device: cpu" in words
+    assert "git: 0123abcd-dirty" in words
+    assert "paper/mobilenet: python 3.11.7, torch 2.14.1." in words
+    assert "The command is not recorded; config.yaml in b holds the settings." in words
+
+
+def test_segmentation_runs_have_their_own_gallery_and_no_class_figures(
+    runs: Path, tmp_path: Path, phantoms: Path
+) -> None:
+    for name, dice in {"a": 0.7, "b": 0.6}.items():
+        make_run(
+            runs / name,
+            task="segmentation",
+            experiment="paper/unet",
+            seed=int(dice * 10),
+            parameters=int(dice * 1e7),
+            objective={"metric": "val/dice", "mode": "max"},
+            metrics={"val/dice": dice, "test/dice": dice, "test/iou": 0.5},
+            data={"name": "busi", "root": str(phantoms), "test": 12},
+        )
+        rows = [
+            {"image": image, "label": label, "dice": "" if label == "normal" else 0.1 * i, "lesion_pixels": 9}
+            for i, (image, label) in enumerate(IMAGES)
+        ]
+        write_rows(runs / name / "predictions.csv", rows, rows[0])
+    comparison, source, page = report(runs, tmp_path / "made")
+    assert "mean Dice 0.700" in findings(comparison.tables[0])[1]
+    assert "paper/unet 0.700 (paper 0.8959)" in findings(comparison.tables[0])[2]
+    assert "ROC" not in page.words
+    assert "Confusion" not in page.words
+    assert "dice against parameters" in page.words
+    assert re.findall(r"<strong>(.*?)</strong><br>actual \w+<br>Dice ([\d.]+)", source)[:2] == [
+        ("benign (1)", "0.000"),
+        ("benign (2)", "0.100"),
+    ]
+    assert len(page.pictures()) == 8
+
+
+def test_bare_and_odd_runs_make_a_page(runs: Path, tmp_path: Path) -> None:
+    write_summary(runs / "bare", Summary("finished"))
+    write_summary(runs / "odd", Summary("finished", parameters=-1, versions=["x"], command=5, best_epoch=None))  # type: ignore[arg-type]
+    (runs / "cut").mkdir()
+    (runs / "cut/config.yaml").touch()
+    comparison, _, page = report(runs, tmp_path / "made")
+    assert "there is no best one" in page.words
+    assert "has no readable predictions.csv" in page.words
+    assert [failure.status for failure in comparison.failures] == ["not finished"]
+    assert "still running or cut off after 0 epochs" in page.words
+
+
+def test_size_of_the_file_is_bounded(runs: Path, tmp_path: Path, phantoms: Path) -> None:
+    for i in range(30):
+        changes = {"experiment": f"run{i}", "parameters": 10**6 + i, "seconds": {"fit": 100.0 + i}}
+        split = {"protocol": "published", "test_digest": f"set{i % 2}"}
+        make_run(runs / f"{i}", epochs=50, split=split, data={"name": "busi", "root": str(phantoms)}, **changes)
+    report(runs, tmp_path / "made")
+    size = (tmp_path / "made/report.html").stat().st_size
+    assert 100_000 < size < 1_000_000
+
+
+def test_pages_are_the_same_each_time(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a")
+    make_run(runs / "b", {}, experiment="b")
+    assert unescape(report(runs, tmp_path / "1")[1]) == unescape(report(runs, tmp_path / "2")[1])
+
+
+def test_run_without_a_file_has_no_predictions(tmp_path: Path) -> None:
+    assert read_predictions(Run(tmp_path, Summary("finished"))) is None
