@@ -76,24 +76,27 @@ class EpochSeed(Callback):
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._restored: torch.Tensor | None = None
+        self._restored: dict[str, Any] | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Seed torch, which draws dropout."""
         torch.manual_seed((self._seed * 1_000_003 + trainer.current_epoch * 1009 + trainer.global_rank) % 2**63)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the CPU's generator, within an epoch."""
-        return {"random": torch.get_rng_state()}
+        """The state of torch's generators, within an epoch."""
+        state = {"cpu": torch.get_rng_state()}
+        return {**state, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state until training starts."""
-        self._restored = state_dict["random"]
+        """Keep the state until training goes on."""
+        self._restored = state_dict
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Continue where the checkpoint was saved."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Continue where the checkpoint was saved; not earlier, since iterators draw from the generator, too."""
         if self._restored is not None:
-            torch.set_rng_state(self._restored)
+            torch.set_rng_state(self._restored["cpu"])
+            if "cuda" in self._restored and torch.cuda.is_available():
+                torch.cuda.set_rng_state(self._restored["cuda"])
             self._restored = None
 
 

@@ -138,14 +138,11 @@ def main() -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
     with exit_on_user_error():
-        _write_into_resumed_run()
         try:
+            _write_into_resumed_run()
             _job()
         except OverrideParseException as error:
-            raise UserError(
-                f"{error.override}: {_first_sentence(error)}; a value with brackets, commas, "
-                "spaces or ~ needs two pairs of quotes, as in \"KEY='benign (1)'\""
-            ) from None
+            raise UserError(_advice(error.override, error)) from None
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_first_sentence(error)) from None
         except OSError as error:
@@ -166,6 +163,13 @@ def main() -> None:
         sys.exit(sweep.conclude())
 
 
+def _advice(override: str, error: Exception) -> str:
+    return (
+        f"{override}: {_first_sentence(error)}; a value with brackets, commas, spaces or ~ needs two pairs of quotes, "
+        "as in \"KEY='benign (1)'\""
+    )
+
+
 def _first_sentence(error: Exception) -> str:
     return one_line(error).split(" See https")[0]
 
@@ -175,7 +179,10 @@ def _write_into_resumed_run() -> None:
     given = [item for item in sys.argv[1:] if item.startswith("resume=")]
     if not given or any(item.startswith("hydra.run.dir=") for item in sys.argv):
         return
-    value = OverridesParser.create().parse_override(given[-1]).value()
+    try:
+        value = OverridesParser.create().parse_override(given[-1]).value()
+    except HydraException as error:
+        raise UserError(_advice(given[-1], error)) from None
     if value is not None:
         check_resumable(Path(str(value)))
         sys.argv.append(f"hydra.run.dir={sweep.quoted(Path(str(value)).absolute())}")

@@ -176,7 +176,8 @@ def _roc_panel(title: str, curves: Iterable[tuple[str, Roc | None]], coloured: i
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="false positive rate", ylabel="true positive rate")
     legend = [(i, f"{label}: AUC {curve.auc:.3f}") for i, (label, curve) in enumerate(known[:coloured])]
     if others := [curve.auc for _, curve in known[coloured:]]:
-        legend.append((-1, f"{len(others)} more in gray: AUC {min(others):.3f} to {max(others):.3f}"))
+        most = f" to {max(others):.3f}" if len(others) > 1 else ""
+        legend.append((-1, f"{len(others)} more in gray: AUC {min(others):.3f}{most}"))
     alt = f"ROC curves. {'; '.join(words for _, words in legend)}"
     return Panel(title, _svg(figure), alt, tuple(legend))
 
