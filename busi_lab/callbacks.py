@@ -3,6 +3,7 @@
 import csv
 import logging
 import math
+import os
 import signal
 import statistics
 import threading
@@ -17,7 +18,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from busi_lab.errors import UserError
-from busi_lab.run_directory import METRICS, read_rows, write_rows
+from busi_lab.run_directory import METRICS, SWEEP_VARIABLE, read_rows, write_rows
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +38,21 @@ class Interrupted(BaseException):
 class StopRequest:
     """Notes SIGTERM and Ctrl-C, so that training can save its state before it stops.
 
-    Outside training, and when asked a second time, the signal raises :class:`Interrupted` at once.
+    Outside training, and when asked a second time, the signal raises :class:`Interrupted` at once. A job of a sweep
+    is also asked to stop when its sweep has died: the same sweep, started again, would run it a second time.
     """
 
     def __init__(self) -> None:
         self.signum: int | None = None
         self.training = False
+        self._parent = os.getppid() if SWEEP_VARIABLE in os.environ else None
+
+    def requested(self) -> bool:
+        """Whether to save the state and stop."""
+        if self.signum is None and self._parent is not None and os.getppid() != self._parent:
+            log.info("the sweep has ended: saving the state, then stopping")
+            self.signum = signal.SIGTERM
+        return self.signum is not None
 
     @contextmanager
     def watch(self) -> Iterator["StopRequest"]:
@@ -126,7 +136,7 @@ class LastCheckpoint(Callback):
         Raises:
             Interrupted: asked to stop; the state is saved.
         """
-        stopping = self.stop.signum is not None
+        stopping = self.stop.requested()
         if trainer.world_size > 1:
             stopping = trainer.strategy.reduce_boolean_decision(stopping, all=False)
         if stopping or (batch_idx == 0 and trainer.current_epoch > 0):

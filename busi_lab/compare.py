@@ -12,6 +12,7 @@ from busi_lab.errors import UserError, exit_on_user_error
 from busi_lab.report.render import records, render_markdown, render_text
 from busi_lab.report.tables import Comparison, build
 from busi_lab.run_directory import write_atomically, write_rows
+from busi_lab.tracking import choose_mode, publish_report, wandb_settings
 
 FORMATS = ("html", "md", "csv", "png")
 REPORT = "report.html"
@@ -86,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="LIST",
         help=f"what to write, separated by commas (default: {','.join(FORMATS)})",
     )
+    parser.add_argument("--wandb", metavar="PROJECT", help="send table and plots to this W&B project as one report run")
     parser.add_argument("--open", action="store_true", help=f"show {REPORT} in the web browser")
     arguments = parser.parse_args(argv)
     folders: list[Path] = arguments.folders
@@ -97,6 +99,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError("--open shows report.html: add html to --format")
         comparison = compare(folders, out, arguments.format)
         print(describe(comparison, out))
+        if arguments.wandb is not None:
+            settings = wandb_settings({"wandb": {"project": arguments.wandb}})
+            assert settings is not None
+            publish_report(
+                settings, choose_mode(settings, f"'{out}'/wandb/offline-run-*"), out, f"report-{out.parent.name}"
+            )
         if arguments.open:
             webbrowser.open((out / REPORT).resolve().as_uri())
 

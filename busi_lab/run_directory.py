@@ -32,6 +32,8 @@ SUMMARY = "summary.json"
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
 PREVIOUS_CHECKPOINT = "checkpoints/previous.ckpt"
+SWEEP_VARIABLE = "BUSI_LAB_JOB"
+"""Environment variable with the sweep's name, set for its jobs."""
 
 
 @dataclass

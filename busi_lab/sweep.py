@@ -5,6 +5,7 @@ same command is the same sweep. Its finished jobs are not run again, and jobs th
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import os
@@ -29,23 +30,25 @@ from busi_lab.run_directory import (
     LAST_CHECKPOINT,
     PREVIOUS_CHECKPOINT,
     SUMMARY,
+    SWEEP_VARIABLE,
     Summary,
     read_summary,
     write_summary,
 )
-from busi_lab.tracking import choose_mode, record_failed_run, wandb_settings
+from busi_lab.tracking import WandbSettings, choose_mode, publish_report, record_failed_run, wandb_settings
 
 log = logging.getLogger(__name__)
 
-_JOB_VARIABLE = "BUSI_LAB_JOB"  # set for the jobs of a sweep, which record that they could not start
 _LOG_FILE = "job.log"
 
 
 @dataclass
 class Sweep:
-    """What a launcher did: the directory and every job's directory."""
+    """What a launcher did: the directory, every job's directory, and whether and how W&B is on."""
 
     directory: Path
+    wandb: WandbSettings | None = None
+    wandb_mode: str = "disabled"
     jobs: list[Path] = field(default_factory=list)
 
 
@@ -113,9 +116,10 @@ def launch(
         _refuse_another_run(directory, compose(overrides))
     _current = _current or Sweep(base)
     _current.jobs += directories
-    environment = {_JOB_VARIABLE: base.name, "WANDB_RUN_GROUP": os.environ.get("WANDB_RUN_GROUP", base.name)}
+    environment = {SWEEP_VARIABLE: base.name, "WANDB_RUN_GROUP": os.environ.get("WANDB_RUN_GROUP", base.name)}
     if (settings := wandb_settings(config.get("logger") or {})) is not None:
-        environment["WANDB_MODE"] = choose_mode(settings, f"'{base}'/*/wandb/offline-run-*")
+        _current.wandb, _current.wandb_mode = settings, choose_mode(settings, f"'{base}'/*/wandb/offline-run-*")
+        environment["WANDB_MODE"] = _current.wandb_mode
     gpus = visible_gpus()
     count = workers or len(gpus) or 1
     log.info("sweep of %d jobs, %d at a time, in %s", len(jobs), min(count, len(jobs)), base)
@@ -279,7 +283,7 @@ def _command_flags(hydra: Any) -> list[str]:
 
 def record_failure(directory: Path, config: Any, error: UserError) -> None:
     """Let a sweep's job that could not start leave its reason; a single run leaves nothing behind."""
-    if _JOB_VARIABLE not in os.environ or (directory / SUMMARY).exists():
+    if SWEEP_VARIABLE not in os.environ or (directory / SUMMARY).exists():
         return
     name = OmegaConf.select(config, "name") or directory.name
     write_summary(directory, Summary("failed", experiment=str(name), error=one_line(error)))
@@ -329,6 +333,9 @@ def conclude() -> int:
     if len(failed) < len(_current.jobs):
         report = _current.directory / "comparison"
         print(describe(compare([_current.directory], report), report))
+        if _current.wandb is not None:
+            settings = dataclasses.replace(_current.wandb, group=_current.wandb.group or _current.directory.name)
+            publish_report(settings, _current.wandb_mode, report, f"report-{_current.directory.name}")
     else:
         for directory in failed:
             print(f"{directory.name}: {_reason(directory) if (directory / SUMMARY).exists() else 'not started'}")

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import CLASSES, Summary, write_atomically
+from busi_lab.run_directory import CLASSES, SWEEP_VARIABLE, Summary, read_rows, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -96,15 +96,15 @@ def choose_mode(settings: WandbSettings, sync: str) -> str:
     wanted = os.environ.get("WANDB_MODE", "auto") if settings.mode == "auto" else settings.mode
     wanted = {"dryrun": "offline", "run": "auto"}.get(wanted, wanted)
     if wanted in ("offline", "disabled"):
-        if wanted == "offline" and "BUSI_LAB_JOB" not in os.environ:
+        if wanted == "offline" and SWEEP_VARIABLE not in os.environ:
             log.info("W&B is offline; send it later with: wandb sync %s", sync)
         return wanted
     obstacle = _obstacle()
     if obstacle is None:
-        if "BUSI_LAB_JOB" not in os.environ:
+        if SWEEP_VARIABLE not in os.environ:
             log.info("W&B is online at %s, project %s", _base_url(), settings.project)
         return "online"
-    if wanted == "online":
+    if settings.mode == "online":
         raise UserError(f"logger.wandb.mode=online: {obstacle}; mend that, or set logger.wandb.mode=offline")
     log.info("W&B is offline: %s; send it later with: wandb sync %s", obstacle, sync)
     return "offline"
@@ -291,6 +291,18 @@ class WandbRun:
             artifact.add_file(str(self._directory / "checkpoints/best.ckpt"), policy="immutable", skip_cache=True)
             self._run.log_artifact(artifact, aliases=["best"])
 
+    def log_report(self, out: Path) -> None:
+        """Send the table, the plots and the page of a comparison."""
+        import wandb
+
+        panels: dict[str, Any] = {f"report/{path.stem}": wandb.Image(str(path)) for path in sorted(out.glob("*.png"))}
+        if rows := read_rows(out / "table.csv"):
+            data = [list(row.values()) for row in rows]
+            panels["report/runs"] = wandb.Table(columns=[*rows[0]], data=data)
+        if (page := out / "report.html").exists():
+            panels["report/page"] = wandb.Html(str(page), inject=False)
+        self._run.log(panels)
+
     def finish(self, failed: bool) -> None:
         """End the run, marked failed or not; the next job must not go on in it."""
         self._run.finish(exit_code=1 if failed else 0)
@@ -362,6 +374,19 @@ def _curves(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[list[flo
         recall[0].append(hits / positives)
         recall[1].append(hits / count)
     return [roc, recall]
+
+
+def publish_report(settings: WandbSettings, mode: str, out: Path, name: str) -> None:
+    """Send a comparison, as ``busi-compare`` wrote it into ``out``, to W&B as one run of job type report.
+
+    Raises:
+        UserError: as :class:`WandbRun`.
+    """
+    run = WandbRun(settings, mode, out, name, "report", {})
+    try:
+        run.log_report(out)
+    finally:
+        run.finish(failed=False)
 
 
 def record_failed_run(settings: WandbSettings, directory: Path, config: Mapping[str, Any], error: str) -> None:

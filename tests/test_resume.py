@@ -44,7 +44,7 @@ def epochs(run: Path) -> int:
     return len(path.read_text().splitlines()) - 1 if path.exists() else 0
 
 
-def wait_for(condition: object, process: subprocess.Popen[str], seconds: float = 120) -> None:
+def wait_for(condition: object, process: subprocess.Popen[str], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert process.poll() is None, process.communicate()[0]
