@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from omegaconf import DictConfig, OmegaConf
+
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import CLASSES, SWEEP_VARIABLE, Summary, read_rows, write_atomically
 
@@ -50,13 +52,14 @@ class WandbSettings:
     log_model: bool | None = None
 
 
-def wandb_settings(loggers: Mapping[str, Any]) -> WandbSettings | None:
+def wandb_settings(loggers: Mapping[str, Any] | DictConfig) -> WandbSettings | None:
     """Check the settings of W&B; None where it is not wanted.
 
     Raises:
         UserError: an unknown key, or a value that W&B would refuse.
     """
-    group = loggers.get("wandb")
+    plain: Any = OmegaConf.to_container(loggers, resolve=True) if isinstance(loggers, DictConfig) else loggers
+    group = plain.get("wandb")
     if group is None:
         return None
     known = [item.name for item in fields(WandbSettings)]

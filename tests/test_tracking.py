@@ -113,7 +113,7 @@ def test_modes_by_what_the_server_says(monkeypatch: pytest.MonkeyPatch, caplog: 
     with server(401, {}) as url:
         assert chosen(monkeypatch, url) == "offline"
         assert "refuses the API key (HTTP 401)" in caplog.messages[-1]
-        with pytest.raises(UserError, match="mode=online: .*refuses the API key"):
+        with pytest.raises(UserError, match=r"mode=online: .*refuses the API key"):
             choose_mode(WandbSettings(mode="online"), "there")
     assert chosen(monkeypatch, "http://127.0.0.1:9") == "offline"  # nobody listens there
     assert "does not answer" in caplog.messages[-1]
