@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import signal
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,8 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from busi_lab.errors import UserError
 from busi_lab.run_directory import METRICS, SWEEP_VARIABLE, read_rows, write_rows
@@ -124,6 +124,7 @@ class LastCheckpoint(Callback):
     def __init__(self, dirpath: str | Path) -> None:
         self._path = Path(dirpath) / "last.ckpt"
         self.stop = StopRequest()
+        self.fit_finished = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to note signals instead of dying from them."""
@@ -139,6 +140,7 @@ class LastCheckpoint(Callback):
         stopping = self.stop.requested()
         if trainer.world_size > 1:
             stopping = trainer.strategy.reduce_boolean_decision(stopping, all=False)
+        stopping = stopping and batch_idx % trainer.accumulate_grad_batches == 0  # gradients are not in checkpoints
         if stopping or (batch_idx == 0 and trainer.current_epoch > 0):
             self._save(trainer)
         if stopping:
@@ -146,6 +148,7 @@ class LastCheckpoint(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final state; what is left can be repeated from it."""
+        self.fit_finished = True
         self._save(trainer)
         self.stop.training = False
         if trainer.is_global_zero:
@@ -153,13 +156,56 @@ class LastCheckpoint(Callback):
         if self.stop.signum is not None:
             raise Interrupted(self.stop.signum)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Whether fitting has ended, by its epochs or early: then nothing is left to fit."""
+        return {"fit_finished": self.fit_finished}
+
     def _save(self, trainer: Trainer) -> None:
-        temporary = self._path.with_name(".last.tmp")
-        trainer.save_checkpoint(temporary, weights_only=False)
+        newest = self._path.with_name("newest.ckpt")
+        trainer.save_checkpoint(newest, weights_only=False)
         if trainer.is_global_zero:
             if self._path.exists():
                 self._path.replace(self._path.with_name("previous.ckpt"))
-            temporary.replace(self._path)
+            newest.replace(self._path)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keep the weights of the best epoch as ``best.ckpt``, also after the run directory was moved.
+
+    Args:
+        dirpath: folder of the checkpoints.
+        monitor: validation metric.
+        mode: ``max`` or ``min``.
+    """
+
+    def __init__(self, dirpath: str | Path, monitor: str, mode: str) -> None:
+        super().__init__(
+            dirpath, "best", monitor=monitor, mode=mode, save_weights_only=True, enable_version_counter=False
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state up with paths as they are now; Lightning forgets the best epoch when they differ."""
+        path = str(Path(str(self.dirpath)) / "best.ckpt")
+        scores = list(state_dict["best_k_models"].values())
+        best = {path: scores[0]} if scores else {}
+        moved = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path, "best_k_models": best}
+        super().load_state_dict({**state_dict, **moved})
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint beside its place and rename it: never a part of one, and not through another disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Save ``checkpoint`` as ``path``."""
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.tmp")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.save(checkpoint, temporary)
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 class EpochRecord(Checkpoint):
@@ -180,13 +226,6 @@ class EpochRecord(Checkpoint):
         self.publish: Callable[[dict[str, Any]], None] | None = None
         self._started = self._trained = 0.0
         self._images = 0
-        self._speeds: list[float] = []
-
-    @property
-    def images_per_second(self) -> float | None:
-        """Median speed of the training loop over epochs, the first left out where there are more."""
-        speeds = self._speeds[1:] or self._speeds
-        return statistics.median(speeds) if speeds else None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and keep only the rows of the epochs that a resumed run builds on."""
@@ -196,7 +235,6 @@ class EpochRecord(Checkpoint):
                 write_rows(self._path, rows, rows[0])
             else:
                 self._path.unlink(missing_ok=True)
-        self._speeds = [float(row["images_per_second"]) for row in rows]
         self._restart_clock()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -220,7 +258,6 @@ class EpochRecord(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the row."""
         speed = self._images / max(self._trained - self._started, 1e-9)
-        self._speeds.append(speed)
         values = {key: float(value) for key, value in trainer.callback_metrics.items() if "/" in key}
         row = {
             "epoch": trainer.current_epoch,

@@ -8,7 +8,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from busi_lab.errors import UserError, exit_on_user_error
+from busi_lab.errors import OneLineParser, UserError, exit_on_user_error
 from busi_lab.report.render import records, render_markdown, render_text
 from busi_lab.report.tables import Comparison, build
 from busi_lab.run_directory import write_atomically, write_rows
@@ -72,9 +72,8 @@ def describe(comparison: Comparison, out: Path) -> str:
     return f"{render_text(comparison)}\n{last}"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The console script: compare, print the ranking, the failures and where the files are."""
-    parser = argparse.ArgumentParser(
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = OneLineParser(
         prog="busi-compare",
         description="Compare runs: rank them by validation, show their test figures beside the paper's.",
     )
@@ -89,12 +88,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--wandb", metavar="PROJECT", help="send table and plots to this W&B project as one report run")
     parser.add_argument("--open", action="store_true", help=f"show {REPORT} in the web browser")
-    arguments = parser.parse_args(argv)
-    folders: list[Path] = arguments.folders
-    out: Path = arguments.out or (folders[0] if len(folders) == 1 else Path()) / "comparison"
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The console script: compare, print the ranking, the failures and where the files are."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode still gets its table
     with exit_on_user_error():
+        arguments = _arguments(argv)
+        folders: list[Path] = arguments.folders
+        out: Path = arguments.out or (folders[0] if len(folders) == 1 else Path()) / "comparison"
         if arguments.open and "html" not in arguments.format:
             raise UserError("--open shows report.html: add html to --format")
         comparison = compare(folders, out, arguments.format)
@@ -102,9 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.wandb is not None:
             settings = wandb_settings({"wandb": {"project": arguments.wandb}})
             assert settings is not None
-            publish_report(
-                settings, choose_mode(settings, f"'{out}'/wandb/offline-run-*"), out, f"report-{out.parent.name}"
-            )
+            mode = choose_mode(settings, f"'{out}'/wandb/offline-run-*")
+            publish_report(settings, mode, out, f"report-{out.resolve().parent.name}")
         if arguments.open:
             webbrowser.open((out / REPORT).resolve().as_uri())
 

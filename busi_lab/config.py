@@ -122,11 +122,20 @@ class RunConfig:
     logger: dict[str, Dict | None] = field(default_factory=dict)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     resume: str | None = None
+    command: str | None = None
 
     @property
     def model_label(self) -> str:
         """The model in one word: its backbone, or its own name where it has none."""
         return self.model.backbone or self.model.name
+
+
+def may_change_on_resume(override: str) -> bool:
+    """Whether an override of the command line may be given to a run that is continued."""
+    group, _, rest = override.lstrip("+~").split("=", 1)[0].partition(".")
+    return group in ("resume", "trainer", "logger", "hydra") or (
+        group == "data" and rest in ("root", "num_workers", "cache_dir")
+    )
 
 
 def parse_config(config: DictConfig) -> RunConfig:
@@ -171,6 +180,10 @@ def _check_ranges(config: RunConfig) -> None:
     epochs = config.trainer.get("max_epochs")
     if not isinstance(epochs, int) or epochs < 1:
         raise UserError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
+    if config.seed >= 2**32:
+        raise UserError(f"seed={config.seed}: expected less than 2**32")
+    if model.name == "custom_cnn" and model.backbone is not None:
+        raise UserError(f"model.backbone={model.backbone}: custom_cnn has no backbone; set model=timm")
     nonnegative = {
         "seed": config.seed,
         "split.seed": split.seed,
@@ -181,7 +194,15 @@ def _check_ranges(config: RunConfig) -> None:
     for key, value in nonnegative.items():
         if value < 0:
             raise UserError(f"{key}={value}: expected 0 or more")
-    fractions = {"split.test_fraction": split.test_fraction, "split.val_fraction": split.val_fraction}
+    for key in ("shift", "zoom", "contrast", "gamma", "speckle"):
+        if (amount := getattr(config.augment, key)) >= 1:
+            raise UserError(f"augment.{key}={amount}: expected at least 0 and less than 1")
+    fractions = {
+        "split.test_fraction": split.test_fraction,
+        "split.val_fraction": split.val_fraction,
+        "scheduler.warmup_fraction": config.scheduler.warmup_fraction,
+        "scheduler.factor": config.scheduler.factor,
+    }
     for key, value in fractions.items():
         if not 0 < value < 1:
             raise UserError(f"{key}={value}: expected a share between 0 and 1")
@@ -190,6 +211,14 @@ def _check_ranges(config: RunConfig) -> None:
     smoothing = config.task.get("label_smoothing", 0)
     if not isinstance(smoothing, int | float) or not 0 <= smoothing < 1:
         raise UserError(f"task.label_smoothing={smoothing}: expected at least 0 and less than 1")
+    weights = config.task.get("class_weights")
+    if weights is not None and not (
+        isinstance(weights, list) and len(weights) == 3 and all(isinstance(w, int | float) and w > 0 for w in weights)
+    ):
+        raise UserError(f"task.class_weights={weights}: expected null or three factors above 0, as in [1,2,3]")
+    failures = config.sweep.max_failures
+    if failures is not None and failures < 1:
+        raise UserError(f"sweep.max_failures={failures}: expected null or at least 1")
     brightness = config.augment.brightness
     if brightness is not None and not (len(brightness) == 2 and 0 <= brightness[0] <= brightness[1]):
         raise UserError(f"augment.brightness={brightness}: expected [lowest, highest] factor")

@@ -1,9 +1,11 @@
 """What a user sees when an input is wrong: one line and exit code 2."""
 
+import argparse
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -11,6 +13,14 @@ class UserError(Exception):
 
     The message is one line: what is wrong and where, what was expected, what was found, what to do.
     """
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser of the command line whose complaint is a :class:`UserError`."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def one_line(error: BaseException) -> str:

@@ -13,18 +13,24 @@ import warnings
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra.utils
 import lightning
 import timm.optim
 import torch
-from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
-from busi_lab.callbacks import EpochRecord, EpochSeed, Interrupted, LastCheckpoint, StopRequest
+from busi_lab.callbacks import (
+    BestCheckpoint,
+    EpochRecord,
+    EpochSeed,
+    Interrupted,
+    LastCheckpoint,
+    StopRequest,
+)
 from busi_lab.config import RunConfig, check_arguments
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.phantom import generate_phantoms
@@ -37,8 +43,12 @@ from busi_lab.run_directory import (
     METRICS,
     PREDICTIONS,
     PREVIOUS_CHECKPOINT,
+    SCHEMA,
     SPLIT,
     Summary,
+    locked,
+    median_speed,
+    quoted,
     read_rows,
     write_atomically,
     write_rows,
@@ -49,7 +59,18 @@ from busi_lab.tracking import WandbRun, choose_mode, wandb_settings
 
 log = logging.getLogger(__name__)
 
+_RESERVED = {
+    *("callbacks", "logger", "default_root_dir", "enable_checkpointing", "barebones", "plugins", "fast_dev_run"),
+    *("limit_val_batches", "limit_test_batches", "check_val_every_n_epoch", "val_check_interval"),
+}
 _VERSIONS = ("busi-lab", "torch", "lightning", "timm", "torchmetrics", "albumentations", "numpy")
+
+
+class State(NamedTuple):
+    """Where a run was cut: its checkpoint, and whether nothing was left to fit."""
+
+    checkpoint: Path
+    fit_finished: bool
 
 
 def run_experiment(config: RunConfig, resolved: Any) -> Summary:
@@ -72,42 +93,77 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     settings = _trainer_settings(config.trainer)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     task = _build_task(config)
-    checkpoint = _find_checkpoint(directory, task) if config.resume else None
     data = _build_data(config, task)
-    callbacks = _build_callbacks(config)
+    callbacks = _build_callbacks(config, task)
+    state = _find_state(directory, task, data) if config.resume else None
     record = EpochRecord(directory)
     trainer = _build_trainer(settings, [EpochSeed(config.seed), record, *callbacks], config)
     summary = _start_summary(config, data, task, trainer)
     if not trainer.is_global_zero:
-        _fit_and_test(task, data, trainer, record, checkpoint, summary, None)
+        _fit_and_test(task, data, trainer, state, summary)
         return summary
-    _write_inputs(directory, resolved, data)
     log.info(_headline(config, summary))
-    tracker = _start_tracker(config, summary, task, resolved)
-    record.publish = tracker.log_epoch if tracker else None
     stop = next((item.stop for item in callbacks if isinstance(item, LastCheckpoint)), StopRequest())
-    failed = True
-    try:
-        with stop.watch():
-            _fit_and_test(task, data, trainer, record, checkpoint, summary, tracker)
-        failed = False
-    except Interrupted:
-        log.info("stopped; continue with: busi-train resume='%s'", directory)
-        raise
-    except BaseException as error:
-        summary.status, summary.error = "failed", f"{type(error).__name__}: {one_line(error)}"
-        if isinstance(error, UserError):
-            summary.error = str(error)
-        raise
-    finally:
-        if tracker is not None:
-            tracker.finish(failed)
-        summary.seconds["total"] = time.perf_counter() - started
-        if not failed or summary.error:
-            with contextlib.suppress(OSError):  # a full disk must not hide the first error
-                write_summary(directory, summary)
+    tracker: WandbRun | None = None
+    with locked(directory), stop.watch():
+        try:
+            tracker = _start_tracker(config, summary, task, resolved)
+            record.publish = tracker.log_epoch if tracker else None
+            _write_inputs(directory, resolved, data)
+            rows = _fit_and_test(task, data, trainer, state, summary)
+            write_rows(directory / PREDICTIONS, rows, rows[0])
+            summary.status = "finished"
+            if tracker is not None:
+                tracker.log_result(summary, rows, data.pictures())
+        except Interrupted:
+            log.info("stopped; continue with: busi-train %s", shlex.quote(f"resume={quoted(directory)}"))
+            raise
+        except BaseException as error:
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            summary.status, summary.error = "failed", f"{kind}{one_line(error)}"
+            raise
+        finally:
+            if summary.status == "finished" or summary.error:
+                summary.seconds["total"] = time.perf_counter() - started
+                with contextlib.suppress(OSError):  # a full disk must not hide the first error
+                    write_summary(directory, summary)
+            if tracker is not None:
+                tracker.finish(failed=summary.status != "finished")
     log.info(_result(summary, directory))
     return summary
+
+
+def _find_state(directory: Path, task: BaseTask, data: BusiDataModule) -> State:
+    """The newest whole checkpoint of a run that is to be continued.
+
+    Raises:
+        UserError: there is none, or it belongs to another model, split or version.
+    """
+    reasons = []
+    for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT):
+        path = directory / name
+        if not path.exists():
+            continue
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            saved, split = content["hyper_parameters"], content["BusiDataModule"]["split"]
+            fit_finished = bool(content["callbacks"]["LastCheckpoint"]["fit_finished"])
+        except Exception as error:  # whatever a cut or foreign file makes zipfile and pickle raise
+            reasons.append(f"{name} is damaged")
+            log.info("%s cannot be read (%s); trying the one before", path, one_line(error)[:80])
+            continue
+        if content.get("schema") != SCHEMA:
+            raise UserError(f"resume={directory}: {name} has schema {content.get('schema')}, this version {SCHEMA}")
+        built = {**dict(task.hparams), "model": {**task.hparams["model"], "weights": "none"}}
+        if differing := [key for key in built if saved.get(key) != built[key]]:
+            raise UserError(f"resume={directory}: {name} belongs to another {differing[0]}; use the run's own config")
+        if split != data.manifest.digest:
+            raise UserError(f"resume={directory}: {name} belongs to split {split}, found {data.manifest.digest}")
+        return State(path, fit_finished)
+    raise UserError(
+        f"resume={directory}: no whole checkpoint to continue from ({', '.join(reasons) or 'none is there'}); "
+        "start the run again in a new directory"
+    )
 
 
 def _start_tracker(config: RunConfig, summary: Summary, task: BaseTask, resolved: Any) -> WandbRun | None:
@@ -173,9 +229,11 @@ def _quieten() -> None:
 def _trainer_settings(group: dict[str, Any]) -> dict[str, Any]:
     """Check the trainer group against Lightning and against this machine."""
     check_arguments("trainer", Trainer.__init__, group)
-    reserved = {"callbacks", "logger", "default_root_dir"} & group.keys()
-    if reserved:
-        raise UserError(f"trainer.{min(reserved)}: set by the groups callbacks and logger and by hydra.run.dir")
+    if reserved := _RESERVED & group.keys():
+        raise UserError(
+            f"trainer.{min(reserved)}: every run validates and tests each epoch's best as a whole and writes its own "
+            "record; use the groups callbacks and logger, hydra.run.dir, data.subset or trainer=smoke"
+        )
     if group.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError("trainer.accelerator=gpu: no CUDA device is visible here; use trainer=auto or trainer=cpu")
     return dict(group)
@@ -248,21 +306,26 @@ def _phantom_root(cache_dir: str | None, settings: dict[str, Any]) -> Path:
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     root = Path(cache_dir).expanduser() / f"phantoms-{key}"
     if not root.is_dir():
-        log.info("making %d phantoms in %s", sum(settings.get("counts", {}).values()), root)
+        log.info("making phantoms in %s", root)
         try:
             generate_phantoms(root, **settings)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"data.phantom={settings}: {one_line(error)}; see conf/data/phantom.yaml") from None
         except (OSError, UserError) as error:
             if not root.is_dir():  # else another job was faster, with the same phantoms
                 raise UserError(f"data.cache_dir={cache_dir}: phantoms cannot be made: {one_line(error)}") from None
     return root
 
 
-def _build_callbacks(config: RunConfig) -> list[Callback]:
-    callbacks = {name: hydra.utils.instantiate(item) for name, item in config.callbacks.items() if item}
-    best = [item for item in callbacks.values() if isinstance(item, ModelCheckpoint) and item.filename == "best"]
-    if not best:
-        raise UserError("callbacks: expected a ModelCheckpoint with filename best, which the test uses")
-    return list(callbacks.values())
+def _build_callbacks(config: RunConfig, task: BaseTask) -> list[Callback]:
+    names = [f"val/{name}" for name in ("loss", *task.metric_names)]
+    for name, item in config.callbacks.items():
+        if item and item.get("monitor", task.monitor) not in names:
+            raise UserError(f"callbacks.{name}.monitor={item['monitor']}: expected one of {', '.join(names)}")
+    callbacks = [hydra.utils.instantiate(item) for item in config.callbacks.values() if item]
+    if not any(isinstance(item, BestCheckpoint) for item in callbacks):
+        raise UserError("callbacks.best: expected a BestCheckpoint, whose weights are tested")
+    return callbacks
 
 
 def _start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, trainer: Trainer) -> Summary:
@@ -296,7 +359,7 @@ def _start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, trai
         precision=str(trainer.precision),
         versions={"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
         git=_git_commit(),
-        command=_command(),
+        command=config.command,
     )
 
 
@@ -310,13 +373,6 @@ def _git_commit() -> str | None:
     return described.stdout.strip() or None
 
 
-def _command() -> str | None:
-    """The command line that gives this run, without where to write it; None when called from Python."""
-    if not HydraConfig.initialized():
-        return None
-    return shlex.join(["busi-train", *HydraConfig.get().overrides.task])
-
-
 def _write_inputs(directory: Path, resolved: Any, data: BusiDataModule) -> None:
     try:
         write_atomically(directory / CONFIG, OmegaConf.to_yaml(resolved))
@@ -328,20 +384,18 @@ def _write_inputs(directory: Path, resolved: Any, data: BusiDataModule) -> None:
 
 
 def _fit_and_test(
-    task: BaseTask,
-    data: BusiDataModule,
-    trainer: Trainer,
-    record: EpochRecord,
-    checkpoint: Path | None,
-    summary: Summary,
-    tracker: WandbRun | None,
-) -> None:
-    """Fit, then judge the best epoch on validation and, once, on test."""
+    task: BaseTask, data: BusiDataModule, trainer: Trainer, state: State | None, summary: Summary
+) -> list[dict[str, Any]]:
+    """Fit, then judge the best epoch on validation and, once, on test; returns the rows of the predictions."""
     directory = Path(trainer.default_root_dir)
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
-    summary.epochs = trainer.current_epoch
-    summary.images_per_second = record.images_per_second
-    summary.seconds["fit"] = sum(float(row["seconds"]) for row in read_rows(directory / METRICS))
+    if state is None:
+        trainer.fit(task, datamodule=data)
+    elif not state.fit_finished:
+        trainer.fit(task, datamodule=data, ckpt_path=state.checkpoint, weights_only=True)
+    epochs = read_rows(directory / METRICS)
+    summary.epochs = len(epochs)
+    summary.images_per_second = median_speed(epochs)
+    summary.seconds["fit"] = sum(float(row["seconds"]) for row in epochs)
     best = torch.load(directory / BEST_CHECKPOINT, map_location="cpu", weights_only=True)
     summary.best_epoch = best["epoch"]
     task.load_state_dict(best["state_dict"])
@@ -351,13 +405,7 @@ def _fit_and_test(
         judge(task, datamodule=data, verbose=False)
         summary.metrics.update(_plain(task.results[split], split))
     summary.seconds["test"] = time.perf_counter() - clock
-    rows = task.predictions()
-    if not trainer.is_global_zero:
-        return
-    write_rows(directory / PREDICTIONS, rows, rows[0])
-    if tracker is not None:
-        tracker.log_result(summary, rows, data.pictures())
-    summary.status = "finished"
+    return task.predictions()
 
 
 def _plain(values: dict[str, torch.Tensor], split: str) -> dict[str, Any]:
@@ -383,4 +431,4 @@ def _result(summary: Summary, directory: Path) -> str:
     shown = [f"{key} {value:.4f}" for key, value in summary.metrics.items() if isinstance(value, float)]
     kept = [text for text in shown if text.split("/")[1].split()[0] in ("accuracy", "f1", "auroc", "dice", "iou")]
     speed = f"{summary.images_per_second:.0f} images/s" if summary.images_per_second else ""
-    return f"best epoch {(summary.best_epoch or 0) + 1}: {'  '.join(kept)}  {speed}\nrun directory: {directory}"
+    return f"best epoch {summary.best_epoch} (from 0): {'  '.join(kept)}  {speed}\nrun directory: {directory}"

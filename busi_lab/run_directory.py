@@ -9,14 +9,15 @@ import json
 import math
 import os
 import shutil
+import statistics
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from busi_lab.errors import UserError, one_line
 
@@ -86,16 +87,15 @@ def _finite(value: Any) -> Any:
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` so that a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -130,6 +130,40 @@ def new_folder(destination: Path) -> Iterator[Path]:
         raise UserError(f"{destination} cannot be written: {one_line(error)}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def quoted(path: Path) -> str:
+    """A path as a value of an override, whatever characters it has."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a directory for this process, as long as the block lasts or the process lives.
+
+    Raises:
+        UserError: another process holds it, or it cannot be written to.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / ".lock").open("w") as file:
+            _lock(file)
+            yield
+    except BlockingIOError:
+        raise UserError(f"{directory} is in use by another process; wait for it or choose another folder") from None
+
+
+def _lock(file: IO[str]) -> None:
+    try:
+        import fcntl
+    except ImportError:  # no such locks outside Unix
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks
+        return
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -185,6 +219,12 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+def median_speed(rows: Sequence[Mapping[str, str]]) -> float | None:
+    """Images per second of the training loop: the median over epochs, the first left out where there are more."""
+    speeds = [float(row["images_per_second"]) for row in rows]
+    return statistics.median(speeds[1:] or speeds) if speeds else None
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

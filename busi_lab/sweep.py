@@ -10,11 +10,12 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,14 +25,20 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from busi_lab.config import may_change_on_resume
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import (
     CONFIG,
     LAST_CHECKPOINT,
+    METRICS,
+    PREDICTIONS,
     PREVIOUS_CHECKPOINT,
+    SPLIT,
     SUMMARY,
     SWEEP_VARIABLE,
     Summary,
+    locked,
+    quoted,
     read_summary,
     write_summary,
 )
@@ -62,17 +69,34 @@ def directory_name(overrides: Sequence[str]) -> str:
     return f"{label}-{hashlib.sha256(' '.join(sorted(overrides)).encode()).hexdigest()[:8]}"
 
 
-def job_names(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """A folder name for each job: the values of the overrides in which the jobs differ.
+def job_names(jobs: Sequence[Sequence[str]], varied: Collection[str]) -> list[str]:
+    """A folder name for each job: the values of the overrides that the sweep varies.
+
+    A name depends on its job alone, since some sweepers start jobs in batches. Where values that differ give equal
+    names, a digest is added.
 
     Args:
         jobs: the overrides of each job, such as ``["experiment=paper/vgg16", "seed=1"]``.
+        varied: keys that the sweep varies.
     """
     rows = [dict(item.split("=", 1) for item in job if "=" in item) for job in jobs]
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    varying = [key for key in keys if len({row.get(key) for row in rows}) > 1]
-    names = [_slug("-".join(_part(key, row[key]) for key in varying if key in row)) or "job" for row in rows]
-    return [name if names.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(names)]
+    parts = [[(key, value) for key, value in row.items() if key.lstrip("+~") in varied] for row in rows]
+    return [_name(part) for part in parts]
+
+
+def _name(varied: Sequence[tuple[str, str]]) -> str:
+    plain = "-".join(_part(key, value) for key, value in varied)
+    slug = _slug(plain)
+    if slug == plain.replace("/", "-") and len({key.split(".")[-1] for key, _ in varied}) == len(varied):
+        return slug or "job"
+    return f"{slug}-{hashlib.sha256(str(varied).encode()).hexdigest()[:6]}"
+
+
+def varied_keys(hydra: Any) -> set[str]:
+    """The keys that a sweep varies, by its command line and by its sweeper's parameters."""
+    overrides = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
+    swept = {item.key_or_group for item in overrides if item.is_sweep_override()}
+    return swept | {str(key).lstrip("+~") for key in hydra.sweeper.get("params") or {}}
 
 
 def _part(key: str, value: str) -> str:
@@ -110,22 +134,36 @@ def launch(
     """
     global _current
     _refuse_narrowing(config.hydra)
+    if workers is not None and workers < 1:
+        raise UserError(f"hydra.launcher.n_jobs={workers}: expected null or at least 1")
+    limit = OmegaConf.select(config, "sweep.max_failures")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise UserError(f"sweep.max_failures={limit}: expected null or at least 1")
     base = Path(str(config.hydra.sweep.dir)).absolute()
-    directories = [base / name for name in job_names(jobs)]
-    for directory, overrides in zip(directories, jobs, strict=True):
-        _refuse_another_run(directory, compose(overrides))
+    directories = [base / name for name in job_names(jobs, varied_keys(config.hydra))]
+    composed = [compose(overrides) for overrides in jobs]
+    for directory, job in zip(directories, composed, strict=True):
+        _refuse_another_run(directory, job)
     _current = _current or Sweep(base)
     _current.jobs += directories
     environment = {SWEEP_VARIABLE: base.name, "WANDB_RUN_GROUP": os.environ.get("WANDB_RUN_GROUP", base.name)}
     if (settings := wandb_settings(config.get("logger") or {})) is not None:
         _current.wandb, _current.wandb_mode = settings, choose_mode(settings, f"'{base}'/*/wandb/offline-run-*")
         environment["WANDB_MODE"] = _current.wandb_mode
-    gpus = visible_gpus()
+    wanted = {(str(job.trainer.get("accelerator")), str(job.trainer.get("devices", 1))) for job in composed}
+    shared = any(accelerator == "cpu" or devices != "1" for accelerator, devices in wanted)
+    gpus = [] if shared else visible_gpus()  # a job that wants no GPU, or several, sees the machine as it is
     count = workers or len(gpus) or 1
     log.info("sweep of %d jobs, %d at a time, in %s", len(jobs), min(count, len(jobs)), base)
-    pool = _Pool(count, gpus, environment, OmegaConf.select(config, "sweep.max_failures"))
-    pool.run(directories, jobs, _command_flags(config.hydra))
+    with locked(base):
+        pool = _Pool(count, gpus, environment, limit)
+        pool.run(directories, jobs, _command_flags(config.hydra))
     return [_objective(directory) for directory in directories]
+
+
+def is_running() -> bool:
+    """Whether this process has launched a sweep."""
+    return _current is not None
 
 
 class Stopped(BaseException):
@@ -192,6 +230,8 @@ class _Pool:
                 log.info("%s: not started after %d failures (sweep.max_failures)", title, self._failures)
                 return
             resumable = any((directory / name).exists() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
+            if not resumable:
+                _clear(directory)
             log.info("%s%s", title, ": continued" if resumable else "")
             self._execute(directory, [*flags, *(_kept(overrides, directory) if resumable else overrides)], gpu)
             if self._signum is None and _finished(directory) is None:
@@ -207,6 +247,7 @@ class _Pool:
         run_dir = f"hydra.run.dir={quoted(directory)}"
         command = [sys.executable, "-m", "busi_lab.train", *arguments, "hydra.mode=RUN", run_dir]
         environment = {**os.environ, **self._environment}
+        environment.pop("WANDB_RUN_ID", None)  # names one run, not every job
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         elif self._count > 1:
@@ -228,15 +269,18 @@ class _Pool:
             write_summary(directory, failure)
 
 
-def quoted(path: Path) -> str:
-    """A path as a value of an override, whatever characters it has."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def _kept(overrides: Sequence[str], directory: Path) -> list[str]:
     """The overrides of a job that is continued: those which a continued run takes."""
-    kept = ("trainer", "logger", "data.root", "data.num_workers", "data.cache_dir", "hydra")
-    return [f"resume={quoted(directory)}", *(item for item in overrides if item.lstrip("+~").startswith(kept))]
+    # the number of epochs is part of the job, and already in its configuration
+    kept = [item for item in overrides if may_change_on_resume(item) and "trainer.max_epochs" not in item]
+    return [f"resume={quoted(directory)}", *kept]
+
+
+def _clear(directory: Path) -> None:
+    """Remove what a job has left that was cut before its first checkpoint; its W&B id stays."""
+    for name in (CONFIG, SPLIT, METRICS, PREDICTIONS):
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
 
 
 def _refuse_another_run(directory: Path, config: DictConfig) -> None:
@@ -251,12 +295,15 @@ def _refuse_another_run(directory: Path, config: DictConfig) -> None:
     config.run_dir = str(directory)
     wanted = OmegaConf.to_container(config, resolve=True)
     assert isinstance(wanted, dict)
-    for key in ("name", "seed", "data", "split", "augment", "model", "task", "optim", "scheduler"):
-        before, now = OmegaConf.to_container(saved).get(key), wanted.get(key)  # type: ignore[union-attr]
-        if key in ("data", "split"):
-            free = ("root", "num_workers", "cache_dir", "manifest")
-            before, now = ({k: v for k, v in part.items() if k not in free} for part in (before or {}, now or {}))
-        if before != now:
+    before: Any = OmegaConf.to_container(saved)
+    finished = _finished(directory) is not None
+    for part in (before, wanted):
+        part["epochs"] = (part.get("trainer") or {}).get("max_epochs")
+        for key in ("num_workers", "cache_dir", *(() if finished else ("root",))):
+            (part.get("data") or {}).pop(key, None)
+        part["manifest"] = (part.get("split") or {}).pop("manifest", None)
+    for key in ("name", "seed", "data", "split", "augment", "model", "task", "optim", "scheduler", "epochs"):
+        if before.get(key) != wanted.get(key):
             raise UserError(
                 f"{directory} holds a run with another {key}; choose another hydra.sweep.dir or remove that folder"
             )
@@ -281,15 +328,17 @@ def _command_flags(hydra: Any) -> list[str]:
     return flags + [item for item in hydra.overrides.hydra if not item.lstrip("+~").startswith(own)]
 
 
-def record_failure(directory: Path, config: Any, error: UserError) -> None:
+def record_failure(directory: Path, config: Any, error: Exception) -> None:
     """Let a sweep's job that could not start leave its reason; a single run leaves nothing behind."""
     if SWEEP_VARIABLE not in os.environ or (directory / SUMMARY).exists():
         return
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    reason = f"{kind}{one_line(error)}"
     name = OmegaConf.select(config, "name") or directory.name
-    write_summary(directory, Summary("failed", experiment=str(name), error=one_line(error)))
+    write_summary(directory, Summary("failed", experiment=str(name), error=reason))
     with contextlib.suppress(UserError):  # the first error counts
         if (settings := wandb_settings(config.get("logger") or {})) is not None:
-            record_failed_run(settings, directory, {"name": name}, one_line(error))
+            record_failed_run(settings, directory, {"name": name}, reason)
 
 
 def _finished(directory: Path) -> Summary | None:
@@ -309,13 +358,14 @@ def _reason(directory: Path) -> str:
 
 def _objective(directory: Path) -> float:
     summary = _finished(directory)
-    return float("nan") if summary is None else float(summary.metrics[summary.objective["metric"]])
+    value = None if summary is None else summary.metrics.get(summary.objective.get("metric", ""))
+    return float("nan") if value is None else float(value)
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Identifiers of the GPUs that jobs may use, found without CUDA being initialised here."""
     if "CUDA_VISIBLE_DEVICES" in environment:
-        return [item for item in environment["CUDA_VISIBLE_DEVICES"].split(",") if item.strip()]
+        return [item for item in environment["CUDA_VISIBLE_DEVICES"].split(",") if item.strip() not in ("", "-1")]
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -330,6 +380,7 @@ def conclude() -> int:
     from busi_lab.compare import compare, describe  # plots take a second to import
 
     failed = [directory for directory in _current.jobs if _finished(directory) is None]
+    idle = [directory.name for directory in failed if not (directory / SUMMARY).exists()]
     if len(failed) < len(_current.jobs):
         report = _current.directory / "comparison"
         print(describe(compare([_current.directory], report), report))
@@ -338,5 +389,7 @@ def conclude() -> int:
             publish_report(settings, _current.wandb_mode, report, f"report-{_current.directory.name}")
     else:
         for directory in failed:
-            print(f"{directory.name}: {_reason(directory) if (directory / SUMMARY).exists() else 'not started'}")
+            print(f"{directory.name}: {_reason(directory) if directory.name not in idle else 'not started'}")
+    if idle and len(failed) < len(_current.jobs):
+        print(f"not started: {', '.join(idle)}")
     return 1 if failed else 0

@@ -1,6 +1,7 @@
 """Weights & Biases: a view of a run, never its record. Nothing here imports wandb before a run wants it."""
 
 import base64
+import http.client
 import json
 import logging
 import netrc
@@ -9,7 +10,8 @@ import re
 import secrets
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -102,10 +104,11 @@ def choose_mode(settings: WandbSettings, sync: str) -> str:
         if wanted == "offline" and SWEEP_VARIABLE not in os.environ:
             log.info("W&B is offline; send it later with: wandb sync %s", sync)
         return wanted
+    if wanted == "online" and SWEEP_VARIABLE in os.environ:
+        return "online"  # the sweep has looked
     obstacle = _obstacle()
     if obstacle is None:
-        if SWEEP_VARIABLE not in os.environ:
-            log.info("W&B is online at %s, project %s", _base_url(), settings.project)
+        log.info("W&B is online at %s, project %s", _base_url(), settings.project)
         return "online"
     if settings.mode == "online":
         raise UserError(f"logger.wandb.mode=online: {obstacle}; mend that, or set logger.wandb.mode=offline")
@@ -136,7 +139,7 @@ def _obstacle() -> str | None:
         return None if viewer else f"{url} does not know the API key"
     except urllib.error.HTTPError as error:
         return f"{url} refuses the API key (HTTP {error.code})" if error.code in (401, 403) else f"{url}: {error}"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, http.client.HTTPException) as error:
         return f"{url} does not answer ({one_line(error)[:80]})"
 
 
@@ -175,24 +178,26 @@ class WandbRun:
         self._directory = directory
         self._log_model = mode == "online" if settings.log_model is None else settings.log_model
         self._mode = mode
+        self._broken = False
         folder = directory / "wandb"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / ".writable").touch()
             (folder / ".writable").unlink()
-            identifier = self._identifier()
+            identifier = self._identifier(job_type)
         except OSError as error:
             raise UserError(
                 f"{folder} cannot be written to ({error.strerror}); make it writable or set logger=csv"
             ) from None
         self._run = self._start(settings, mode, name, job_type, config, identifier)
 
-    def _identifier(self) -> str:
+    def _identifier(self, job_type: str) -> str:
         """The id that the run directory keeps: a continued run is the same W&B run."""
         path = self._directory / _ID_FILE
         if path.exists():
             return path.read_text(encoding="utf-8").strip()
-        identifier = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+        given = os.environ.get("WANDB_RUN_ID") if job_type == "train" else None  # by a W&B agent, for one run
+        identifier = given or secrets.token_hex(4)
         write_atomically(path, identifier + "\n")
         return identifier
 
@@ -232,6 +237,16 @@ class WandbRun:
             self._mode = "offline"
             return wandb.init(mode="offline", **{**arguments, "resume": None})
 
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """W&B is a view: when it breaks, the run goes on without it."""
+        try:
+            yield
+        except Exception as error:  # whatever its client and its service raise
+            if not self._broken:
+                log.warning("W&B is lost (%s: %s); the run goes on", type(error).__name__, one_line(error)[:120])
+            self._broken = True
+
     def define(self, monitor: str, mode: str, metrics: Sequence[str]) -> None:
         """Put all curves over epochs and let summaries hold the best value.
 
@@ -240,32 +255,35 @@ class WandbRun:
             mode: ``max`` or ``min``.
             metrics: bare names of the task's scalar metrics.
         """
-        self._run.define_metric("epoch", hidden=True)
-        for namespace in ("train", "val", "optim", "speed"):
-            self._run.define_metric(f"{namespace}/*", step_metric="epoch")
-        for name in metrics:
-            self._run.define_metric(f"val/{name}", step_metric="epoch", summary="max")
-        for split in ("train", "val"):
-            self._run.define_metric(f"{split}/loss", step_metric="epoch", summary="min")
-        self._run.define_metric(monitor, step_metric="epoch", summary=mode)
+        with self._harmless():
+            self._run.define_metric("epoch", hidden=True)
+            for namespace in ("train", "val", "optim", "speed"):
+                self._run.define_metric(f"{namespace}/*", step_metric="epoch")
+            for name in metrics:
+                self._run.define_metric(f"val/{name}", step_metric="epoch", summary="max")
+            for split in ("train", "val"):
+                self._run.define_metric(f"{split}/loss", step_metric="epoch", summary="min")
+            self._run.define_metric(monitor, step_metric="epoch", summary=mode)
 
     def log_epoch(self, row: Mapping[str, Any]) -> None:
         """Send a row of ``metrics.csv``; the step is the epoch, so that continued runs join."""
-        names = {"lr": "optim/lr", "images_per_second": "speed/images_per_second", "seconds": "speed/epoch_seconds"}
-        self._run.log({names.get(key, key): value for key, value in row.items()}, step=int(row["epoch"]))
+        with self._harmless():
+            names = {"lr": "optim/lr", "images_per_second": "speed/images_per_second", "seconds": "speed/epoch_seconds"}
+            self._run.log({names.get(key, key): value for key, value in row.items()}, step=int(row["epoch"]))
 
     def log_start(self, summary: Summary) -> None:
         """Send what is known before training."""
-        self._run.config.update(
-            {
-                "parameters": summary.parameters,
-                "split_digest": summary.split.get("digest"),
-                "test_digest": summary.split.get("test_digest"),
-                "data_digest": summary.data.get("digest"),
-                "images": {split: summary.data.get(split) for split in ("train", "val", "test")},
-            },
-            allow_val_change=True,
-        )
+        with self._harmless():
+            self._run.config.update(
+                {
+                    "parameters": summary.parameters,
+                    "split_digest": summary.split.get("digest"),
+                    "test_digest": summary.split.get("test_digest"),
+                    "data_digest": summary.data.get("digest"),
+                    "images": {split: summary.data.get(split) for split in ("train", "val", "test")},
+                },
+                allow_val_change=True,
+            )
 
     def log_result(self, summary: Summary, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Any]) -> None:
         """Send the result of a finished run.
@@ -275,40 +293,45 @@ class WandbRun:
             rows: of ``predictions.csv``.
             pictures: case id -> scan, uint8 ``[H, W]``.
         """
-        import wandb
+        with self._harmless():
+            import wandb
 
-        scalars: dict[str, Any] = {
-            name: value for name, value in summary.metrics.items() if isinstance(value, int | float)
-        }
-        result: dict[str, Any] = {name: value for name, value in scalars.items() if name.startswith("test/")}
-        result |= {f"best/{name}": value for name, value in scalars.items() if name.startswith("val/")}
-        result |= {"best/epoch": summary.best_epoch, "parameters": summary.parameters}
-        result["images_per_second"] = summary.images_per_second
-        self._run.summary.update(result)
-        panels: dict[str, Any] = {"test/predictions": _table(wandb, rows, pictures)}
-        if rows and "prediction" in rows[0]:
-            panels |= _classification_panels(wandb, rows, pictures)
-        self._run.log(panels)
-        if self._log_model and self._mode != "disabled":
-            artifact = wandb.Artifact(f"model-{self._run.id}", type="model", metadata=dict(result))
-            artifact.add_file(str(self._directory / "checkpoints/best.ckpt"), policy="immutable", skip_cache=True)
-            self._run.log_artifact(artifact, aliases=["best"])
+            scalars: dict[str, Any] = {
+                name: value for name, value in summary.metrics.items() if isinstance(value, int | float)
+            }
+            result: dict[str, Any] = {name: value for name, value in scalars.items() if name.startswith("test/")}
+            result |= {f"best/{name}": value for name, value in scalars.items() if name.startswith("val/")}
+            result |= {"best/epoch": summary.best_epoch, "parameters": summary.parameters}
+            result["images_per_second"] = summary.images_per_second
+            self._run.summary.update(result)
+            panels: dict[str, Any] = {"test/predictions": _table(wandb, rows, pictures)}
+            if rows and "prediction" in rows[0]:
+                panels |= _classification_panels(wandb, rows, pictures)
+            self._run.log(panels)
+            if self._log_model and self._mode != "disabled":
+                artifact = wandb.Artifact(f"model-{self._run.id}", type="model", metadata=dict(result))
+                artifact.add_file(str(self._directory / "checkpoints/best.ckpt"), policy="immutable", skip_cache=True)
+                self._run.log_artifact(artifact, aliases=["best"])
 
     def log_report(self, out: Path) -> None:
         """Send the table, the plots and the page of a comparison."""
-        import wandb
+        with self._harmless():
+            import wandb
 
-        panels: dict[str, Any] = {f"report/{path.stem}": wandb.Image(str(path)) for path in sorted(out.glob("*.png"))}
-        if rows := read_rows(out / "table.csv"):
-            data = [list(row.values()) for row in rows]
-            panels["report/runs"] = wandb.Table(columns=[*rows[0]], data=data)
-        if (page := out / "report.html").exists():
-            panels["report/page"] = wandb.Html(str(page), inject=False)
-        self._run.log(panels)
+            panels: dict[str, Any] = {
+                f"report/{path.stem}": wandb.Image(str(path)) for path in sorted(out.glob("*.png"))
+            }
+            if rows := read_rows(out / "table.csv"):
+                data = [list(row.values()) for row in rows]
+                panels["report/runs"] = wandb.Table(columns=[*rows[0]], data=data)
+            if (page := out / "report.html").exists():
+                panels["report/page"] = wandb.Html(str(page), inject=False)
+            self._run.log(panels)
 
     def finish(self, failed: bool) -> None:
         """End the run, marked failed or not; the next job must not go on in it."""
-        self._run.finish(exit_code=1 if failed else 0)
+        with self._harmless():
+            self._run.finish(exit_code=1 if failed else 0)
 
     @property
     def record(self) -> dict[str, Any]:

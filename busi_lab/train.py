@@ -3,12 +3,14 @@
 import errno
 import math
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
@@ -16,23 +18,29 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from busi_lab import sweep
-from busi_lab.config import config_dir, parse_config
+from busi_lab.config import config_dir, may_change_on_resume, parse_config
 from busi_lab.errors import UserError, exit_on_user_error, one_line
-from busi_lab.run_directory import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SPLIT, SUMMARY, read_summary
+from busi_lab.run_directory import (
+    CONFIG,
+    LAST_CHECKPOINT,
+    PREVIOUS_CHECKPOINT,
+    SPLIT,
+    SUMMARY,
+    quoted,
+    read_summary,
+)
 from busi_lab.tracking import wandb_settings
 
 OmegaConf.register_new_resolver("busi_sweep", sweep.directory_name, replace=True)
 
 
-_RESUMABLE = ("resume", "trainer", "logger", "data.root", "data.num_workers", "data.cache_dir", "hydra")
-
-
-def train(config: DictConfig, overrides: Sequence[str] = ()) -> float:
+def train(config: DictConfig, overrides: Sequence[str] = (), command: str | None = None) -> float:
     """Carry out one run, or continue one.
 
     Args:
         config: composed from ``conf/train.yaml``.
         overrides: the command line's, which a continued run takes over selectively.
+        command: the command line that gives this run, for its record.
 
     Returns:
         The validation objective of the best epoch.
@@ -45,15 +53,29 @@ def train(config: DictConfig, overrides: Sequence[str] = ()) -> float:
     assert isinstance(resolved, DictConfig)
     if resolved.get("resume"):
         resolved = _resumed(resolved, overrides)
+    else:
+        resolved.command = command
     parsed = parse_config(resolved)
     wandb_settings(parsed.logger)
     directory = Path(parsed.run_dir)
-    if not parsed.resume and (directory / SUMMARY).exists() and read_summary(directory).status == "finished":
-        raise UserError(f"{directory} holds a finished run; choose another hydra.run.dir or remove that folder")
+    if not parsed.resume and os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+        _refuse_occupied(directory)  # by now rank 0 has written to it, if this is another
     from busi_lab.experiment import run_experiment  # torch and its company take seconds: not for --help
 
     summary = run_experiment(parsed, resolved)
     return float(summary.metrics[summary.objective["metric"]])
+
+
+def _refuse_occupied(directory: Path) -> None:
+    """A new run takes no directory that another has written to: their checkpoints and splits would mix."""
+    if not any((directory / name).exists() for name in (CONFIG, SUMMARY, "checkpoints")):
+        return
+    finished = (directory / SUMMARY).exists() and read_summary(directory).status == "finished"
+    advice = "" if finished else f"continue it with resume={quoted(directory)}, "
+    raise UserError(
+        f"{directory} holds {'a finished' if finished else 'an unfinished'} run; {advice}choose another hydra.run.dir "
+        "or remove that folder"
+    )
 
 
 def check_resumable(directory: Path) -> None:
@@ -81,17 +103,24 @@ def _resumed(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: another override was given, or the run cannot be continued.
     """
-    directory = Path(composed.resume).absolute()
+    directory = Path(str(composed.resume)).absolute()
     check_resumable(directory)
-    saved = OmegaConf.load(directory / CONFIG)
-    keys = [item.lstrip("+~").split("=", 1)[0] for item in overrides]
-    for key in keys:
-        if not key.startswith(_RESUMABLE):
+    try:
+        saved = OmegaConf.load(directory / CONFIG)
+        epochs, scheduler = saved.trainer.max_epochs, saved.scheduler.name
+    except (OSError, yaml.YAMLError, OmegaConfBaseException, AttributeError) as error:
+        raise UserError(f"{directory / CONFIG} is damaged: {one_line(error)[:120]}; start the run again") from None
+    for override in overrides:
+        if not may_change_on_resume(override):
             raise UserError(
-                f"{key}: a continued run keeps its configuration; only trainer, logger and data.root may change"
+                f"{override}: a continued run keeps its configuration; only trainer, logger and data.root may change"
             )
+    keys = [item.lstrip("+~").split("=", 1)[0] for item in overrides]
+    if "trainer.max_epochs" in keys and scheduler in ("onecycle", "cosine"):
+        raise UserError(
+            f"trainer.max_epochs: the {scheduler} schedule was planned for {epochs} epochs and cannot change"
+        )
     if "trainer" in keys:
-        epochs = saved.trainer.max_epochs
         saved.trainer = composed.trainer
         saved.trainer.max_epochs = epochs
     if "logger" in keys:
@@ -124,11 +153,23 @@ def _job(config: DictConfig) -> float:
     _entered.append(str(config.run_dir))
     overrides = list(HydraConfig.get().overrides.task)
     try:
-        return train(config, overrides)
+        return train(config, overrides, _command(HydraConfig.get()))
     except UserError as error:
         sweep.record_failure(Path(config.run_dir), config, error)
         _rejected.append(error)
         return math.nan
+    except Exception as error:
+        sweep.record_failure(Path(config.run_dir), config, error)
+        raise
+
+
+def _command(hydra_config: Any) -> str:
+    """The command line that gives this run alone, without where to write it."""
+    folders = [item.path for item in hydra_config.runtime.config_sources if item.provider == "command-line"]
+    flags = [part for folder in folders for part in ("--config-dir", folder)]
+    overrides = list(hydra_config.overrides.task)
+    alone = ["hydra.mode=RUN"] if any(item.startswith("sweep=") for item in overrides) else []
+    return shlex.join(["busi-train", *flags, *overrides, *alone])
 
 
 def main() -> None:
@@ -148,7 +189,7 @@ def main() -> None:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise UserError(f"no space left for {error.filename or 'the run directory'}; free some") from None
-            if _entered:  # not Hydra making its directory
+            if _entered or sweep.is_running():  # not Hydra making its directory
                 raise
             raise UserError(
                 f"{error.filename}: cannot be written ({error.strerror}); set hydra.run.dir or hydra.sweep.dir "
@@ -176,7 +217,7 @@ def _first_sentence(error: Exception) -> str:
 
 def _write_into_resumed_run() -> None:
     """Let Hydra put its files into the run that ``resume`` names, once it is known to be one."""
-    given = [item for item in sys.argv[1:] if item.startswith("resume=")]
+    given = [item for item in sys.argv[1:] if item.lstrip("+").startswith("resume=")]
     if not given or any(item.startswith("hydra.run.dir=") for item in sys.argv):
         return
     try:
@@ -185,7 +226,7 @@ def _write_into_resumed_run() -> None:
         raise UserError(_advice(given[-1], error)) from None
     if value is not None:
         check_resumable(Path(str(value)))
-        sys.argv.append(f"hydra.run.dir={sweep.quoted(Path(str(value)).absolute())}")
+        sys.argv.append(f"hydra.run.dir={quoted(Path(str(value)).absolute())}")
 
 
 if __name__ == "__main__":

@@ -82,13 +82,16 @@ def undisturbed(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_five_kills(undisturbed: Path, phantom_root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
+    moved = tmp_path / "moved here"
     moments = random.Random(20)
     process = start(tmp_path, f"data.root={phantom_root}", *RUN, f"hydra.run.dir={run}")
     for kill in range(5):
         code = stop_after(run, process, kill + 1, moments.uniform(0, 0.4), signal.SIGKILL)
         assert code == -signal.SIGKILL
         assert not (run / "summary.json").exists()
-        process = start(tmp_path, f"resume={run}")
+        if kill == 2:
+            run, moved = run.rename(moved), run  # the best epoch must survive that
+        process = start(tmp_path, f"resume='{run}'")
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     assert_equal_runs(undisturbed, run)
@@ -111,7 +114,7 @@ def test_a_polite_stop_saves_the_middle_of_an_epoch(
 
     state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     batches = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["completed"]
-    assert state["BusiDataModule"]["draws"] == 2 * batches
+    assert state["BusiDataModule"]["draws"] == 2 * batches > 0
     finish(tmp_path, f"resume={run}")
     assert_equal_runs(whole, run)
 
@@ -125,6 +128,19 @@ def test_a_cut_checkpoint_falls_back_to_the_one_before(undisturbed: Path, phanto
     output = finish(tmp_path, f"resume={run}")
     assert "last.ckpt cannot be read" in output
     assert_equal_runs(undisturbed, run)
+
+
+def test_a_run_cut_after_its_last_epoch_trains_no_further(phantom_root: Path, tmp_path: Path) -> None:
+    run, again = tmp_path / "run", tmp_path / "again"
+    stopping = ("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optim.lr=1e-9", "seed=1")
+    finish(tmp_path, f"data.root={phantom_root}", *RUN, *stopping, f"hydra.run.dir={run}")
+    assert epochs(run) < 7
+    shutil.copytree(run, again)
+    for name in ("summary.json", "predictions.csv"):
+        (again / name).unlink()
+    finish(tmp_path, f"resume={again}")
+    assert_equal_runs(run, again)
+    assert read_summary(again).images_per_second == read_summary(run).images_per_second
 
 
 def test_what_cannot_be_continued(undisturbed: Path, phantom_copy: Path, tmp_path: Path) -> None:

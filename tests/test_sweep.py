@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from busi_lab import sweep
 from busi_lab.run_directory import Summary, read_summary, write_summary
@@ -21,11 +22,16 @@ def run_sweep(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
 def test_jobs_are_named_by_what_sets_them_apart() -> None:
     common = "trainer.max_epochs=3"
     jobs = [[f"experiment=paper/{name}", f"seed={seed}", common] for name in ("vgg16", "mobilenet") for seed in (0, 1)]
-    names = sweep.job_names(jobs)
+    names = sweep.job_names(jobs, {"experiment", "seed"})
     assert names == ["paper-vgg16-seed0", "paper-vgg16-seed1", "paper-mobilenet-seed0", "paper-mobilenet-seed1"]
-    assert sweep.job_names([["seed=0"]]) == ["job"]
-    assert sweep.job_names([["+a.x=1"], ["+b.x=1"]]) == ["x1-0", "x1-1"]
-    assert all(not set("=,/' ") & set(name) for name in sweep.job_names([["a='x, y=1'"], ["a=/b/c"]]))
+    assert sweep.job_names([["seed=0"]], ()) == ["job"]
+    assert sweep.job_names(jobs[:1], {"experiment", "seed"}) == names[:1]  # a batch of its own, the same name
+    for values in (["a='x, y=1'", "a='x; y=1'"], ["a=[1,2]", "a=[1;2]"]):
+        odd = sweep.job_names([[value] for value in values], {"a"})
+        assert len(set(odd)) == 2
+        assert all(not set("=,/' ") & set(name) for name in odd)
+    both = sweep.job_names([["+a.x=1", "+b.x=2"], ["+a.x=2", "+b.x=1"]], {"a.x", "b.x"})
+    assert len(set(both)) == 2
 
 
 def test_a_sweeps_directory_follows_from_its_command() -> None:
@@ -45,12 +51,13 @@ def test_a_single_run_leaves_no_record_of_wrong_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: bool
 ) -> None:
     monkeypatch.delenv("BUSI_LAB_JOB", raising=False)
-    sweep.record_failure(tmp_path, sweep.UserError("no"))
+    config = OmegaConf.create({"name": None, "logger": {}})
+    sweep.record_failure(tmp_path, config, sweep.UserError("no"))
     assert not list(tmp_path.iterdir())
     monkeypatch.setenv("BUSI_LAB_JOB", "1")
     if finished:
         write_summary(tmp_path, Summary("finished"))
-    sweep.record_failure(tmp_path, sweep.UserError("no"))
+    sweep.record_failure(tmp_path, config, sweep.UserError("no"))
     assert read_summary(tmp_path).status == ("finished" if finished else "failed")
 
 

@@ -107,6 +107,10 @@ def test_modes_by_what_the_server_says(monkeypatch: pytest.MonkeyPatch, caplog: 
     caplog.set_level("INFO")
     with server(200, {"data": {"viewer": {"id": "me"}}}) as url:
         assert chosen(monkeypatch, url) == "online"
+        with monkeypatch.context() as job:
+            job.setenv("BUSI_LAB_JOB", "sweep")
+            job.setenv("WANDB_MODE", "online")
+            assert choose_mode(WandbSettings(), "there") == "online"
     with server(200, {"data": {"viewer": None}}) as url:
         assert chosen(monkeypatch, url) == "offline"
         assert "does not know the API key" in caplog.messages[-1]
@@ -216,6 +220,29 @@ def test_the_command_of_a_wandb_agent(phantom_root: Path, tmp_path: Path, monkey
     wandb = inspect(run)
     assert wandb["run_id"] == "agent123"
     assert wandb["config"]["optim"]["lr"] == 0.003
+
+
+def test_a_run_goes_on_when_wandb_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tracking.WandbRun(WandbSettings(), "offline", tmp_path, "name", "train", {})
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise ConnectionResetError("the service is gone")
+
+    real = run._run
+    monkeypatch.setattr(run, "_run", type("Broken", (), {"log": broken, "finish": broken, "id": "x", "group": None})())
+    run.log_epoch({"epoch": 0, "lr": 0.1})
+    run.finish(failed=False)
+    real.finish()
+
+
+def test_a_sweep_does_not_hand_an_agents_run_id_to_its_jobs(
+    phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "agent123")
+    assert train(tmp_path, "-m", f"data.root={phantom_root}", "seed=0,1").returncode == 0
+    identifiers = {path.read_text() for path in tmp_path.glob("sweeps/*/*/wandb/id")}
+    assert len(identifiers) == 3
+    assert "agent123\n" not in identifiers
 
 
 def test_an_unwritable_wandb_folder(phantom_root: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from busi_lab import train
-from busi_lab.run_directory import read_run, read_summary
+from busi_lab.run_directory import locked, read_run, read_summary
 from busi_lab.tasks import ClassificationTask
 
 Cli = Callable[..., tuple[int, str]]
@@ -58,6 +58,7 @@ def test_run_directory_holds_the_contract(cli: Cli, phantom_root: Path, tmp_path
     assert summary["images_per_second"] > 0
     assert set(summary["seconds"]) == {"fit", "test", "total"}
     assert summary["command"].startswith("busi-train data.root=")
+    assert "hydra.run.dir" not in summary["command"]
     names = ("accuracy", "precision", "recall", "f1", "auroc", "auroc_malignant")
     assert all(0 <= summary["metrics"][f"{split}/{name}"] <= 1 for split in ("val", "test") for name in names)
     epochs = rows(run / "metrics.csv")
@@ -160,6 +161,19 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, phantom_root: Path, tmp_pat
     assert (tmp_path / "run/summary.json").read_bytes() == before
 
 
+def test_a_new_run_takes_no_directory_of_an_unfinished_one(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
+    arguments = (f"data.root={phantom_root}", *FAST, f"hydra.run.dir={tmp_path / 'run'}")
+    assert cli(*arguments)[0] == 0
+    (tmp_path / "run/summary.json").unlink()
+    code, error = cli(*arguments, "split.seed=1")
+    assert code == 2
+    assert "holds an unfinished run; continue it with resume=" in error
+    with locked(tmp_path / "run"):
+        code, error = cli(f"resume={tmp_path / 'run'}")
+    assert code == 2
+    assert "in use by another process" in error
+
+
 def damage(root: Path, what: str) -> None:
     scan, mask = root / "benign/benign (1).png", root / "benign/benign (1)_mask.png"
     if what == "missing class folder":
@@ -223,7 +237,20 @@ def test_damaged_data(cli: Cli, phantom_copy: Path, tmp_path: Path, what: str, m
         (("split.manifest=/nowhere.json",), "no such file"),
         (("data.cache_dir=/dev/null/cache",), "pixel cache cannot be written"),
         (("data.cache_dir=null", "data=phantom"), "needs data.cache_dir"),
-        (("callbacks.best=null",), "expected a ModelCheckpoint with filename best"),
+        (("callbacks.best=null",), "callbacks.best: expected a BestCheckpoint"),
+        (
+            ("callbacks=early_stopping", "callbacks.early_stopping.monitor=val/f2"),
+            "callbacks.early_stopping.monitor=val/f2",
+        ),
+        (("+trainer.fast_dev_run=true",), "trainer.fast_dev_run"),
+        (("+trainer.limit_val_batches=0",), "trainer.limit_val_batches"),
+        (("scheduler=onecycle", "scheduler.warmup_fraction=2"), "scheduler.warmup_fraction=2"),
+        (("augment=strong", "augment.contrast=1.5"), "augment.contrast=1.5"),
+        (("task.class_weights=[1,2]",), "task.class_weights=[1, 2]"),
+        (("seed=99999999999",), "seed=99999999999"),
+        (("model=custom_cnn", "+model.backbone=resnet50"), "custom_cnn has no backbone"),
+        (("data=phantom", "data.phantom.counts=5"), "data.phantom"),
+        (("data=phantom", "data.phantom.seed=abc"), "data.phantom"),
         (("task.monitor=val/f2",), "val/f2"),
         (("seed=[1",), "seed=[1"),
     ],

@@ -1,11 +1,14 @@
 """Scans and masks, decoded and resized once, then kept for every epoch, run and loader worker."""
 
+import contextlib
+import getpass
 import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,10 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from busi_lab.data.index import Case, Gray, Index, Mask, index_dataset, list_files, resolve_root
-from busi_lab.errors import UserError
+from busi_lab.errors import UserError, one_line
 
 _VERSION = 1  # raise when the stored pixels of the same files would differ
-_MEMORY_LIMIT = 1 << 30  # bytes; larger datasets stay in the file and are mapped
+_LEFTOVERS = f".{'[0-9a-f]' * 12}-*px-*"  # temporary folders of builders, of any dataset and size
+_DAY = 24 * 3600  # seconds; no builder takes that long
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +36,25 @@ class PixelCache:
         index: the dataset's index; rows are in the order of the tensors.
         images: uint8 ``[N, S, S]``.
         packed_masks: uint8 ``[N, ceil(S * S / 8)]``, eight pixels a byte.
+
+    The tensors of a stored cache are mapped files, whose memory all processes share. Pickled, such a cache is its
+    ``directory`` alone.
     """
 
-    def __init__(self, index: Index, image_size: int, images: Tensor, packed_masks: Tensor) -> None:
+    def __init__(
+        self, index: Index, image_size: int, images: Tensor, packed_masks: Tensor, directory: Path | None = None
+    ) -> None:
         self.index = index
         self.image_size = image_size
         self.images = images
         self.packed_masks = packed_masks
+        self._directory = directory
+
+    def __reduce__(self) -> tuple[Callable[..., "PixelCache"], tuple[Any, ...]]:
+        """For loader workers that are spawned: open the file again there."""
+        if self._directory is not None:
+            return _load, (self.index.root, self.image_size, self._directory)
+        return PixelCache, (self.index, self.image_size, self.images, self.packed_masks)
 
     def image(self, number: int) -> Gray:
         """Scan ``number``, uint8 ``[S, S]``."""
@@ -77,7 +93,61 @@ def resize_mask(mask: Mask, size: int) -> Mask:
     return resized
 
 
-def open_cache(root: str | Path | None, image_size: int, cache_dir: str | Path | None) -> PixelCache:
+def resolve_cache_dir(cache_dir: str | None) -> Path | None:
+    """The folder of all caches that a setting means.
+
+    Args:
+        cache_dir: a folder; None for none; ``auto`` or nothing for ``~/.cache/busi_lab`` or, where that cannot be
+            written to, a temporary folder of this user.
+
+    Raises:
+        UserError: the folder begins with a home that is not known, or the temporary one is not this user's.
+    """
+    if cache_dir is None:
+        return None
+    if cache_dir not in ("", "auto"):
+        try:
+            return Path(cache_dir).expanduser()
+        except RuntimeError as error:
+            raise _unwritable(Path(cache_dir), one_line(error)) from None
+    try:
+        folder = Path("~/.cache/busi_lab").expanduser()
+        _try_writing(folder)
+    except (OSError, RuntimeError) as error:
+        reason = one_line(error)
+    else:
+        return folder
+    folder = Path("the temporary folder")
+    try:
+        folder = Path(tempfile.gettempdir()) / f"busi_lab-{_user()}"
+        _try_writing(folder)
+        if hasattr(os, "getuid") and folder.lstat().st_uid != os.getuid():
+            raise PermissionError("it belongs to another user")
+    except OSError as error:
+        raise _unwritable(folder, one_line(error)) from None
+    log.info("no cache at home (%s): %s is used, BUSI_LAB_CACHE names another folder", reason, folder)
+    return folder
+
+
+def _try_writing(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _user() -> str:
+    """This user's number, which a container's user without a name has too; else the name."""
+    return str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
+
+
+def _unwritable(folder: Path, reason: str) -> UserError:
+    return UserError(
+        f"the pixel cache cannot be written to {folder} ({reason}); set data.cache_dir or the environment variable "
+        "BUSI_LAB_CACHE to a writable folder with space, or data.cache_dir=null"
+    )
+
+
+def open_cache(root: str | Path | None, image_size: int, cache_dir: Path | None) -> PixelCache:
     """Open the cached pixels of a dataset, or decode every file once and store them.
 
     A stored cache is used while names, sizes and modification times of all files are as they were. Several
@@ -96,7 +166,7 @@ def open_cache(root: str | Path | None, image_size: int, cache_dir: str | Path |
         return _build(folder, image_size, lambda name, shape: np.empty(shape, np.uint8))
     place = hashlib.sha256(f"{_VERSION} {folder.resolve()}".encode()).hexdigest()[:12]
     prefix = f"{place}-{image_size}px-"
-    directory = Path(cache_dir).expanduser() / f"{prefix}{_stamp(folder)}"
+    directory = cache_dir / f"{prefix}{_stamp(folder)}"
     if not directory.is_dir():
         _store(folder, image_size, directory, prefix)
     return _load(folder, image_size, directory)
@@ -135,11 +205,15 @@ def _store(root: Path, image_size: int, directory: Path, prefix: str) -> None:
     temporary: Path | None = None
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(directory.parent)
+        # Two levels: mkdtemp's folder is closed to other users, the one inside gets the usual rights.
         temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{prefix}"))
+        complete = temporary / "complete"
+        complete.mkdir()
         arrays: dict[str, Any] = {}
 
         def allocate(name: str, shape: tuple[int, int]) -> Any:
-            path = f"{temporary}/{name}.npy"
+            path = f"{complete}/{name}.npy"
             arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
             return arrays[name]
 
@@ -147,41 +221,37 @@ def _store(root: Path, image_size: int, directory: Path, prefix: str) -> None:
         for array in arrays.values():
             array.flush()
         rows = [asdict(case) for case in index.cases]
-        (temporary / "index.json").write_text(json.dumps(rows), encoding="utf-8")
+        (complete / "index.json").write_text(json.dumps(rows), encoding="utf-8")
         for stale in directory.parent.glob(f"{prefix}*"):
             if stale != directory:  # which another process may just have finished, and be reading
                 shutil.rmtree(stale, ignore_errors=True)
         try:
-            temporary.rename(directory)
+            complete.rename(directory)
         except OSError:
             if not directory.is_dir():  # else another process was faster, with the same content
                 raise
     except OSError as error:
-        raise UserError(
-            f"the pixel cache cannot be written to {directory.parent} ({error.strerror or error}); set "
-            "data.cache_dir to a writable folder with space, or to null"
-        ) from None
+        raise _unwritable(directory.parent, error.strerror or str(error)) from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(cache_dir: Path) -> None:
+    """Remove what builders left behind that were killed."""
+    for folder in cache_dir.glob(_LEFTOVERS):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_mtime < time.time() - _DAY:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _load(root: Path, image_size: int, directory: Path) -> PixelCache:
     try:
         rows = json.loads((directory / "index.json").read_text(encoding="utf-8"))
         cases = tuple(Case(**{**row, "masks": tuple(row["masks"])}) for row in rows)
-        tensors = [_tensor(directory / f"{name}.npy") for name in ("images", "masks")]
+        # Mapped copy-on-write, as torch wants memory that it may write to; nothing is written, so nothing copied.
+        tensors = [torch.from_numpy(np.load(directory / f"{name}.npy", mmap_mode="c")) for name in ("images", "masks")]
     except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"the pixel cache {directory} is damaged ({error}); delete that folder") from None
     images, masks = tensors
-    return PixelCache(Index(root, cases), image_size, images.view(-1, image_size, image_size), masks)
-
-
-def _tensor(path: Path) -> Tensor:
-    """A stored array: read into shared memory when small, else mapped; loader workers share either."""
-    mapped = np.load(path, mmap_mode="c")
-    if mapped.nbytes <= _MEMORY_LIMIT:
-        tensor = torch.from_numpy(np.array(mapped))
-        tensor.share_memory_()  # type: ignore[no-untyped-call]
-        return tensor
-    return torch.from_numpy(mapped)
+    return PixelCache(Index(root, cases), image_size, images.view(-1, image_size, image_size), masks, directory)

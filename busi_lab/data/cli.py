@@ -9,9 +9,9 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from busi_lab.errors import UserError, exit_on_user_error, one_line
+from busi_lab.errors import OneLineParser, UserError, exit_on_user_error, one_line
 from busi_lab.run_directory import CLASSES, write_rows
 
 if TYPE_CHECKING:
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("case_id", "label", "image", "masks", "height", "width", "lesion_pixels", "content_hash")
 """Columns of ``busi-data index``."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def check(root: str) -> bool:
@@ -158,7 +151,9 @@ def _unwritable(path: Path, reason: str) -> UserError:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="busi-data", description="Datasets in BUSI's layout: check, describe, index, make, fetch.")
+    parser = OneLineParser(
+        prog="busi-data", description="Datasets in BUSI's layout: check, describe, index, make, fetch."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, summary: str) -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from busi_lab.data.cache import PixelCache, open_cache
+from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir
 from busi_lab.data.index import Gray
 from busi_lab.data.splits import Manifest, make_manifest, read_manifest
 from busi_lab.data.transforms import Augmentation
@@ -140,7 +140,7 @@ class BusiDataModule(LightningDataModule):
         subset: at most so many scans of each class in each split.
         masks: deliver lesion masks.
         num_workers: loader processes; None chooses by the machine.
-        cache_dir: folder of the pixel cache; None keeps pixels in memory alone.
+        cache_dir: folder of the pixel cache, see :func:`resolve_cache_dir`; None keeps pixels in memory alone.
         seed: of order and augmentation.
     """
 
@@ -170,7 +170,7 @@ class BusiDataModule(LightningDataModule):
         self._subset = subset
         self._masks = masks
         self._workers = default_workers() if num_workers is None else num_workers
-        self._cache_dir = cache_dir
+        self._cache_dir = resolve_cache_dir(cache_dir)
         self._seed = seed
         self._resumed = (-1, 0)
         self.cache: PixelCache | None = None
@@ -235,7 +235,7 @@ class BusiDataModule(LightningDataModule):
         assert self.trainer is not None
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
         draws = done * self._batch_size if done < self.trainer.num_training_batches else 0
-        return {"epoch": self._epoch(), "draws": draws}
+        return {"epoch": self._epoch(), "draws": draws, "split": self.manifest.digest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue there."""

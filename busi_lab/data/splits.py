@@ -15,6 +15,7 @@ from busi_lab.errors import UserError
 from busi_lab.run_directory import CLASSES, write_json
 
 SPLITS = ("train", "val", "test")
+PUBLISHED_FRACTION = 0.2
 MANIFEST_SCHEMA = 1
 
 
@@ -73,7 +74,7 @@ def make_manifest(
     index: Index,
     protocol: str = "published",
     seed: int = 0,
-    test_fraction: float = 0.2,
+    test_fraction: float = PUBLISHED_FRACTION,
     val_fraction: float = 0.1,
 ) -> Manifest:
     """Split a dataset.
@@ -84,16 +85,21 @@ def make_manifest(
     each class. Both carve ``val_fraction`` of what remains, class by class, as validation set.
 
     Raises:
-        UserError: unknown protocol, or a class would be missing from a split.
+        UserError: unknown protocol, another ``test_fraction`` than 0.2 with ``published``, or a class would be
+            missing from a split.
     """
     if protocol not in ("published", "holdout"):
         raise UserError(f"split.protocol={protocol}: expected published or holdout")
+    if protocol == "published" and test_fraction != PUBLISHED_FRACTION:
+        raise UserError(
+            f"split.test_fraction={test_fraction}: split=published is fixed at {PUBLISHED_FRACTION}; use split=holdout"
+        )
     random = np.random.default_rng([seed, 20])
     splits: dict[str, list[str]] = {split: [] for split in SPLITS}
     for label in CLASSES:
         ids = [case.case_id for case in index.cases if case.label == label]
         if protocol == "published":
-            tested = int(0.2 * len(ids))
+            tested = int(PUBLISHED_FRACTION * len(ids))
         else:
             tested = int(test_fraction * len(ids) + 1e-9)
             ids = [ids[i] for i in random.permutation(len(ids))]

@@ -1,5 +1,6 @@
 """Where initial weights come from: a local folder, a file, or the model hub; never a silent random start."""
 
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -119,5 +120,5 @@ def _reachable(address: str) -> bool:
             return True
     except urllib.error.HTTPError:
         return True  # it answered
-    except OSError:
+    except (OSError, ValueError, http.client.HTTPException):
         return False

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageChops, ImageFilter
 
+from busi_lab.data.index import UnreadableImageError, read_image, read_mask
 from busi_lab.report.predictions import Mistake, worst_mistakes
 from busi_lab.report.tables import Table
 from busi_lab.run_directory import CLASSES, Run
@@ -59,17 +60,15 @@ def _thumbnail(root: Path, mistake: Mistake) -> str | None:
     if mistake.label not in CLASSES or re.search(r"[/\\\0]", mistake.image):
         return None
     try:
-        with Image.open(folder / f"{mistake.image}.png") as scan:
-            picture = scan.convert("L").convert("RGB")
+        picture = Image.fromarray(read_image(folder / f"{mistake.image}.png")).convert("RGB")
         size = picture.size
         picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
         lesion = Image.new("L", size)
         for suffix in ("", *(f"_{i}" for i in range(1, 10))):
             path = folder / f"{mistake.image}_mask{suffix}.png"
             if path.exists():
-                with Image.open(path) as mask:
-                    lesion = ImageChops.lighter(lesion, mask.convert("L").resize(size))
-    except (OSError, ValueError):
+                lesion = ImageChops.lighter(lesion, Image.fromarray(read_mask(path)).convert("L").resize(size))
+    except (UnreadableImageError, OSError, ValueError):
         return None
     lesion = lesion.resize(picture.size).point(lambda level: 255 if level > 127 else 0)
     outline = ImageChops.subtract(lesion.filter(ImageFilter.MaxFilter(3)), lesion)

@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from busi_lab.report.plots import METRIC_GROUPS, PANELS_SHOWN, SHOWN, axis_limits, set_scale
@@ -190,25 +191,33 @@ def _learning_curves(table: Table) -> Group:
     curves = [(row, lines) for row, lines in curves if any(epochs for epochs, _ in lines.values())]
     groups = [names for names in (objective, losses) if names]
     limits = [axis_limits([v for _, lines in curves for name in names for v in lines[name][1]]) for names in groups]
+    figure = Figure(figsize=(WIDTH, 1.35 * len(groups) + 0.4))
+    axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True)[:, 0]
+    figure.subplots_adjust(
+        left=0.55 / WIDTH, right=1 - 0.12 / WIDTH, top=0.96, bottom=0.42 / figure.get_figheight(), hspace=0.14
+    )
+    drawn: dict[str, Line2D] = {}
+    best_epoch = []
+    for ax, names, limit in zip(axes, groups, limits, strict=True):
+        for name in names:
+            colour, dash = LINES[[*losses, table.metric].index(name)]
+            (drawn[name],) = ax.plot([], [], color=colour, linestyle=dash, linewidth=1.6, markersize=4)
+        best_epoch.append(ax.axvline(color=_MUTED, linestyle=":", linewidth=1))
+        set_scale(ax, *limit)
+        ax.set_ylabel("loss" if names == losses else table.metric)
+    axes[-1].set_xlabel("epoch")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     panels = []
-    for row, lines in curves:
-        figure = Figure(figsize=(WIDTH, 1.35 * len(groups) + 0.4))
-        axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True)[:, 0]
-        figure.subplots_adjust(
-            left=0.55 / WIDTH, right=1 - 0.12 / WIDTH, top=0.96, bottom=0.42 / figure.get_figheight(), hspace=0.14
-        )
+    for row, lines in curves:  # one figure for all, because axes and ticks cost more than what changes
+        last = max(max(epochs, default=0.0) for epochs, _ in lines.values())
+        axes[-1].set_xlim(-0.03 * last - 0.5, 1.03 * last + 0.5)
+        for name, line in drawn.items():
+            line.set_data(*lines[name])
+            line.set_marker("o" if len(lines[name][0]) == 1 else "")  # one epoch makes no line
         best = number(row.run.summary.best_epoch)
-        for ax, names, limit in zip(axes, groups, limits, strict=True):
-            for name in names:
-                colour, dash = LINES[[*losses, table.metric].index(name)]
-                marker = "o" if len(lines[name][0]) == 1 else ""  # one epoch makes no line
-                ax.plot(*lines[name], color=colour, linestyle=dash, linewidth=1.6, marker=marker, markersize=4)
-            if best is not None:
-                ax.axvline(best, color=_MUTED, linestyle=":", linewidth=1)
-            set_scale(ax, *limit)
-            ax.set_ylabel("loss" if names == losses else table.metric)
-        axes[-1].set_xlabel("epoch")
-        axes[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        for upright in best_epoch:
+            upright.set_visible(best is not None)
+            upright.set_xdata([best or 0.0] * 2)
         epochs = max(len(line) for line, _ in lines.values())
         alt = f"Learning curves of {row.label} over {epochs} epochs; best epoch {row.run.summary.best_epoch}"
         panels.append(Panel(row.label, _svg(figure), alt))

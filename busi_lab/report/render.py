@@ -41,7 +41,7 @@ def display(table: Table) -> tuple[list[str], list[list[str]]]:
     columns += [
         ("parameters (M)", [cell((number(s.parameters) or math.nan) / 1e6, 2) for s in summaries]),
         ("epochs", [cell(summary.epochs) for summary in summaries]),
-        ("best epoch", [cell(summary.best_epoch) for summary in summaries]),
+        ("best epoch (from 0)", [cell(summary.best_epoch) for summary in summaries]),
         ("images/s", [cell(summary.images_per_second, 1) for summary in summaries]),
         ("fit s", [cell(summary.seconds.get("fit"), 0) for summary in summaries]),
         ("seed", [cell(summary.seed) for summary in summaries]),
@@ -148,6 +148,8 @@ def render_markdown(comparison: Comparison, plots: Mapping[int, Sequence[Path]])
     """``table.md``: a section for each table with its ``plots`` (by table number), failures, the paper."""
     finished, failed = sum(len(table.rows) for table in comparison.tables), len(comparison.failures)
     parts = ["# Comparison of runs", f"Finished runs: {finished}. Without a result: {failed}."]
+    if plots and len(plots) < len(comparison.tables):
+        parts.append(f"PNG plots are drawn for the first {len(plots)} tables; compare fewer runs to have all.")
     for table in comparison.tables:
         parts += [f"## {_escape(heading(table))}", opening(table), *table.notes, _markdown(*display(table))]
         parts += [f"![{_escape(table.title)}: {plot.stem}]({plot.name})" for plot in plots.get(table.number, ())]

@@ -16,6 +16,8 @@ from busi_lab.run_directory import (
     CONFIG,
     LAST_CHECKPOINT,
     METRICS,
+    PREVIOUS_CHECKPOINT,
+    SPLIT,
     Run,
     Summary,
     find_run_directories,
@@ -195,13 +197,16 @@ def _relative(directory: Path, base: Path) -> str:
 def _find_unfinished(folders: Sequence[Path], ended: Sequence[Path]) -> list[Path]:
     """Run directories that were begun and are not among those that have ``ended``, sorted, each once.
 
-    Hydra and W&B keep a ``config.yaml`` of their own below a run directory: those are no runs.
+    A run begins with ``config.yaml`` and ``split.json``; Hydra and W&B have a ``config.yaml`` of their own, and W&B
+    may hold copies of both.
     """
-    configs = {path.parent.resolve() for folder in folders for path in folder.rglob(CONFIG)}
-    begun = configs.union(ended)
-    return sorted(
-        path for path in configs.difference(ended) if begun.isdisjoint(path.parents) and path.name != ".hydra"
-    )
+    begun = {
+        path.parent.resolve()
+        for folder in folders
+        for path in folder.rglob(CONFIG)
+        if path.with_name(SPLIT).exists() and "wandb" not in path.relative_to(folder).parts
+    }
+    return sorted(begun.difference(ended))
 
 
 def _progress(directory: Path, base: Path) -> str:
@@ -211,7 +216,7 @@ def _progress(directory: Path, base: Path) -> str:
     except (OSError, ValueError, csv.Error):
         epochs = 0
     done = "1 epoch" if epochs == 1 else f"{epochs} epochs"
-    if not (directory / LAST_CHECKPOINT).exists():
+    if not any((directory / name).exists() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)):
         return f"still running or cut off after {done}; no checkpoint to continue from: run it again"
     return f"still running or cut off after {done}; continue it with busi-train resume={_relative(directory, base)}"
 

@@ -12,6 +12,7 @@ from torch.optim import lr_scheduler
 from torchmetrics import MeanMetric
 
 from busi_lab.models.classifiers import BuiltModel
+from busi_lab.run_directory import SCHEMA
 
 Batch = dict[str, Any]
 
@@ -187,6 +188,7 @@ class BaseTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let a checkpoint stand for itself, without the original weights and in the middle of an epoch."""
         checkpoint["gathered"] = {name: torch.cat(parts) for name, parts in self._gathered["train"].items()}
+        checkpoint["schema"] = SCHEMA
         parameters = dict(checkpoint["hyper_parameters"])
         parameters["model"] = {**parameters["model"], "weights": "none"}
         checkpoint["hyper_parameters"] = parameters
