@@ -166,6 +166,10 @@ def _known_keys(group: str) -> str:
 def _check_ranges(config: RunConfig) -> None:
     """Rules that types do not express."""
     data, split, model, optim = config.data, config.split, config.model, config.optim
+    if split.protocol == "published" and not split.manifest and split.test_fraction != 0.2:
+        raise UserError(
+            f"split.test_fraction={split.test_fraction}: split=published is fixed at 0.2; use split=holdout"
+        )
     if data.image_size < 32:
         raise UserError(f"data.image_size={data.image_size}: expected at least 32, where backbones keep one position")
     positive = {

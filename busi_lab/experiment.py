@@ -32,6 +32,7 @@ from busi_lab.callbacks import (
     StopRequest,
 )
 from busi_lab.config import RunConfig, check_arguments
+from busi_lab.data.cache import resolve_cache_dir
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.data.splits import write_manifest
@@ -285,8 +286,10 @@ def _build_task(config: RunConfig) -> BaseTask:
 def _build_data(config: RunConfig, task: BaseTask) -> BusiDataModule:
     settings = asdict(config.data)
     name, phantom = settings.pop("name"), settings.pop("phantom")
+    folder = resolve_cache_dir(settings["cache_dir"])
+    settings["cache_dir"] = None if folder is None else str(folder)
     if name == "phantom":
-        settings["root"] = str(_phantom_root(settings["cache_dir"], phantom or {}))
+        settings["root"] = str(_phantom_root(folder, phantom or {}))
     data = BusiDataModule(
         **settings,
         split=asdict(config.split),
@@ -298,13 +301,13 @@ def _build_data(config: RunConfig, task: BaseTask) -> BusiDataModule:
     return data
 
 
-def _phantom_root(cache_dir: str | None, settings: dict[str, Any]) -> Path:
+def _phantom_root(cache_dir: Path | None, settings: dict[str, Any]) -> Path:
     """The folder of the wanted phantoms, made if it is not there yet."""
     if cache_dir is None:
         raise UserError("data=phantom needs data.cache_dir, the folder to make the phantoms in; found null")
     check_arguments("data.phantom", generate_phantoms, settings)
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    root = Path(cache_dir).expanduser() / f"phantoms-{key}"
+    root = cache_dir / f"phantoms-{key}"
     if not root.is_dir():
         log.info("making phantoms in %s", root)
         try:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from busi_lab.compare import compare, main
 from busi_lab.errors import UserError
+from busi_lab.report import plots
 from busi_lab.report.plots import metric_bars
 from busi_lab.report.published import PUBLISHED, RELATED_WORK
 from busi_lab.report.tables import Row, Table
@@ -222,17 +223,23 @@ def test_begun_runs_are_listed_as_not_finished_and_hydras_and_wandbs_configs_are
     runs: Path, tmp_path: Path
 ) -> None:
     make_run(runs / "good", "good", 0.5)
-    for folder in ("good", "good/.hydra", "good/wandb/run/files", "cut", "cut/.hydra", "fresh", "early/.hydra"):
+    begun = ("good", "cut", "older", "fresh", "good/wandb/run/files", "wandb/run/files")
+    for folder in (*begun, "good/.hydra", "cut/.hydra", "early/.hydra", "some/tool"):
         (runs / folder).mkdir(parents=True, exist_ok=True)
         (runs / folder / "config.yaml").touch()
-    (runs / "cut/checkpoints").mkdir()
-    (runs / "cut/checkpoints/last.ckpt").touch()
+        if folder in begun:
+            (runs / folder / "split.json").touch()
+    for checkpoint in ("cut/checkpoints/last.ckpt", "older/checkpoints/previous.ckpt"):
+        (runs / checkpoint).parent.mkdir()
+        (runs / checkpoint).touch()
     write_rows(runs / "cut/metrics.csv", [{"epoch": 0}, {"epoch": 1}], ["epoch"])
     failures = compare([runs], tmp_path / "made", formats=TABLES).failures
     assert [(failure.folder, failure.status) for failure in failures] == [
         ("cut", "not finished"),
         ("fresh", "not finished"),
+        ("older", "not finished"),
     ]
+    assert failures[2].reason.endswith("continue it with busi-train resume=older")
     assert failures[0].reason == "still running or cut off after 2 epochs; continue it with busi-train resume=cut"
     assert failures[1].reason.startswith("still running or cut off after 0 epochs; no checkpoint")
     assert read_csv(tmp_path / "made")[1]["status"] == "not finished"
@@ -382,6 +389,47 @@ def test_a_hundred_runs_keep_their_order(runs: Path, tmp_path: Path) -> None:
     assert figure is not None
     assert len(figure.axes) == 4  # the best twenty in lines of five, not all
     assert "the best 20 of 100 runs by val/f1" in figure.get_suptitle()
+
+
+def test_many_tables_draw_fewer_runs_and_say_so(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(10):
+        make_run(runs / f"{i}", "a", 0.5, seed=i, test_digest="one")
+    monkeypatch.setattr(plots, "TABLES_DRAWN", 2)
+    compare([runs], tmp_path, formats=("md", "png"))
+    with Image.open(tmp_path / "table1_confusion.png") as picture:
+        eight = picture.height
+    for i in range(4):
+        make_run(runs / f"other{i}", "a", 0.5, test_digest=f"other{i}")
+    monkeypatch.setattr(plots, "PANELS_SHOWN", 4)
+    compare([runs], tmp_path, formats=("md", "png"))
+    with Image.open(tmp_path / "table1_confusion.png") as picture:
+        assert picture.height < eight
+    drawn = {path.name.split("_")[0] for path in tmp_path.glob("*.png")}
+    assert drawn == {"table1", "table2"}
+    note = "PNG plots are drawn for the first 2 tables; compare fewer runs to have all."
+    assert note in (tmp_path / "table.md").read_text(encoding="utf-8")
+    compare([runs], tmp_path, formats=("md",))
+    assert note not in (tmp_path / "table.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("given", [[], ["runs", "--unknown"], ["runs", "--out"]])
+def test_a_wrong_command_line_is_one_line_and_exit_2(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(given)
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and printed.count("\n") == 1
+    assert "busi-compare --help" in printed
+
+
+def test_a_report_in_wandb_is_named_after_the_runs(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(runs / "a", "a", 0.5)
+    sent: list[Any] = []
+    monkeypatch.setattr("busi_lab.compare.publish_report", lambda *arguments: sent.append(arguments))
+    monkeypatch.setattr("busi_lab.compare.choose_mode", lambda *_: "offline")
+    monkeypatch.chdir(runs)
+    main([".", "--format", "csv", "--wandb", "project"])
+    assert sent[0][2:] == (Path("comparison"), "report-runs")
 
 
 def test_published_figures_agree_with_the_papers_confusion_matrix() -> None:

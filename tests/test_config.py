@@ -79,6 +79,7 @@ def test_seed_zero_is_a_seed() -> None:
         ("seed=-1", "seed=-1: expected 0 or more"),
         ("split.test_fraction=1.5", r"split\.test_fraction=1\.5"),
         ("split.val_fraction=0", r"split\.val_fraction"),
+        ("split=published split.test_fraction=0.5", "published is fixed at 0.2"),
         ("model.in_chans=2", r"model\.in_chans=2: expected 1 or 3"),
         ("model.freeze=head", r"model\.freeze=head: expected none or backbone"),
         ("model.dropout=1", r"model\.dropout"),
@@ -91,7 +92,7 @@ def test_seed_zero_is_a_seed() -> None:
 )
 def test_wrong_values_name_the_key(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        load(override)
+        load(*override.split(" "))
     assert "\n" not in str(caught.value)
 
 

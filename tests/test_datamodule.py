@@ -1,5 +1,8 @@
 import os
+import pickle
 import shutil
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +23,7 @@ from PIL import Image
 
 from busi_lab.data import cache as cache_module
 from busi_lab.data import index as index_module
-from busi_lab.data.cache import PixelCache, open_cache, resize_mask, resize_scan
+from busi_lab.data.cache import PixelCache, open_cache, resize_mask, resize_scan, resolve_cache_dir
 from busi_lab.data.datamodule import BusiDataModule, EpochSampler
 from busi_lab.data.index import index_dataset, read_case
 from busi_lab.data.splits import make_manifest, write_manifest
@@ -86,7 +89,7 @@ def test_the_second_open_decodes_nothing(phantom_root: Path, tmp_path: Path, rea
     assert len(reads) == len(set(reads)) == 60  # 30 scans and their masks
     reads.clear()
     open_cache(phantom_root, SIZE, tmp_path)
-    open_cache(phantom_root.parent, SIZE, str(tmp_path))
+    open_cache(phantom_root.parent, SIZE, tmp_path)
     assert reads == []
     open_cache(phantom_root, SIZE + 1, tmp_path)
     assert len(reads) == 60
@@ -158,7 +161,9 @@ def test_busi_fits_into_50_megabytes(busi_root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("below", ["", "deep/down"])
 def test_a_folder_that_cannot_be_written_is_named(phantom_root: Path, tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match=r"the pixel cache cannot be written to .*file.* set data.cache_dir"):
+    with pytest.raises(
+        UserError, match=r"the pixel cache cannot be written to .*file.* set data.cache_dir .* BUSI_LAB_CACHE"
+    ):
         open_cache(phantom_root, SIZE, tmp_path / "file" / below)
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -195,6 +200,86 @@ def test_a_crash_leaves_no_half_cache(
             open_cache(phantom_root, SIZE, tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert len(open_cache(phantom_root, SIZE, tmp_path).images) == 30
+
+
+def test_other_users_may_read_a_cache(phantom_root: Path, tmp_path: Path) -> None:
+    usual = tmp_path / "usual"
+    usual.mkdir()
+    open_cache(phantom_root, SIZE, tmp_path / "cache")
+    (directory,) = (tmp_path / "cache").iterdir()
+    assert directory.stat().st_mode == usual.stat().st_mode
+    (usual / "file").touch()
+    assert {path.stat().st_mode for path in directory.iterdir()} == {(usual / "file").stat().st_mode}
+
+
+def test_what_killed_builders_left_goes_after_a_day(phantom_root: Path, tmp_path: Path) -> None:
+    names = {".0123456789ab-64px-xyz": 2, ".0123456789ab-64px-new": 0.5, ".mine": 9, ".mine-64px-": 9}
+    for name, days in names.items():
+        (tmp_path / name / "complete").mkdir(parents=True)
+        os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
+    open_cache(phantom_root, SIZE, tmp_path)
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == set(names) - {next(iter(names))}
+
+
+def test_a_stored_cache_is_mapped_and_pickled_as_its_folder(phantom_root: Path, tmp_path: Path) -> None:
+    cache, alone = open_cache(phantom_root, SIZE, tmp_path), open_cache(phantom_root, SIZE, None)
+    assert not cache.images.is_shared()  # a container's /dev/shm is small
+    for one in (cache, alone):
+        assert same(pickle.loads(pickle.dumps(one)), one)
+    assert len(pickle.dumps(cache)) < 1000 < 30 * SIZE**2 < len(pickle.dumps(alone))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, with a folder for temporary files beside it."""
+    for name, variable in (("home", "HOME"), ("temporary", "TMPDIR")):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(variable, str(tmp_path / name))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("setting", ["auto", ""])
+def test_the_cache_is_at_home_where_that_can_be_written(home: Path, setting: str) -> None:
+    assert resolve_cache_dir(setting) == home / ".cache/busi_lab"
+    assert resolve_cache_dir(None) is None
+    assert resolve_cache_dir("some/where") == Path("some/where")
+    assert resolve_cache_dir("~/mine") == home / "mine"
+    assert list(home.parent.glob("temporary/*")) == []
+
+
+@pytest.mark.parametrize("trouble", ["read-only", "no entry"])
+def test_else_it_is_in_a_temporary_folder_and_that_is_said(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: str
+) -> None:
+    if trouble == "read-only":
+        (home / ".cache").write_text("as good as a folder that is closed, for root too")
+    else:
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with caplog.at_level("INFO"):
+        folder = resolve_cache_dir("auto")
+    assert folder is not None and folder.parent == home.parent / "temporary"
+    assert folder.name == f"busi_lab-{os.getuid()}"
+    (message,) = caplog.messages
+    assert str(folder) in message and "BUSI_LAB_CACHE" in message
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    folder.rename(folder.with_name("busi_lab-12345"))  # as another user might have made it
+    with pytest.raises(UserError, match=r"busi_lab-12345 \(it belongs to another user\); set data.cache_dir"):
+        resolve_cache_dir("auto")
+
+
+def test_an_unknown_home_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(UserError, match=r"cannot be written to ~/mine .* set data.cache_dir .* BUSI_LAB_CACHE"):
+        resolve_cache_dir("~/mine")
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, "auto"), ("", ""), ("mine", "mine")])
+def test_the_configured_cache_dir(monkeypatch: pytest.MonkeyPatch, value: str | None, expected: str) -> None:
+    monkeypatch.delenv("BUSI_LAB_CACHE")
+    if value is not None:
+        monkeypatch.setenv("BUSI_LAB_CACHE", value)
+    assert OmegaConf.load(CONF.parent / "data/busi.yaml").cache_dir == expected
 
 
 def test_a_defect_is_found_before_a_cache_is_stored(phantom_copy: Path, tmp_path: Path) -> None:
@@ -577,9 +662,12 @@ def test_augmenting_leaves_the_cache_as_it_is(phantom_root: Path) -> None:
         assert torch.equal(data.cache.images, before)
 
 
-def test_epochs_are_the_same_for_any_number_of_workers(phantom_root: Path) -> None:
+@pytest.mark.parametrize("stored", [True, False])
+def test_epochs_are_the_same_for_any_number_of_workers(phantom_root: Path, tmp_path: Path, stored: bool) -> None:
+    cache_dir = str(tmp_path) if stored else None
+
     def epochs(workers: int, seed: int = 0) -> list[dict[str, Any]]:
-        data = ready(phantom_root, augment=settings("strong"), num_workers=workers, seed=seed)
+        data = ready(phantom_root, augment=settings("strong"), num_workers=workers, seed=seed, cache_dir=cache_dir)
         data.trainer = trainer = SimpleNamespace(global_rank=0, world_size=1, current_epoch=0)  # type: ignore[assignment]
         loader, batches = data.train_dataloader(), []
         for trainer.current_epoch in range(2):

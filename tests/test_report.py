@@ -4,6 +4,7 @@ import base64
 import io
 import math
 import re
+import shutil
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from busi_lab.compare import compare
+from busi_lab.data.index import read_mask
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.report.html import findings, wilson_interval
 from busi_lab.report.predictions import read_predictions, roc, worst_mistakes
@@ -206,6 +208,19 @@ def test_a_dataset_that_is_gone_costs_the_pictures_only(runs: Path, tmp_path: Pa
     assert str(tmp_path) not in page.words
 
 
+def test_masks_of_0_and_1_are_outlined_and_too_large_scans_left_out(
+    runs: Path, tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(shutil.copytree(phantoms, tmp_path / "set"))
+    make_run(runs, data={"name": "busi", "root": str(root), "test": 12})
+    expected = [picture.tobytes() for picture in report(runs, tmp_path / "made")[2].pictures()]
+    for path in root.glob("*/*_mask*.png"):
+        Image.fromarray(read_mask(path).astype(np.uint8)).save(path)
+    assert [picture.tobytes() for picture in report(runs, tmp_path / "made")[2].pictures()] == expected
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert report(runs, tmp_path / "made")[2].pictures() == []
+
+
 def test_names_of_images_cannot_leave_the_dataset(runs: Path, tmp_path: Path, phantoms: Path) -> None:
     make_run(runs / "a", data={"name": "busi", "root": str(phantoms), "test": 12})
     path = runs / "a/predictions.csv"
@@ -343,7 +358,8 @@ def test_bare_and_odd_runs_make_a_page(runs: Path, tmp_path: Path) -> None:
     write_summary(runs / "bare", Summary("finished"))
     write_summary(runs / "odd", Summary("finished", parameters=-1, versions=["x"], command=5, best_epoch=None))  # type: ignore[arg-type]
     (runs / "cut").mkdir()
-    (runs / "cut/config.yaml").touch()
+    for name in ("config.yaml", "split.json"):
+        (runs / "cut" / name).touch()
     comparison, _, page = report(runs, tmp_path / "made")
     assert "there is no best one" in page.words
     assert "has no readable predictions.csv" in page.words

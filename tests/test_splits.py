@@ -146,6 +146,12 @@ def test_fractions_that_leave_nothing_to_train_on_are_refused() -> None:
         make_manifest(make_index(20, 20, 20), val_fraction=1.0)
 
 
+def test_published_has_one_test_fraction() -> None:
+    assert make_manifest(INDEX, "published", test_fraction=0.2) == make_manifest(INDEX, "published")
+    with pytest.raises(UserError, match=r"split.test_fraction=0.5: split=published is fixed at 0.2; use split=holdout"):
+        make_manifest(INDEX, "published", test_fraction=0.5)
+
+
 def test_an_unknown_protocol_is_named() -> None:
     with pytest.raises(UserError, match=r"split.protocol=kfold: expected published or holdout"):
         make_manifest(make_index(20, 20, 20), "kfold")

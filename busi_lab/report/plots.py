@@ -67,7 +67,7 @@ def draw(comparison: Comparison, folder: Path) -> dict[int, list[Path]]:
     """
     drawn = comparison.tables[:TABLES_DRAWN]
     shown = min(SHOWN, max(6, 2 * SHOWN // len(drawn)))
-    panels = min(PANELS_SHOWN, max(COLUMNS, 2 * PANELS_SHOWN // len(drawn)))
+    panels = min(PANELS_SHOWN, max(COLUMNS, 3 * PANELS_SHOWN // len(drawn)))
     written: dict[int, list[Path]] = {}
     with matplotlib.rc_context(_STYLE):
         for table in drawn:
@@ -204,10 +204,13 @@ def confusion_matrices(table: Table, shown: int = PANELS_SHOWN) -> Figure | None
     columns = min(COLUMNS, len(matrices))
     titles = [_wrap(row.label, 28) for row, _ in matrices]
     lines = [Line(2.05, 0.15 + _lines_of_text(titles[i : i + columns]), 0.45) for i in range(0, len(matrices), columns)]
-    left, side, gap, bar = 0.6, lines[0].height, 0.35, 1.1
-    width = max(8.0, left + columns * side + (columns - 1) * gap + bar)
-    right = width - left - columns * side - (columns - 1) * gap
-    figure, axes = _figure(table, "Confusion matrices", shown, width, lines, columns, (left, right, 0.0), gap)
+    gap = 0.35
+    plots = columns * lines[0].height + (columns - 1) * gap
+    left, right = 0.6, 1.1  # with the scale's room
+    width = max(8.0, left + plots + right)
+    spare = (width - left - plots - right) / 2
+    margins = (left + spare, right + spare, 0.0)
+    figure, axes = _figure(table, "Confusion matrices", shown, width, lines, columns, margins, gap)
     places = list(itertools.chain(*axes))
     for ax, (_, matrix), title in zip(places, matrices, titles, strict=False):
         shares = [[cell / (sum(line) or 1) for cell in line] for line in matrix]
