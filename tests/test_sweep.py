@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from busi_lab import sweep
-from busi_lab.run_directory import Summary, read_summary, write_summary
+from busi_lab.run_directory import Summary, locked, read_summary, write_summary
 
 FAST = ("trainer=smoke", "model=custom_cnn", "data.image_size=32", "logger=none")
 
@@ -108,3 +108,41 @@ def test_one_experiment_beside_a_sweep_over_experiments_is_refused(phantom_root:
     assert done.returncode == 2
     assert done.stderr.startswith("error: experiment=paper/vgg16: the chosen sweep varies experiment")
     assert not list(tmp_path.glob("sweeps/*/*/summary.json"))
+
+
+def test_a_sweep_stops_starting_jobs_after_some_failures(phantom_root: Path, tmp_path: Path) -> None:
+    done = run_sweep(tmp_path, f"data.root={phantom_root}", "optim.lr=0,-1,1e-4", "sweep.max_failures=1")
+    assert done.returncode == 1
+    (directory,) = (tmp_path / "sweeps").iterdir()
+    assert sorted(path.parent.name for path in directory.glob("*/summary.json")) == ["lr0"]
+    assert done.stdout.count("not started after 1 failures (sweep.max_failures)") == 2
+
+
+@pytest.mark.parametrize("setting", ["sweep.max_failures=0", "hydra.launcher.n_jobs=-1"])
+def test_wrong_sweep_settings(phantom_root: Path, tmp_path: Path, setting: str) -> None:
+    done = run_sweep(tmp_path, f"data.root={phantom_root}", "seed=0,1", setting)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {setting}: expected null or at least 1")
+
+
+def test_a_finished_job_of_another_configuration_is_not_taken_for_this_one(phantom_root: Path, tmp_path: Path) -> None:
+    common = (f"data.root={phantom_root}", "seed=0", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert run_sweep(tmp_path, *common).returncode == 0
+    done = run_sweep(tmp_path, *common, "trainer.max_epochs=3")
+    assert done.returncode == 2
+    assert "holds a run with another epochs" in done.stderr
+
+
+def test_a_sweep_runs_once_at_a_time(phantom_root: Path, tmp_path: Path) -> None:
+    with locked(tmp_path / "sweep"):
+        done = run_sweep(tmp_path, f"data.root={phantom_root}", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert done.returncode == 2
+    assert "in use by another process" in done.stderr
+
+
+def test_jobs_side_by_side_write_their_own_logs(phantom_root: Path, tmp_path: Path) -> None:
+    done = run_sweep(tmp_path, f"data.root={phantom_root}", "seed=0,1", "hydra.launcher.n_jobs=2")
+    assert done.returncode == 0, done.stderr
+    logs = sorted((tmp_path / "sweeps").glob("*/seed*/job.log"))
+    assert len(logs) == 2
+    assert all("best epoch" in path.read_text() for path in logs)
