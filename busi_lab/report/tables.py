@@ -101,7 +101,7 @@ class Table:
         """What a reader must know before believing the ranking or the figures beside each other."""
         summaries = [row.run.summary for row in self.rows]
         protocols = sorted({str(summary.split.get("protocol")) for summary in summaries})
-        notes = [CAVEATS[protocol] for protocol in protocols if protocol in CAVEATS]
+        notes = [CAVEATS[protocol] for protocol in protocols if protocol in CAVEATS and self.dataset == "busi"]
         if any(row.published for row in self.rows) and (self.dataset, protocols) != ("busi", ["published"]):
             notes.append("The paper's figures (in brackets) come from its own test set, not from this one.")
         if self.test_digest is None:
