@@ -154,9 +154,10 @@ def _job(config: DictConfig) -> float:
     overrides = list(HydraConfig.get().overrides.task)
     try:
         return train(config, overrides, _command(HydraConfig.get()))
-    except UserError as error:
-        sweep.record_failure(Path(config.run_dir), config, error)
-        _rejected.append(error)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        rejection = error if isinstance(error, UserError) else UserError(_first_sentence(error))
+        sweep.record_failure(Path(config.run_dir), config, rejection)
+        _rejected.append(rejection)
         return math.nan
     except Exception as error:
         sweep.record_failure(Path(config.run_dir), config, error)
