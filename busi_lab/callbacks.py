@@ -201,10 +201,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         temporary = target.with_name(f".{target.name}.tmp")
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.save(checkpoint, temporary)
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
             temporary.replace(target)
-        except BaseException:
+        except BaseException as error:
             temporary.unlink(missing_ok=True)
+            if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+                raise error.__context__ from None  # torch hides a full disk behind an error of its own
             raise
 
 

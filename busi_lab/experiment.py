@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
 from busi_lab.callbacks import (
+    AtomicCheckpointIO,
     BestCheckpoint,
     EpochRecord,
     EpochSeed,
@@ -252,7 +253,11 @@ def _build_trainer(settings: dict[str, Any], callbacks: list[Callback], config: 
     loggers = [hydra.utils.instantiate(item) for name, item in config.logger.items() if item and name != "wandb"]
     try:
         return Trainer(
-            **{**defaults, **settings}, callbacks=callbacks, logger=loggers or False, default_root_dir=config.run_dir
+            **{**defaults, **settings},
+            callbacks=callbacks,
+            logger=loggers or False,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=config.run_dir,
         )
     except (ValueError, TypeError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
         raise UserError(f"trainer: {one_line(error)}") from None

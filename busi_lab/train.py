@@ -159,6 +159,16 @@ def _job(config: DictConfig) -> float:
         sweep.record_failure(Path(config.run_dir), config, rejection)
         _rejected.append(rejection)
         return math.nan
+    except OSError as error:
+        sweep.record_failure(Path(config.run_dir), config, error)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _rejected.append(
+            UserError(
+                f"no space left for {error.filename or config.run_dir}; free some, then continue the run or start it again"
+            )
+        )
+        return math.nan
     except Exception as error:
         sweep.record_failure(Path(config.run_dir), config, error)
         raise

@@ -9,7 +9,10 @@ from lightning import Trainer, seed_everything
 from torch import nn
 from torch.utils.data import DataLoader
 
+from busi_lab.callbacks import AtomicCheckpointIO
+from busi_lab.experiment import _build_trainer, _trainer_settings
 from busi_lab.tasks import ClassificationTask
+from tests.test_config import load
 
 OPTIM = {"name": "adam", "lr": 1e-3, "weight_decay": 0.0, "backbone_lr": None}
 SCHEDULER = {"name": "none", "warmup_fraction": 0.3, "factor": 0.3, "patience": 5}
@@ -139,3 +142,18 @@ def test_predictions_are_those_of_the_logits(tmp_path: Path) -> None:
         scores = {name: row[f"p_{name}"] for name in ("benign", "malignant", "normal")}
         assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
         assert row["prediction"] == max(scores, key=scores.__getitem__)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "best.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
+    with pytest.raises(Exception, match="pickle"):
+        AtomicCheckpointIO().save_checkpoint({"epoch": 2, "bad": lambda: None}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert [item.name for item in tmp_path.iterdir()] == ["best.ckpt"]
+
+
+def test_runs_write_checkpoints_through_it(tmp_path: Path) -> None:
+    config = load("model=custom_cnn", "data.image_size=32", "logger=none", "callbacks.last=null", "callbacks.best=null")
+    trainer = _build_trainer(_trainer_settings(config.trainer), [], config)
+    assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
