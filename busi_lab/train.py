@@ -165,7 +165,8 @@ def _job(config: DictConfig) -> float:
             raise
         _rejected.append(
             UserError(
-                f"no space left for {error.filename or config.run_dir}; free some, then continue the run or start it again"
+        full = f"no space left for {error.filename or config.run_dir}; free some, then continue the run or start again"
+        _rejected.append(UserError(full))
             )
         )
         return math.nan
