@@ -163,12 +163,8 @@ def _job(config: DictConfig) -> float:
         sweep.record_failure(Path(config.run_dir), config, error)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        _rejected.append(
-            UserError(
         full = f"no space left for {error.filename or config.run_dir}; free some, then continue the run or start again"
         _rejected.append(UserError(full))
-            )
-        )
         return math.nan
     except Exception as error:
         sweep.record_failure(Path(config.run_dir), config, error)
