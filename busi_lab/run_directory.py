@@ -8,6 +8,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import statistics
 import tempfile
@@ -133,7 +134,9 @@ def new_folder(destination: Path) -> Iterator[Path]:
 
 
 def quoted(path: Path) -> str:
-    """A path as a value of an override, whatever characters it has."""
+    """A path as a value of an override, in quotes where its characters need them."""
+    if re.fullmatch(r"[\w./-]+", str(path)):
+        return str(path)
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 

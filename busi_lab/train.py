@@ -89,7 +89,7 @@ def check_resumable(directory: Path) -> None:
     if not (directory / CONFIG).is_file():
         raise UserError(f"resume={directory}: no run directory, {CONFIG} is missing; give the directory of a run")
     if (directory / SUMMARY).exists() and read_summary(directory).status == "finished":
-        raise UserError(f"resume={directory}: the run is finished; evaluate it, or start another")
+        raise UserError(f"resume={directory}: the run is finished and is not extended; start another")
     if not any((directory / name).is_file() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)):
         raise UserError(
             f"resume={directory}: no checkpoint to continue from, it was cut in its first epoch; "
@@ -220,7 +220,7 @@ def _advice(override: str, error: Exception) -> str:
 
 
 def _first_sentence(error: Exception) -> str:
-    return one_line(error).split(" See https")[0]
+    return one_line(error).split(" See https")[0].split(" Config search path:")[0]
 
 
 def _write_into_resumed_run() -> None:

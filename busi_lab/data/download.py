@@ -121,9 +121,7 @@ def _copy_from_kaggle(folder: Path) -> None:
     try:
         import kagglehub
     except ImportError:
-        raise UserError(
-            "kagglehub is not installed; run pip install 'busi-lab[kaggle]' or give a zip file by --from"
-        ) from None
+        raise UserError("kagglehub is not installed; run pip install kagglehub or give a zip file by --from") from None
     try:
         cached = Path(kagglehub.dataset_download(KAGGLE_HANDLE))
     except Exception as error:  # whatever its network, login and cache code raises

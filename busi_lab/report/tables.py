@@ -218,7 +218,9 @@ def _progress(directory: Path, base: Path) -> str:
     done = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     if not any((directory / name).exists() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)):
         return f"still running or cut off after {done}; no checkpoint to continue from: run it again"
-    return f"still running or cut off after {done}; continue it with busi-train resume={_relative(directory, base)}"
+    here = Path.cwd()  # a path that can be typed from here, where that needs no machine's path
+    near = str(directory.relative_to(here)) if directory.is_relative_to(here) else _relative(directory, base)
+    return f"still running or cut off after {done}; continue it with busi-train resume={near}"
 
 
 def _group(summary: Summary) -> tuple[str, ...]:
