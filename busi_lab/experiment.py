@@ -183,36 +183,6 @@ def _start_tracker(config: RunConfig, summary: Summary, task: BaseTask, resolved
     return tracker
 
 
-def _find_checkpoint(directory: Path, task: BaseTask) -> Path:
-    """The newest whole checkpoint of a run that is to be continued.
-
-    Raises:
-        UserError: there is none, or it belongs to another model.
-    """
-    reasons = []
-    for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT):
-        path = directory / name
-        if not path.exists():
-            continue
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            saved, built = content["hyper_parameters"], dict(task.hparams)
-        except Exception as error:  # whatever a cut or foreign file makes zipfile and pickle raise
-            reasons.append(f"{name} is damaged")
-            log.info("%s cannot be read (%s); trying the one before", path, one_line(error)[:80])
-            continue
-        built["model"] = {**built["model"], "weights": "none"}
-        if differing := [key for key in built if saved.get(key) != built[key]]:
-            raise UserError(
-                f"resume={directory}: {name} belongs to another {differing[0]}; use the run's own config.yaml"
-            )
-        return path
-    raise UserError(
-        f"resume={directory}: no whole checkpoint to continue from ({', '.join(reasons) or 'none is there'}); "
-        "start the run again in a new directory"
-    )
-
-
 def _quieten() -> None:
     """Silence advice that does not fit cached scans, and Lightning's own banner."""
     for pattern in (
