@@ -13,6 +13,8 @@ from PIL import Image
 from busi_lab.compare import compare, main
 from busi_lab.errors import UserError
 from busi_lab.report import plots
+from busi_lab.report.findings import findings
+from busi_lab.report.joint import encoder_family
 from busi_lab.report.plots import metric_bars
 from busi_lab.report.published import PUBLISHED, RELATED_WORK
 from busi_lab.report.tables import Row, Table
@@ -99,7 +101,9 @@ def test_ties_are_broken_by_experiment_and_missing_objectives_come_last(runs: Pa
     assert json.loads((runs / "1/summary.json").read_text())["metrics"]["val/f1"] is None
     (table,) = compare([runs], tmp_path / "made", formats=TABLES).tables
     assert order(table) == ["ant", "zebra", "zero", "nothing"]
-    assert [row.rank for row in table.rows] == [1, 2, 3, None]
+    assert [row.rank for row in table.rows] == [1, 1, 3, None]
+    assert [row.label for row in table.level] == ["ant", "zebra"]
+    assert "level with zebra and first by name alone" in findings(table)[1]
     last = read_csv(tmp_path / "made")[-1]
     assert (last["experiment"], last["rank"], last["objective_value"]) == ("nothing", "", "")
 
@@ -175,18 +179,103 @@ def test_folds_are_named_and_the_published_protocol_carries_its_warning(runs: Pa
 
 def test_segmentation_has_its_columns_and_the_papers_dice(runs: Path, tmp_path: Path) -> None:
     metrics = {"val/dice": 0.8, "test/dice": 0.7341, "test/iou": 0.6, "test/pixel_accuracy": 0.95}
-    metrics |= {"test/false_positive_rate": 0.25}
+    metrics |= {"test/false_positive_rate": 0.25, "test/hd95": 13.26, "test/missed_lesions": 0.01}
     objective = {"metric": "val/dice", "mode": "max"}
     make_run(runs / "a", "paper/unet", None, task="segmentation", metrics=metrics, objective=objective)
     compare([runs], tmp_path / "made")
     markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
-    titles = "| rank | run | val/dice | dice (paper) | iou | pixel_accuracy (paper) | false_positive_rate |"
+    titles = "| rank | run | val/dice | dice (paper) | iou | pixel_accuracy (paper) | false_positive_rate | hd95 |"
     assert titles in markdown
-    assert "| 1 | paper/unet | 0.8000 | 0.734 (0.8959) | 0.600 | 0.950 (0.9648) | 0.250 |" in markdown
+    assert "| 1 | paper/unet | 0.8000 | 0.734 (0.8959) | 0.600 | 0.950 (0.9648) | 0.250 | 13.3 |" in markdown
+    assert "missed_lesions" not in markdown
+    assert read_csv(tmp_path / "made")[0]["test/missed_lesions"] == "0.01"
     assert sorted(path.name for path in (tmp_path / "made").glob("*.png")) == [
         "table1_curves.png",
         "table1_metrics.png",
     ]
+
+
+def make_joint_and_pair(runs: Path, **changes: Any) -> None:
+    """A joint MobileNet, and two runs of either task: MobileNets that are not the best, and the best."""
+    for folder, task, model, value, figures, cost in (
+        ("joint", "multitask", "mobilenet_unet", 0.8, {"accuracy": 0.9, "f1": 0.88, "dice": 0.7}, 6),
+        ("cls_same", "classification", "mobilenetv1_100", 0.8, {"accuracy": 0.85, "f1": 0.9}, 3),
+        ("cls_best", "classification", "vgg16", 0.9, {"accuracy": 0.95, "f1": 0.94}, 100),
+        ("seg_same", "segmentation", "Unet-tu-mobilenetv1_100", 0.8, {"dice": 0.72}, 5),
+        ("seg_best", "segmentation", "Unet-resnet34", 0.9, {"dice": 0.75}, 24),
+    ):
+        fields: dict[str, Any] = {
+            "task": task,
+            "model": model,
+            "metrics": {"val/f1": value, **{f"test/{name}": figure for name, figure in figures.items()}},
+            "parameters": cost * 1_000_000,
+            "seconds": {"fit": 100.0 * cost},
+            "inference_milliseconds": 1.5 * cost,
+        }
+        make_run(runs / folder, folder, None, **(fields | changes.get(folder, {})))
+
+
+def test_one_encoder_is_set_against_the_pair_with_encoders_of_its_kind(runs: Path, tmp_path: Path) -> None:
+    make_joint_and_pair(runs)
+    compare([runs], tmp_path / "made", formats=("md", "html"))
+    markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
+    section = markdown[markdown.index("## One encoder or two") : markdown.index("## Published")]
+    assert "with an encoder of the same family (mobilenet," in section
+    assert [line for line in section.splitlines() if line.startswith("| ")][2:] == [
+        "| run | joint | cls_same | seg_same |  |  |",
+        "| model | mobilenet_unet | mobilenetv1_100 | Unet-tu-mobilenetv1_100 |  |  |",
+        "| accuracy | 0.900 | 0.850 | – | 0.850 | +0.050 |",  # noqa: RUF001
+        "| macro F1 | 0.880 | 0.900 | – | 0.900 | -0.020 |",  # noqa: RUF001
+        "| Dice | 0.700 | – | 0.720 | 0.720 | -0.020 |",  # noqa: RUF001
+        "| parameters (M) | 6.00 | 3.00 | 5.00 | 8.00 | 0.75 times |",
+        "| training time (s) | 600 | 300 | 500 | 800 | 0.75 times |",
+        "| inference of a scan (ms) | 9.0 | 4.5 | 7.5 | 12.0 | 0.75 times |",
+    ]
+    assert "differ" not in section and "do not compare" not in section
+    page = (tmp_path / "made/report.html").read_text(encoding="utf-8")
+    assert '<a href="#encoders1">One encoder or two</a>' in page
+    assert "<td>0.75 times</td>" in page
+
+
+def test_one_encoder_against_unlike_or_slower_pairs_says_so(runs: Path, tmp_path: Path) -> None:
+    elsewhere = {"split": {"protocol": "published", "digest": "other", "test_digest": "cd34"}, "device": "cuda"}
+    make_joint_and_pair(runs, joint={"model": "Unet-resnet18"}, cls_best={**elsewhere, "inference_milliseconds": None})
+    compare([runs], tmp_path / "made", formats=("md",))
+    markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
+    assert "| run | joint | cls_best | seg_best |" in markdown  # no classifier has a ResNet
+    assert "so encoders differ as well as tasks" in markdown
+    assert "Their training or validation images differ." in markdown
+    assert "their times do not compare" in markdown
+    assert "| inference of a scan (ms) | 9.0 | – | 36.0 | – | – |" in markdown  # noqa: RUF001
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        {"joint": {"split": {"protocol": "published", "test_digest": "other"}}},
+        {"joint": {"data": {"name": "busi", "digest": "other"}}},
+        {"joint": {"metrics": {"test/dice": 0.9}}},  # no figure of validation, so no best run
+        {"seg_same": {"status": "failed"}, "seg_best": {"status": "failed"}},
+    ],
+)
+def test_one_encoder_is_compared_on_the_same_images_alone(missing: dict[str, Any], runs: Path, tmp_path: Path) -> None:
+    make_joint_and_pair(runs, **missing)
+    compare([runs], tmp_path / "made", formats=("md",))
+    assert "One encoder or two" not in (tmp_path / "made/table.md").read_text(encoding="utf-8")
+
+
+def test_encoder_families_are_read_from_names() -> None:
+    names = [
+        "mobilenetv1_100",
+        "mobilenet_unet",
+        "Unet-tu-mobilenetv2_100",
+        "FPN-timm-efficientnet-b0",
+        "vgg16",
+        "",
+        None,
+    ]
+    expected = ["mobilenet", "mobilenet", "mobilenet", "efficientnet", "vgg", None, None]
+    assert [encoder_family(name) for name in names] == expected
 
 
 def test_failures_are_listed_with_their_reasons_and_stop_nothing(

@@ -17,10 +17,19 @@ from PIL import Image
 from busi_lab.compare import compare
 from busi_lab.data.index import read_mask
 from busi_lab.data.phantom import generate_phantoms
-from busi_lab.report.html import findings, wilson_interval
-from busi_lab.report.predictions import read_predictions, roc, worst_mistakes
+from busi_lab.report.findings import findings, wilson_interval
+from busi_lab.report.masks import running_median
+from busi_lab.report.predictions import (
+    Masks,
+    dice_examples,
+    false_alarms,
+    read_masks,
+    read_predictions,
+    roc,
+    wrong_classes,
+)
 from busi_lab.report.tables import Comparison
-from busi_lab.run_directory import CLASSES, Run, Summary, read_run, write_rows, write_summary
+from busi_lab.run_directory import CLASSES, Run, Summary, read_run, write_masks, write_rows, write_summary
 
 COUNTS = {"benign": 6, "malignant": 4, "normal": 2}
 IMAGES = [(f"{label} ({i})", label) for label in CLASSES for i in range(1, COUNTS[label] + 1)]
@@ -159,6 +168,7 @@ def test_predictions_are_read_and_damaged_ones_are_none(runs: Path) -> None:
     assert found.probabilities.shape == (12, 3)
     counts = [[int(((found.actual == i) & (found.predicted == j)).sum()) for j in range(3)] for i in range(3)]
     assert counts == MATRIX
+    assert [example.image for example in wrong_classes(found, 2)] == ["malignant (1)", "benign (2)"]
     # malignant: p 0.8 for (2) and (3), 0.225 for (4), 0.015 for (1); the others 0.1, and 0.9 for benign (2)
     malignant = found.roc("malignant")
     assert malignant is not None
@@ -168,9 +178,9 @@ def test_predictions_are_read_and_damaged_ones_are_none(runs: Path) -> None:
     for damaged in ("", whole[:-5], whole.replace("0.9,", "nan,"), whole.replace("p_normal", "p_other"), "a\n\0"):
         path.write_text(damaged)
         assert read_predictions(read_run(runs)) is None
-        assert worst_mistakes(read_run(runs), 3) is None
+        assert read_masks(read_run(runs)) is None
     path.unlink()
-    assert worst_mistakes(read_run(runs), 3) is None
+    assert read_predictions(read_run(runs)) is None
 
 
 def test_gallery_takes_the_most_confident_mistakes_of_the_best_run(runs: Path, tmp_path: Path, phantoms: Path) -> None:
@@ -316,42 +326,181 @@ def test_how_to_reproduce(runs: Path, tmp_path: Path) -> None:
     make_run(runs / "b", {}, experiment="other", command=None, versions={}, seed=None)
     _, _, page = report(runs, tmp_path / "made")
     words = " ".join(page.words.split())
-    assert "busi-train experiment=paper/mobilenet seed=0 seed: 0 split: ab test set: cd34 data: dd device: cpu" in words
+    assert "busi-train experiment=paper/mobilenet seed=0 folder: a model: mobilenetv1_100 weights: imagenet" in words
+    assert "seed: 0 split: ab test set: cd34 data: dd device: cpu" in words
     assert "git: 0123abcd-dirty" in words
     assert "paper/mobilenet: python 3.11.7, torch 2.14.1." in words
     assert "The command is not recorded; config.yaml in b holds the settings." in words
 
 
+def make_mask_run(folder: Path, phantoms: Path, task: str = "segmentation", **changes: Any) -> dict[str, float]:
+    """A run whose masks are the true ones, moved by four pixels for each number in the image's name.
+
+    ``benign (6)`` gets an empty mask, ``normal (2)`` one of 30 x 20 pixels. Returns the Dice by image.
+    """
+    dice, masks, rows = {}, {}, []
+    for image, label in IMAGES:
+        true = read_mask(phantoms / label / f"{image}_mask.png")
+        mask = np.roll(true, 4 * int(image[-2]), axis=1)
+        if image == "benign (6)":
+            mask[:] = False
+        elif image == "normal (2)":
+            mask[20:40, 30:60] = True
+        masks[image] = mask
+        row: dict[str, Any] = {"image": image, "label": label}
+        if task == "multitask":
+            chosen = {**WRONG, "benign (6)": ("normal", 0.95)}.get(image, (label, 0.8))
+            row |= {"prediction": chosen[0], **probabilities(*chosen)}
+        if true.any():
+            dice[image] = 2 * float((true & mask).sum()) / float(true.sum() + mask.sum())
+        row |= {"dice": dice.get(image), "lesion_pixels": int(true.sum()), "predicted_pixels": int(mask.sum())}
+        rows.append(row | {"pixels": mask.size})
+    figures = {"val/dice": 0.8, "test/dice": float(np.mean(list(dice.values()))), "test/iou": 0.5}
+    fields: dict[str, Any] = {
+        "task": task,
+        "experiment": "paper/unet",
+        "objective": {"metric": "val/dice", "mode": "max"},
+        "metrics": figures,
+        "data": {"name": "busi", "digest": "dd", "root": str(phantoms), "test": 12},
+    }
+    make_run(folder, **(fields | changes))
+    write_rows(folder / "predictions.csv", rows, rows[0])
+    write_masks(folder / "masks", masks)
+    return dice
+
+
+VERDICT = re.compile(r"<strong>(.*?)</strong><br>actual \w+<br>(.*?)</figcaption>")
+
+
+def colours(picture: Image.Image) -> tuple[int, int]:
+    """How many pixels of a gray scan are of the true and of the predicted outline's colour."""
+    red, _, blue = (np.asarray(band, dtype=int) for band in picture.convert("RGB").split())
+    return int((red - blue > 80).sum()), int((blue - red > 80).sum())
+
+
 def test_segmentation_runs_have_their_own_gallery_and_no_class_figures(
     runs: Path, tmp_path: Path, phantoms: Path
 ) -> None:
-    for name, dice in {"a": 0.7, "b": 0.6}.items():
-        make_run(
-            runs / name,
-            task="segmentation",
-            experiment="paper/unet",
-            seed=int(dice * 10),
-            parameters=int(dice * 1e7),
-            objective={"metric": "val/dice", "mode": "max"},
-            metrics={"val/dice": dice, "test/dice": dice, "test/iou": 0.5},
-            data={"name": "busi", "root": str(phantoms), "test": 12},
-        )
-        rows = [
-            {"image": image, "label": label, "dice": "" if label == "normal" else 0.1 * i, "lesion_pixels": 9}
-            for i, (image, label) in enumerate(IMAGES)
-        ]
-        write_rows(runs / name / "predictions.csv", rows, rows[0])
-    comparison, source, page = report(runs, tmp_path / "made")
-    assert "mean Dice 0.700" in findings(comparison.tables[0])[1]
-    assert "paper/unet 0.700 (paper 0.8959)" in findings(comparison.tables[0])[2]
+    dice = make_mask_run(runs / "a", phantoms, parameters=7_000_000)
+    make_mask_run(runs / "b", phantoms, experiment="b", metrics={"val/dice": 0.7, "test/dice": 0.6})
+    _, source, page = report(runs, tmp_path / "made")
     assert "ROC" not in page.words
     assert "Confusion" not in page.words
-    assert "dice against parameters" in page.words
-    assert re.findall(r"<strong>(.*?)</strong><br>actual \w+<br>Dice ([\d.]+)", source)[:2] == [
-        ("benign (1)", "0.000"),
-        ("benign (2)", "0.100"),
+    assert "Test dice against parameters" in page.words
+    order = sorted(dice, key=lambda image: dice[image])
+    expected = [(image, "lowest") for image in order[:4]]
+    expected += [(image, "median") for image in order[4:6]] + [(image, "highest") for image in (order[9], order[8])]
+    verdicts = VERDICT.findall(source)
+    assert verdicts[:8] == [(image, f"Dice {dice[image]:.3f} ({kind})") for image, kind in expected]
+    assert verdicts[0] == ("benign (6)", "Dice 0.000 (lowest)")
+    with Image.open(runs / "a/masks/normal (2).png") as mask:
+        share = 600 / (mask.width * mask.height)
+    assert verdicts[8:] == [("normal (2)", f"{100 * share:.2g} % of the scan marked as lesion")]
+    assert "The solid orange line is the lesion's outline from the mask files, the dashed blue line" in page.words
+    drawn = {image: colours(picture) for (image, _), picture in zip(verdicts, page.pictures(), strict=True)}
+    assert all((true > 30) == (image != "normal (2)") for image, (true, _) in drawn.items())
+    assert all((predicted > 15) == (image != "benign (6)") for image, (_, predicted) in drawn.items())
+
+
+def test_predicted_outlines_lie_where_the_mask_does_whatever_its_size(
+    runs: Path, tmp_path: Path, phantoms: Path
+) -> None:
+    make_mask_run(runs, phantoms)
+    corner = np.zeros((64, 64), dtype=bool)
+    corner[16:32, 32:48] = True
+    write_masks(runs / "masks", {"normal (2)": corner})
+    _, _, page = report(runs, tmp_path / "made")
+    picture = page.pictures()[-1]
+    red, _, blue = (np.asarray(band, dtype=int) for band in picture.convert("RGB").split())
+    rows, columns = np.nonzero(blue - red > 80)
+    box = [rows.min() / picture.height, rows.max() / picture.height, columns.min() / picture.width]
+    assert [*box, columns.max() / picture.width] == pytest.approx([0.25, 0.5, 0.5, 0.75], abs=0.03)
+
+
+def test_masks_that_are_missing_or_damaged_cost_their_outlines_only(runs: Path, tmp_path: Path, phantoms: Path) -> None:
+    make_mask_run(runs, phantoms)
+    (runs / "masks/normal (2).png").write_bytes(b"cut")
+    pictures = report(runs, tmp_path / "made")[2].pictures()
+    assert len(pictures) == 9
+    assert colours(pictures[-1]) == (0, 0)
+    shutil.rmtree(runs / "masks")
+    _, _, page = report(runs, tmp_path / "made")
+    assert len(page.pictures()) == 9
+    assert "the run has no files of predicted masks" in page.words
+
+
+def test_multitask_runs_show_wrong_classes_then_the_lowest_dice(runs: Path, tmp_path: Path, phantoms: Path) -> None:
+    metrics = {"val/dice": 0.8, "test/accuracy": 0.75, "test/dice": 0.6, "test/pixel_accuracy": 0.9}
+    metrics |= {"test/missed_lesions": 0.1, "test/false_positive_rate": 0.5}
+    dice = make_mask_run(runs, phantoms, "multitask", experiment="joint", metrics=metrics)
+    comparison, source, page = report(runs, tmp_path / "made")
+    verdicts = VERDICT.findall(source)
+    lowest = sorted(dice, key=lambda image: dice[image])[:4]
+    wrong = ["malignant (1)", "benign (6)", "benign (2)", "malignant (4)"]
+    assert [image for image, _ in verdicts] == [*wrong, *(image for image in lowest if image not in wrong)]
+    words = dict(verdicts)
+    assert words["benign (6)"] == "predicted normal, probability 0.950, Dice 0.000 (lowest)"
+    assert words["benign (2)"] == "predicted malignant, probability 0.900"
+    assert all(colours(picture)[0] > 30 for picture in page.pictures())
+    assert "ROC curves" in page.words and "Dice by class" in page.words
+    assert "MobileNet U-Net" in page.words and "InceptionV3" in page.words  # published, one for each task
+    assert findings(comparison.tables[0])[1:] == [
+        "Best by validation is joint (val/dice 0.800). On the test images it has accuracy 0.750. Its masks have mean "
+        "Dice 0.600 over the images with a lesion, pixel accuracy 0.900, no lesion found in 10.0% of the images with "
+        "one, a lesion found in 50.0% of the normal ones.",
+        "The paper has no figure for these experiments.",
     ]
-    assert len(page.pictures()) == 8
+
+
+def test_segmentation_is_summed_up_beside_the_paper(runs: Path, tmp_path: Path, phantoms: Path) -> None:
+    metrics = {"val/dice": 0.8, "test/dice": 0.7, "test/dice_pooled": 0.75, "test/pixel_accuracy": 0.95}
+    make_mask_run(runs / "a", phantoms, metrics=metrics)
+    make_mask_run(runs / "b", phantoms, experiment="paper/unet_smp", metrics={**metrics, "val/dice": 0.7})
+    comparison, _, _ = report(runs, tmp_path / "made")
+    assert findings(comparison.tables[0])[1:] == [
+        "Best by validation is paper/unet (val/dice 0.800). On the test images it has mean Dice 0.700 over the images "
+        "with a lesion, Dice 0.750 over all pixels together, pixel accuracy 0.950.",
+        "Test Dice beside the paper's, best run of each experiment: paper/unet 0.700 (paper 0.8959).",
+        "Test pixel accuracy beside the paper's, best run of each experiment: paper/unet 0.950 (paper 0.9648).",
+    ]
+
+
+def test_dice_is_drawn_by_class_and_against_size(runs: Path, tmp_path: Path, phantoms: Path) -> None:
+    dice = make_mask_run(runs / "a", phantoms)
+    make_mask_run(runs / "b", phantoms, experiment="b", metrics={"val/dice": 0.7})
+    _, source, page = report(runs, tmp_path / "made")
+    alternatives = [words for words in page.values("aria-label") if words.startswith("Dice of ")]
+    benign, malignant = ([dice[image] for image in dice if label in image] for label in ("benign", "malignant"))
+    for words, values, label in zip(alternatives, (benign, malignant), ("benign", "malignant"), strict=False):
+        figures = f"mean {np.mean(values):.3f}, median {np.median(values):.3f}, {len(values)} images"
+        assert words == f"Dice of {label} images. paper/unet {figures}; b {figures}"
+    assert f"mean {np.mean(benign):.3f}, n 6" in page.words
+    assert alternatives[2].startswith("Dice of paper/unet against lesion size: mean ")
+    assert "the line is the median of 5 images of neighbouring size" in page.words
+    drawing = source[source.index("paper/unet: Dice against lesion size") :]
+    assert drawing[: drawing.index("</svg>")].count("<use") >= len(dice)
+
+
+def test_running_median_by_hand() -> None:
+    x, y = running_median(np.array([4.0, 1.0, 2.0, 3.0]), np.array([0.9, 0.1, 0.5, 0.3]), 3)
+    assert x.tolist() == [2, 3]
+    assert y.tolist() == [0.3, 0.5]
+
+
+def test_examples_are_chosen_each_image_once() -> None:
+    dice = np.array([0.5, np.nan, 0.1, 0.9, 0.3, 0.7])
+    nothing = np.zeros(6)
+    labels = np.array(["benign", "normal", "benign", "malignant", "benign", "benign"])
+    found = Masks(tuple("abcdef"), labels, dice, nothing, np.array([0, 0.2, 0, 0, 0, 0]))
+    chosen = [(example.image, example.verdict) for example in dice_examples(found, 1, 1, 1)]
+    assert chosen == [("c", "Dice 0.100 (lowest)"), ("a", "Dice 0.500 (median)"), ("d", "Dice 0.900 (highest)")]
+    for counts in ((4, 2, 2), (1, 5, 1), (0, 0, 9), (9, 0, 0)):
+        images = [example.image for example in dice_examples(found, *counts)]
+        assert sorted(images) == ["a", "c", "d", "e", "f"]
+    assert [(example.image, example.verdict) for example in false_alarms(found, 2)] == [
+        ("b", "20 % of the scan marked as lesion")
+    ]
+    assert false_alarms(found, 0) == []
 
 
 def test_bare_and_odd_runs_make_a_page(runs: Path, tmp_path: Path) -> None:

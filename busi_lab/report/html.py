@@ -1,6 +1,5 @@
 """``report.html``: a comparison as one file for reading on a phone, on a screen or on paper, that fetches nothing."""
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +9,20 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from busi_lab.report.gallery import Picture, hang_gallery
-from busi_lab.report.panels import Group, Panel, draw_groups
+from busi_lab.report.findings import findings
+from busi_lab.report.gallery import Gallery, hang_gallery
+from busi_lab.report.joint import pairs
+from busi_lab.report.panels import draw_groups
 from busi_lab.report.plots import SHOWN
-from busi_lab.report.render import MISSING, display, figure, published_rows, ranking
-from busi_lab.report.tables import Comparison, Row, Table, text
+from busi_lab.report.render import BEST_EPOCH, display, published_rows, ranking
+from busi_lab.report.svg import Group, Panel
+from busi_lab.report.tables import MISSING, Comparison, Row, Table, number, text
 from busi_lab.run_directory import CLASSES
 
 _PAPER = " (paper)"
+
+_TOLD_LATER = ("images/s", "seed", "weights", "folder")
+"""Columns of the ranked table that the page leaves to its last section, so that the table fits a screen."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Section:
-    """All that the page shows of one table; ``cells`` are pairs of our figure and the paper's, or an empty string."""
+    """All that the page shows of one table; ``cells`` are pairs of a figure and a small second line, maybe empty."""
 
     table: Table
     ranking: str
@@ -39,8 +44,7 @@ class Section:
     cells: list[list[tuple[str, str]]]
     groups: list[Group]
     matrices: list[Matrix]
-    pictures: list[Picture]
-    pictures_note: str
+    gallery: Gallery
 
 
 def render_html(comparison: Comparison) -> str:
@@ -60,6 +64,7 @@ def render_html(comparison: Comparison) -> str:
         finished=sum(len(table.rows) for table in comparison.tables),
         failures=comparison.failures,
         sections=[_section(table, several=len(comparison.tables) > 1) for table in comparison.tables],
+        pairs=pairs(comparison),
         published_titles=published_titles,
         published=published,
         runs=[_origin(row) for table in comparison.tables for row in table.rows],
@@ -77,56 +82,6 @@ def _breakable(name: str) -> Markup:
     return Markup("<wbr>").join(re.split(r"(?<=[/_])(?=.{4})", name))
 
 
-def findings(table: Table) -> list[str]:
-    """What came out, in sentences: the best run by validation, its test result, and the paper's figures."""
-    best = table.rows[0]
-    data = best.run.summary.data
-    runs = "One run" if len(table.rows) == 1 else f"{len(table.rows)} runs"
-    sizes = [f"{data[part]} {word}" for part, word in (("train", "training"), ("val", "validation")) if data.get(part)]
-    images = f"{table.test_images if table.test_images is not None else 'an unknown number of'} test images"
-    sentences = [
-        f"{runs} for {table.task} on {table.dataset} under the {table.protocol}: {', '.join([*sizes, images])}."
-    ]
-    if best.objective is None:
-        return [*sentences, f"No run recorded {table.metric}, so there is no best one."]
-    sentences.append(f"Best by validation is {best.label} ({table.metric} {best.objective:.3f}). {_test_result(best)}")
-    metric = "dice" if best.metric("test/accuracy") is None else "accuracy"
-    seen: dict[str, str] = {}
-    for row in table.rows:
-        ours, paper = row.metric(f"test/{metric}"), row.published.get(metric)
-        if ours is not None and paper is not None:
-            seen.setdefault(row.run.name, f"{row.run.name} {ours:.3f} (paper {figure(paper)})")
-    if seen:
-        sentences.append(f"Test {metric} beside the paper's, best run of each experiment: {'; '.join(seen.values())}.")
-    else:
-        sentences.append("The paper has no figure for these experiments.")
-    return sentences
-
-
-def _test_result(row: Row) -> str:
-    """The test figures of a run in one sentence."""
-    parts, matrix = [], row.confusion()
-    if matrix:
-        right, total = int(sum(matrix[i][i] for i in range(len(CLASSES)))), int(sum(map(sum, matrix)))
-        low, high = wilson_interval(right, total)
-        parts.append(f"{right} of {total} images right (95 % interval {low:.1%} to {high:.1%})")
-    for name, words in {"accuracy": "accuracy", "f1": "macro F1", "dice": "mean Dice"}.items():
-        value = row.metric(f"test/{name}")
-        if value is not None:
-            parts.append(f"{words} {value:.3f}")
-    return f"On the test images it has {', '.join(parts)}." if parts else "It recorded no test figure."
-
-
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion (Wilson, JASA 22, 1927); 0 to 1 where ``total`` is 0."""
-    if total == 0:
-        return 0.0, 1.0
-    share, z = right / total, 1.959964
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def _caveats(comparison: Comparison) -> list[str]:
     """The tables' notes, each once, with the tables that it is about where there are several."""
     found: dict[str, list[int]] = {}
@@ -141,26 +96,35 @@ def _caveats(comparison: Comparison) -> list[str]:
 
 def _section(table: Table, several: bool) -> Section:
     """What the page shows of ``table``; its notes only where it is one of ``several``, else they stand above."""
-    titles, lines = display(table)
-    with_paper = [title.endswith(_PAPER) for title in titles]
-    cells = [
-        [_split(cell) if split else (cell, "") for cell, split in zip(line, with_paper, strict=True)] for line in lines
-    ]
-    for row, line in zip(table.rows, cells, strict=True):
-        line[titles.index("run")] = (row.label, "")  # the name by which the figures call it
-    pictures, pictures_note = hang_gallery(table)
+    titles, cells = _cells(table)
     matrices = [_matrix(row, matrix) for row in table.rows if (matrix := row.confusion()) is not None]
     return Section(
         table,
         ranking(table),
         [_plain(note) for note in table.notes] if several else [],
-        [title.removesuffix(_PAPER) for title in titles],
+        titles,
         cells,
         draw_groups(table),
         matrices[:SHOWN],
-        pictures,
-        pictures_note,
+        hang_gallery(table),
     )
+
+
+def _cells(table: Table) -> tuple[list[str], list[list[tuple[str, str]]]]:
+    """The ranked table, narrowed: paper's figures and best epochs on second lines, ``_TOLD_LATER`` left out."""
+    titles, lines = display(table)
+    columns = dict(zip(titles, zip(*lines, strict=True), strict=True))
+    columns["run"] = tuple(row.label for row in table.rows)  # the name by which the figures call it
+    best = columns.pop(BEST_EPOCH, None)
+    for title in _TOLD_LATER:
+        columns.pop(title, None)
+    cells: dict[str, list[tuple[str, str]]] = {}
+    for title, column in columns.items():
+        shown = [_split(cell) if title.endswith(_PAPER) else (cell, "") for cell in column]
+        if title == "epochs" and best:
+            shown = [(cell, f"best {epoch}") for cell, epoch in zip(column, best, strict=True)]
+        cells[title.removesuffix(_PAPER)] = shown
+    return list(cells), [list(line) for line in zip(*cells.values(), strict=True)]
 
 
 def _plain(note: str) -> str:
@@ -169,9 +133,9 @@ def _plain(note: str) -> str:
 
 
 def _split(cell: str) -> tuple[str, str]:
-    """``0.955 (0.98)`` as ours and the paper's."""
+    """``0.955 (0.98)`` as ours and a line with the paper's."""
     ours, _, paper = cell.partition(" (")
-    return ours, paper.rstrip(")")
+    return ours, f"paper {paper.rstrip(')')}" if paper else ""
 
 
 def _matrix(row: Row, matrix: Sequence[Sequence[float]]) -> Matrix:
@@ -185,13 +149,18 @@ def _matrix(row: Row, matrix: Sequence[Sequence[float]]) -> Matrix:
 def _origin(row: Row) -> dict[str, Any]:
     """What it takes to get a run again."""
     summary = row.run.summary
+    speed = number(summary.images_per_second)
     known = {
+        "folder": row.folder,
+        "model": summary.model,
+        "weights": summary.weights and Path(str(summary.weights)).name,
         "seed": summary.seed,
         "split": summary.split.get("digest"),
         "test set": summary.split.get("test_digest"),
         "data": summary.data.get("digest"),
         "device": summary.device,
         "precision": summary.precision,
+        "images/s": None if speed is None else f"{speed:.1f}",
         "git": summary.git,
     }
     facts = {key: text(value) or MISSING for key, value in known.items()}

@@ -1,122 +1,25 @@
-"""Small SVG plots for the HTML report, each as wide as a phone; the page sets them side by side.
+"""All plots of a table in the HTML report; test metrics, ROC and learning curves and costs are drawn here."""
 
-Colours are tokens of the page's style sheet, so that the same drawing serves light, dark and print; lines differ in
-dashes as well. The words of a legend stand in the page, where they can wrap.
-"""
-
-import io
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+from busi_lab.report.masks import draw_masks
 from busi_lab.report.plots import METRIC_GROUPS, PANELS_SHOWN, SHOWN, axis_limits, set_scale
 from busi_lab.report.predictions import Roc, read_predictions
+from busi_lab.report.svg import BAR, LINES, MUTED, STYLE, WIDTH, Group, Panel, inline_svg, new_figure, numbered, shorten
 from busi_lab.report.tables import Row, Table, number
 from busi_lab.run_directory import CLASSES
-
-LINES = (("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", "-."), ("#a8578a", ":"), ("#8a6d00", (0, (6, 2, 1, 2, 1, 2))))
-"""Colours after Okabe & Ito, darkened where white paper needs it, each with its dash."""
-
-WIDTH = 3.4  # inches
-_MUTED, _GRID, _BAR = "#707070", "#e0e0e0", "#56b4e9"
-_TOKENS = {
-    "#000000": "currentColor",
-    "#ffffff": "var(--page)",
-    _MUTED: "var(--muted)",
-    _GRID: "var(--grid)",
-    _BAR: "var(--bar)",
-    **{colour: f"var(--line{i})" for i, (colour, _) in enumerate(LINES)},
-}
-_STYLE: dict[Any, Any] = {
-    "text.parse_math": False,  # a dollar in a run's name is a dollar
-    "svg.fonttype": "none",
-    "svg.hashsalt": "busi-lab",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": _GRID,
-}
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One plot: inline SVG, what it shows for those who cannot see it, and its legend as (line number, words)."""
-
-    title: str
-    svg: str
-    alt: str
-    legend: tuple[tuple[int, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Group:
-    """Panels that belong together, with the sentence that explains them and the legend that they share."""
-
-    title: str
-    caption: str
-    panels: tuple[Panel, ...]
-    legend: tuple[tuple[int, str], ...] = ()
 
 
 def draw_groups(table: Table) -> list[Group]:
     """All plots of a table; a group without data is left out."""
-    kinds = (_bars, _roc_curves, _learning_curves, _costs)
-    with matplotlib.rc_context(_STYLE):
-        groups = [kind(table) for kind in kinds]
-    numbered: list[Group] = []
-    for group in groups:
-        panels = [
-            replace(panel, svg=_prefix_ids(panel.svg, f"t{table.number}g{len(numbered)}p{i}-"))
-            for i, panel in enumerate(group.panels)
-        ]
-        if panels:
-            numbered.append(replace(group, panels=tuple(panels)))
-    return numbered
-
-
-def _figure(height: float, left: float, bottom: float, top: float = 0.1) -> tuple[Figure, Axes]:
-    """A figure of the common width with one axes; sizes in inches."""
-    figure = Figure(figsize=(WIDTH, height))
-    sides = (left / WIDTH, bottom / height, (WIDTH - left - 0.15) / WIDTH, (height - bottom - top) / height)
-    return figure, figure.add_axes(sides)
-
-
-def _svg(figure: Figure) -> str:
-    """The figure as inline SVG: colours as tokens, the page's font, no identifiers but those that are used."""
-    buffer = io.StringIO()
-    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    drawing = buffer.getvalue()
-    drawing = re.sub(r"<style.*?</style>", "", drawing[drawing.index("<svg") :], flags=re.DOTALL)
-    drawing = re.sub(r"<[^>]*>", lambda tag: _clean(tag.group()), drawing)
-    return re.sub(r">\s+<", "><", drawing)
-
-
-def _clean(tag: str) -> str:
-    tag = re.sub(r' xmlns(:xlink)?="[^"]*"| version="1.1"| font-family: [^;"]*;?', "", tag)
-    tag = re.sub(r'^<g id="[^"]*"', "<g", tag).replace("xlink:href", "href").replace("\n", " ")
-    tag = re.sub(r"(\.\d\d)\d+", r"\1", tag)
-    return re.sub(r"#[0-9a-f]{6}\b", lambda colour: _TOKENS.get(colour.group(), colour.group()), tag)
-
-
-def _prefix_ids(drawing: str, prefix: str) -> str:
-    """Make the identifiers of clip paths and markers unique in the page."""
-    return re.sub(r'( id="|href="#|url\(#)(?=[^<]*>)', rf"\g<1>{prefix}", drawing)
-
-
-def _shorten(label: str, length: int) -> str:
-    """``label`` with its middle cut out where it is longer than ``length`` characters."""
-    half = (length - 1) // 2
-    return label if len(label) <= length else f"{label[:half]}…{label[-half:]}"
+    kinds = (_bars, draw_masks, _roc_curves, _learning_curves, _costs)
+    with matplotlib.rc_context(STYLE):
+        return numbered([kind(table) for kind in kinds], table.number)
 
 
 def _bars(table: Table) -> Group:
@@ -126,10 +29,10 @@ def _bars(table: Table) -> Group:
         known = [(row, value) for row in table.rows if (value := row.metric(f"test/{name}")) is not None][:SHOWN]
         if not known:
             continue
-        figure, ax = _figure(0.36 * len(known) + 0.4, 0.12, 0.3)
-        ax.barh(range(len(known)), [value for _, value in known], 0.34, color=_BAR)
+        figure, ax = new_figure(0.36 * len(known) + 0.4, 0.12, 0.3)
+        ax.barh(range(len(known)), [value for _, value in known], 0.34, color=BAR)
         for i, (row, value) in enumerate(known):
-            ax.text(0, i - 0.27, _shorten(row.label, 38), va="bottom", fontsize=9)
+            ax.text(0, i - 0.27, shorten(row.label, 38), va="bottom", fontsize=9)
             ax.text(1, i - 0.27, f"{value:.3f}", va="bottom", ha="right", fontsize=9)
             if name in row.published:
                 ax.plot(row.published[name], i, "D", color="black", markeredgecolor="white", clip_on=False)
@@ -137,7 +40,7 @@ def _bars(table: Table) -> Group:
         ax.spines["left"].set_visible(False)
         ax.grid(axis="y", visible=False)
         best = ", ".join(f"{row.label} {value:.3f}" for row, value in known[:3])
-        panels.append(Panel(name, _svg(figure), f"{name} on the test set, best by validation first: {best}"))
+        panels.append(Panel(name, inline_svg(figure), f"{name} on the test set, best by validation first: {best}"))
     paper = " The diamond is the paper's figure." if any(row.published for row in table.rows) else ""
     return Group("Test metrics", f"{_selection(table, SHOWN)}{paper}", tuple(panels))
 
@@ -168,10 +71,10 @@ def _roc_panel(title: str, curves: Iterable[tuple[str, Roc | None]], coloured: i
     known = [(label, curve) for label, curve in curves if curve is not None]
     if not known:
         return None
-    figure, ax = _figure(WIDTH, 0.5, 0.45)
-    ax.plot([0, 1], [0, 1], color=_MUTED, linewidth=0.8, dashes=(2, 3))
+    figure, ax = new_figure(WIDTH, 0.5, 0.45)
+    ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, dashes=(2, 3))
     for i, (_, curve) in reversed(list(enumerate(known))):
-        colour, dash = LINES[i] if i < coloured else (_MUTED, "-")
+        colour, dash = LINES[i] if i < coloured else (MUTED, "-")
         width = 1.8 if i < coloured else 0.7
         ax.plot(curve.false_positive_rate, curve.true_positive_rate, color=colour, linestyle=dash, linewidth=width)
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="false positive rate", ylabel="true positive rate")
@@ -180,7 +83,7 @@ def _roc_panel(title: str, curves: Iterable[tuple[str, Roc | None]], coloured: i
         most = f" to {max(others):.3f}" if len(others) > 1 else ""
         legend.append((-1, f"{len(others)} more in gray: AUC {min(others):.3f}{most}"))
     alt = f"ROC curves. {'; '.join(words for _, words in legend)}"
-    return Panel(title, _svg(figure), alt, tuple(legend))
+    return Panel(title, inline_svg(figure), alt, tuple(legend))
 
 
 def _learning_curves(table: Table) -> Group:
@@ -191,10 +94,14 @@ def _learning_curves(table: Table) -> Group:
     curves = [(row, lines) for row, lines in curves if any(epochs for epochs, _ in lines.values())]
     groups = [names for names in (objective, losses) if names]
     limits = [axis_limits([v for _, lines in curves for name in names for v in lines[name][1]]) for names in groups]
-    figure = Figure(figsize=(WIDTH, 1.35 * len(groups) + 0.4))
+    figure = Figure(figsize=(WIDTH, 1.5 * len(groups) + 0.4))
     axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True)[:, 0]
     figure.subplots_adjust(
-        left=0.55 / WIDTH, right=1 - 0.12 / WIDTH, top=0.96, bottom=0.42 / figure.get_figheight(), hspace=0.14
+        left=0.55 / WIDTH,
+        right=1 - 0.12 / WIDTH,
+        top=1 - 0.2 / figure.get_figheight(),
+        bottom=0.42 / figure.get_figheight(),
+        hspace=0.24,
     )
     drawn: dict[str, Line2D] = {}
     best_epoch = []
@@ -202,9 +109,9 @@ def _learning_curves(table: Table) -> Group:
         for name in names:
             colour, dash = LINES[[*losses, table.metric].index(name)]
             (drawn[name],) = ax.plot([], [], color=colour, linestyle=dash, linewidth=1.6, markersize=4)
-        best_epoch.append(ax.axvline(color=_MUTED, linestyle=":", linewidth=1))
+        best_epoch.append(ax.axvline(color=MUTED, linestyle=":", linewidth=1))
         set_scale(ax, *limit)
-        ax.set_ylabel("loss" if names == losses else table.metric)
+        ax.set_title("loss" if names == losses else table.metric, loc="left", fontsize=9, pad=3)
     axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     panels = []
@@ -220,17 +127,17 @@ def _learning_curves(table: Table) -> Group:
             upright.set_xdata([best or 0.0] * 2)
         epochs = max(len(line) for line, _ in lines.values())
         alt = f"Learning curves of {row.label} over {epochs} epochs; best epoch {row.run.summary.best_epoch}"
-        panels.append(Panel(row.label, _svg(figure), alt))
+        panels.append(Panel(row.label, inline_svg(figure), alt))
     caption = f"{_selection(table, PANELS_SHOWN)} One scale for all; the dotted upright line is the best epoch."
     legend = [*((2, name) for name in objective), (0, "training loss"), (1, "validation loss")]
     return Group("Learning curves", caption, tuple(panels), tuple(legend))
 
 
 def _costs(table: Table) -> Group:
-    """The first of accuracy and Dice that the runs have, against parameters and against training time."""
+    """Accuracy and Dice, as far as the runs have them, against parameters and against training time."""
     names = [name for name in ("accuracy", "dice") if any(row.metric(f"test/{name}") is not None for row in table.rows)]
     panels = []
-    for name in names[:1]:
+    for name in names:
         for title, costs in {
             "parameters (millions)": [(number(row.run.summary.parameters) or 0) / 1e6 for row in table.rows],
             "training time (s)": [number(row.run.summary.seconds.get("fit")) or 0 for row in table.rows],
@@ -241,13 +148,13 @@ def _costs(table: Table) -> Group:
                 if (value := row.metric(f"test/{name}")) is not None and cost > 0
             ]
             if len({cost for _, cost, _ in points}) > 1:
-                panels.append(_scatter(f"{name} against {title}", name, title, points))
+                panels.append(_scatter(f"Test {name} against {title}", title, points))
     caption = "The number beside a point is the run's rank by validation: see the table."
     return Group("Quality against cost", caption, tuple(panels))
 
 
-def _scatter(title: str, name: str, cost: str, points: Sequence[tuple[Row, float, float]]) -> Panel:
-    figure, ax = _figure(2.6, 0.55, 0.45)
+def _scatter(title: str, cost: str, points: Sequence[tuple[Row, float, float]]) -> Panel:
+    figure, ax = new_figure(2.6, 0.5, 0.45)
     costs, values = [x for _, x, _ in points], [y for _, _, y in points]
     ax.plot(costs, values, "o", color=LINES[0][0], markersize=6, markeredgecolor="white")
     for row, x, y in points[:SHOWN]:
@@ -262,6 +169,6 @@ def _scatter(title: str, name: str, cost: str, points: Sequence[tuple[Row, float
         ax.xaxis.set_major_locator(LogLocator(subs=steps, numticks=12))
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set(xlabel=cost, ylabel=f"test {name}")
+    ax.set_xlabel(cost)
     shown = "; ".join(f"rank {row.rank}: {y:.3f} at {x:.3g}" for row, x, y in points[:SHOWN])
-    return Panel(title, _svg(figure), f"{title}. {shown}")
+    return Panel(title, inline_svg(figure), f"{title}. {shown}")

@@ -1,8 +1,7 @@
-"""What ``predictions.csv`` tells beyond the summary: ROC curves and the images that a run got most wrong."""
+"""What ``predictions.csv`` tells beyond the summary: classes with ROC curves, masks, and the images worth a look."""
 
 import csv
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +40,23 @@ class Roc:
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """A test image that a run got wrong: its class, and in words what the run made of it."""
+class Masks:
+    """Predicted masks on the test images, by their figures alone; all arrays ``[N]``.
+
+    ``dice`` is NaN for images without a lesion; ``lesion`` and ``predicted`` are shares of the judged pixels from
+    0 to 1, NaN where the run did not record how many it judged; ``labels`` are names of classes.
+    """
+
+    images: tuple[str, ...]
+    labels: NDArray[np.str_]
+    dice: Floats
+    lesion: Floats
+    predicted: Floats
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test image worth a look: its class, and in words what the run made of it."""
 
     image: str
     label: str
@@ -66,6 +80,26 @@ def read_predictions(run: Run) -> Predictions | None:
     return found if np.isfinite(found.probabilities).all() else None
 
 
+def read_masks(run: Run) -> Masks | None:
+    """The figures of the masks that ``run`` predicted; None where it has none, or a file that is damaged."""
+    try:
+        rows = run.predictions
+        if not rows or "dice" not in rows[0]:
+            return None
+        columns = {name: [float(row.get(name) or "nan") for row in rows] for name in _MASK_COLUMNS}
+        dice, lesion, predicted, pixels = (np.array(columns[name]) for name in _MASK_COLUMNS)
+        images, labels = tuple(row["image"] for row in rows), np.array([row["label"] for row in rows])
+    except (OSError, KeyError, ValueError, TypeError, csv.Error):
+        return None
+    if not all(images) or not set(labels.tolist()) <= set(CLASSES) or not np.isfinite(dice).any():
+        return None
+    pixels[pixels <= 0] = np.nan
+    return Masks(images, labels, dice, lesion / pixels, predicted / pixels)
+
+
+_MASK_COLUMNS = ("dice", "lesion_pixels", "predicted_pixels", "pixels")
+
+
 def roc(positive: NDArray[np.bool_], score: Floats) -> Roc | None:
     """The curve over all thresholds on ``score [N]``; images with equal scores share a threshold.
 
@@ -85,20 +119,13 @@ def roc(positive: NDArray[np.bool_], score: Floats) -> Roc | None:
     return Roc(false_rate, true_rate, area)
 
 
-def worst_mistakes(run: Run, count: int) -> list[Mistake] | None:
-    """Wrong classes, the most confident first; for runs that predict masks alone, the lowest Dice first.
-
-    Returns:
-        At most ``count``; None where ``run`` has no readable predictions.
-    """
-    found = read_predictions(run)
-    if found is None:
-        return _lowest_dice(run, count)
+def wrong_classes(found: Predictions, count: int) -> list[Example]:
+    """At most ``count`` images with a wrong class, the most confident first."""
     confidence = found.probabilities[np.arange(len(found.images)), found.predicted]
     wrong = np.flatnonzero(found.actual != found.predicted)
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
     return [
-        Mistake(
+        Example(
             found.images[i],
             CLASSES[found.actual[i]],
             f"predicted {CLASSES[found.predicted[i]]}, probability {confidence[i]:.3f}",
@@ -107,18 +134,30 @@ def worst_mistakes(run: Run, count: int) -> list[Mistake] | None:
     ]
 
 
-def _lowest_dice(run: Run, count: int) -> list[Mistake] | None:
-    def dice(row: Mapping[str, str]) -> float:
-        try:
-            return float(row.get("dice") or "nan")
-        except ValueError:
-            return math.nan
+def dice_examples(found: Masks, worst: int, middle: int = 0, best: int = 0) -> list[Example]:
+    """The images with the lowest, the middle and the highest Dice, as many as asked for, each image once."""
+    order = np.argsort(found.dice, kind="stable")[: int(np.isfinite(found.dice).sum())]  # NaN comes last
+    low, rest = order[:worst], order[worst:]
+    high = rest[max(0, len(rest) - best) :][::-1] if best else rest[:0]
+    rest = rest[: len(rest) - len(high)]
+    start = min(max(0, len(order) // 2 - middle // 2 - len(low)), max(0, len(rest) - middle))
+    kinds: Sequence[tuple[str, NDArray[np.intp]]] = (
+        ("lowest", low),
+        ("median", rest[start : start + middle]),
+        ("highest", high),
+    )
+    return [
+        Example(found.images[i], str(found.labels[i]), f"Dice {found.dice[i]:.3f} ({kind})")
+        for kind, chosen in kinds
+        for i in chosen
+    ]
 
-    try:
-        rows = [row for row in run.predictions if math.isfinite(dice(row)) and row.get("image") and row.get("label")]
-    except (OSError, ValueError, csv.Error):
-        return None
-    if not rows:
-        return None
-    worst = sorted(rows, key=dice)[:count]
-    return [Mistake(row["image"], row["label"], f"Dice {dice(row):.3f}") for row in worst]
+
+def false_alarms(found: Masks, count: int) -> list[Example]:
+    """At most ``count`` normal images with a predicted lesion, the largest first."""
+    normal = np.flatnonzero((found.labels == "normal") & (found.predicted > 0))
+    chosen = normal[np.argsort(-found.predicted[normal], kind="stable")][:count]
+    return [
+        Example(found.images[i], "normal", f"{100 * found.predicted[i]:.2g} % of the scan marked as lesion")
+        for i in chosen
+    ]

@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from busi_lab.report.joint import pairs
 from busi_lab.report.published import PUBLISHED, RELATED_WORK
-from busi_lab.report.tables import TEST_METRICS, Comparison, Table, number, text
+from busi_lab.report.tables import MISSING, TEST_METRICS, Comparison, Table, number, text
 from busi_lab.run_directory import Summary
 
-MISSING = "–"  # noqa: RUF001 (an en dash is meant)
+BEST_EPOCH = "best epoch (from 0)"
+
+_DIGITS = {"hd95": 1}
+"""Decimals of a metric that is no fraction of 1."""
 
 
 def figure(value: float) -> str:
@@ -33,17 +37,17 @@ def display(table: Table) -> tuple[list[str], list[list[str]]]:
     columns.append((table.metric, [cell(row.objective, 4) for row in rows]))
     for name in TEST_METRICS:
         with_paper = any(name in row.published for row in rows)
-        cells = [
-            cell(row.metric(f"test/{name}"), 3) + (f" ({figure(row.published[name])})" if name in row.published else "")
-            for row in rows
-        ]
+        figures = [cell(row.metric(f"test/{name}"), _DIGITS.get(name, 3)) for row in rows]
+        paper = [f" ({figure(row.published[name])})" if name in row.published else "" for row in rows]
+        cells = [ours + published for ours, published in zip(figures, paper, strict=True)]
         columns.append((f"{name} (paper)" if with_paper else name, cells))
     columns += [
         ("parameters (M)", [cell((number(s.parameters) or math.nan) / 1e6, 2) for s in summaries]),
         ("epochs", [cell(summary.epochs) for summary in summaries]),
-        ("best epoch (from 0)", [cell(summary.best_epoch) for summary in summaries]),
+        (BEST_EPOCH, [cell(summary.best_epoch) for summary in summaries]),
         ("images/s", [cell(summary.images_per_second, 1) for summary in summaries]),
         ("fit s", [cell(summary.seconds.get("fit"), 0) for summary in summaries]),
+        ("inference ms", [cell(summary.inference_milliseconds, 1) for summary in summaries]),
         ("seed", [cell(summary.seed) for summary in summaries]),
         ("weights", [cell(summary.weights and Path(summary.weights).name) for summary in summaries]),
         ("folder", [row.folder for row in rows]),
@@ -91,11 +95,11 @@ _FIRST = (
 )
 _LAST = (
     *("parameters", "epochs", "best_epoch", "images_per_second", "fit_seconds", "test_seconds"),
-    *("total_seconds", "device", "precision", "git", "error"),
+    *("total_seconds", "inference_milliseconds", "device", "precision", "git", "error"),
 )
 _SAME = (
     *("status", "task", "experiment", "model", "weights", "seed", "parameters", "epochs", "best_epoch"),
-    *("images_per_second", "device", "precision", "git", "error"),
+    *("images_per_second", "inference_milliseconds", "device", "precision", "git", "error"),
 )
 
 
@@ -153,6 +157,8 @@ def render_markdown(comparison: Comparison, plots: Mapping[int, Sequence[Path]])
     for table in comparison.tables:
         parts += [f"## {_escape(heading(table))}", opening(table), *table.notes, _markdown(*display(table))]
         parts += [f"![{_escape(table.title)}: {plot.stem}]({plot.name})" for plot in plots.get(table.number, ())]
+    for pair in pairs(comparison):
+        parts += [f"## {_escape(pair.title)}", *pair.sentences, _markdown(pair.titles, pair.lines)]
     if comparison.failures:
         lines = [[item.folder, item.name, item.status, item.reason] for item in comparison.failures]
         parts += ["## Runs without a result", _markdown(["folder", "run", "status", "reason"], lines)]
@@ -166,6 +172,8 @@ def render_markdown(comparison: Comparison, plots: Mapping[int, Sequence[Path]])
 def published_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Titles and cells of the published figures for the tasks that are compared."""
     tasks = {table.task for table in comparison.tables}
+    if "multitask" in tasks:  # a network for both tasks has no row of its own in the paper
+        tasks |= {"classification", "segmentation"}
     shown = {result.name: result for result in PUBLISHED.values() if result.task in tasks}
     published = [*shown.values(), *(result for result in RELATED_WORK if result.task in tasks)]
     metrics = [name for name in TEST_METRICS if any(name in result.metrics for result in published)]

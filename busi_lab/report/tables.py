@@ -27,16 +27,22 @@ from busi_lab.run_directory import (
 
 TEST_METRICS = (
     *("accuracy", "precision", "recall", "f1", "auroc", "auroc_malignant"),
-    *("dice", "iou", "dice_pooled", "pixel_accuracy", "false_positive_rate"),
+    *("dice", "iou", "dice_pooled", "pixel_accuracy", "false_positive_rate", "hd95"),
 )
-"""The contract's scalar metrics, in its order."""
+"""The test metrics of the tables for people, in their order; ``table.csv`` has every scalar of a run."""
+
+MISSING = "–"  # noqa: RUF001 (an en dash is meant)
+"""What a cell without a value shows."""
 
 TASKS = ("classification", "segmentation", "multitask")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A finished run in its table; ``rank`` and ``objective`` are None where validation gave no figure."""
+    """A finished run in its table; ``rank`` and ``objective`` are None where validation gave no figure.
+
+    Runs with the same objective share a rank, and the next rank leaves room for them: 1, 1, 3.
+    """
 
     run: Run
     folder: str
@@ -89,6 +95,11 @@ class Table:
     metric: str
     mode: str
     rows: tuple[Row, ...]
+
+    @property
+    def level(self) -> tuple[Row, ...]:
+        """The runs that share the first rank; empty where no run has one."""
+        return tuple(row for row in self.rows if row.rank == 1)
 
     @property
     def title(self) -> str:
@@ -247,7 +258,10 @@ def _objective(summary: Summary) -> tuple[str, str]:
 
 
 def _table(index: int, runs: Sequence[tuple[str, Run]]) -> Table:
-    """Rank ``runs`` by the objective that most of them have (ties: the first in the alphabet)."""
+    """Rank ``runs`` by the objective that most of them have (as many have another: the first in the alphabet).
+
+    Equal figures share a rank; their names say which stands first.
+    """
     counts = Counter(_objective(run.summary) for _, run in runs)
     metric, mode = min(counts, key=lambda objective: (-counts[objective], objective))
 
@@ -258,10 +272,11 @@ def _table(index: int, runs: Sequence[tuple[str, Run]]) -> Table:
         return value is None, ascending, run.name, number(run.summary.seed) or 0, folder
 
     runs = sorted(runs, key=order)
-    rows = []
+    rows: list[Row] = []
     for place, ((folder, run), label) in enumerate(zip(runs, _labels(runs), strict=True), start=1):
         objective = number(run.summary.metrics.get(metric))
-        rows.append(Row(run, folder, label, None if objective is None else place, objective))
+        rank = rows[-1].rank if rows and rows[-1].objective == objective else place
+        rows.append(Row(run, folder, label, None if objective is None else rank, objective))
     first = runs[0][1].summary
     digest = first.split.get("test_digest") or first.split.get("digest")
     protocol = " / ".join(sorted({_protocol(run.summary) for _, run in runs}))

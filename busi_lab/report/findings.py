@@ -1,0 +1,90 @@
+"""What came out of a comparison, in sentences."""
+
+import math
+
+from busi_lab.report.render import figure
+from busi_lab.report.tables import Row, Table
+from busi_lab.run_directory import CLASSES
+
+_PAPER_METRICS = {
+    "classification": {"accuracy": "accuracy"},
+    "segmentation": {"dice": "Dice", "pixel_accuracy": "pixel accuracy"},
+}
+
+
+def findings(table: Table) -> list[str]:
+    """The runs and their images, the best run by validation, its test result, and the paper's figures."""
+    best = table.rows[0]
+    data = best.run.summary.data
+    runs = "One run" if len(table.rows) == 1 else f"{len(table.rows)} runs"
+    sizes = [f"{data[part]} {word}" for part, word in (("train", "training"), ("val", "validation")) if data.get(part)]
+    images = f"{table.test_images if table.test_images is not None else 'an unknown number of'} test images"
+    sentences = [
+        f"{runs} for {table.task} on {table.dataset} under the {table.protocol}: {', '.join([*sizes, images])}."
+    ]
+    if best.objective is None:
+        return [*sentences, f"No run recorded {table.metric}, so there is no best one."]
+    others = [row.label for row in table.level[1:]]
+    level = f", level with {' and '.join(others)} and first by name alone" if others else ""
+    sentences.append(
+        f"Best by validation is {best.label} ({table.metric} {best.objective:.3f}){level}. {_test_result(best)}"
+    )
+    return [*sentences, *_beside_the_paper(table)]
+
+
+def _beside_the_paper(table: Table) -> list[str]:
+    """A sentence for each figure that the paper has for these experiments."""
+    known = _PAPER_METRICS.get(table.task)
+    metrics = known or {name: words for task in _PAPER_METRICS.values() for name, words in task.items()}
+    sentences = []
+    for name, words in metrics.items():
+        seen: dict[str, str] = {}
+        for row in table.rows:
+            ours, paper = row.metric(f"test/{name}"), row.published.get(name)
+            if ours is not None and paper is not None:
+                seen.setdefault(row.run.name, f"{row.run.name} {ours:.3f} (paper {figure(paper)})")
+        if seen:
+            best = "; ".join(seen.values())
+            sentences.append(f"Test {words} beside the paper's, best run of each experiment: {best}.")
+    return sentences or ["The paper has no figure for these experiments."]
+
+
+def _test_result(row: Row) -> str:
+    """The test figures of a run, in a sentence for its classes and one for its masks."""
+    parts, matrix = [], row.confusion()
+    if matrix:
+        right, total = int(sum(matrix[i][i] for i in range(len(CLASSES)))), int(sum(map(sum, matrix)))
+        low, high = wilson_interval(right, total)
+        parts.append(f"{right} of {total} images right (95 % interval {low:.1%} to {high:.1%})")
+    parts += _figures(row, {"accuracy": "accuracy {:.3f}", "f1": "macro F1 {:.3f}"})
+    masks = _figures(row, _MASK_FIGURES)
+    if not parts and not masks:
+        return "It recorded no test figure."
+    sentences = [f"On the test images it has {', '.join(parts or masks)}."]
+    if parts and masks:
+        sentences.append(f"Its masks have {', '.join(masks)}.")
+    return " ".join(sentences)
+
+
+_MASK_FIGURES = {
+    "dice": "mean Dice {:.3f} over the images with a lesion",
+    "dice_pooled": "Dice {:.3f} over all pixels together",
+    "pixel_accuracy": "pixel accuracy {:.3f}",
+    "missed_lesions": "no lesion found in {:.1%} of the images with one",
+    "false_positive_rate": "a lesion found in {:.1%} of the normal ones",
+}
+
+
+def _figures(row: Row, formats: dict[str, str]) -> list[str]:
+    known = ((words, row.metric(f"test/{name}")) for name, words in formats.items())
+    return [words.format(value) for words, value in known if value is not None]
+
+
+def wilson_interval(right: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a proportion (Wilson, JASA 22, 1927); 0 to 1 where ``total`` is 0."""
+    if total == 0:
+        return 0.0, 1.0
+    share, z = right / total, 1.959964
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return max(0.0, middle - half), min(1.0, middle + half)
