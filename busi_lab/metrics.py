@@ -1,5 +1,13 @@
 """Metrics under the names of the run directory's contract."""
 
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
@@ -29,12 +37,33 @@ class OneClassAUROC(BinaryAUROC):
         super().update(preds[:, self._position], (target == self._position).long())
 
 
+class PresentClassAUROC(MulticlassAUROC):
+    """Area under the ROC curve, each class against the rest, as the mean over the classes that occur.
+
+    Args:
+        num_classes: columns.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes=num_classes, average="none")
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The mean; 0 where there is one class alone."""
+        state: Any = self.target
+        labels = state if isinstance(state, Tensor) else torch.cat(list(state))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*No (posi|nega)tive samples.*")
+            areas = super().compute()
+        present = torch.bincount(labels, minlength=len(areas)) > 0
+        return areas[present].mean() if present.sum() > 1 else areas.new_zeros(())
+
+
 def classification_metrics(num_classes: int = 3, malignant: int = 1) -> MetricCollection:
     """Metrics of probabilities ``[B, C]`` against labels ``[B]``.
 
     ``accuracy`` over all images; ``precision``, ``recall`` and ``f1`` as means over the classes that occur in
-    labels or predictions; ``auroc`` as the mean over classes, each against the rest; ``auroc_malignant``;
-    ``confusion_matrix`` as counts, rows actual, columns predicted.
+    labels or predictions; ``auroc`` as the mean over the classes that occur, each against the rest;
+    ``auroc_malignant``; ``confusion_matrix`` as counts, rows actual, columns predicted.
     """
     macro = {"num_classes": num_classes, "average": "macro"}
     metrics: dict[str, Metric | MetricCollection] = {
@@ -42,10 +71,130 @@ def classification_metrics(num_classes: int = 3, malignant: int = 1) -> MetricCo
         "precision": MulticlassPrecision(**macro),  # type: ignore[arg-type]
         "recall": MulticlassRecall(**macro),  # type: ignore[arg-type]
         "f1": MulticlassF1Score(**macro),  # type: ignore[arg-type]
-        "auroc": MulticlassAUROC(**macro),  # type: ignore[arg-type]
+        "auroc": PresentClassAUROC(num_classes),
         "auroc_malignant": OneClassAUROC(malignant),
         "confusion_matrix": MulticlassConfusionMatrix(num_classes=num_classes),
     }
     shared = [["precision", "recall", "f1"]]
     alone = [[name] for name in metrics if name not in shared[0]]
     return MetricCollection(metrics, compute_groups=shared + alone)
+
+
+SEGMENTATION_METRICS = (
+    *("dice", "iou", "dice_pooled", "pixel_accuracy", "pixel_precision", "pixel_recall", "hd95"),
+    *("false_positive_rate", "missed_lesions", "dice_empty_as_one"),
+)
+
+
+class SegmentationMetrics(Metric):
+    """Metrics of binary lesion masks from counts of each image, whatever the batches and their order.
+
+    What is computed, with the policy for empty masks:
+
+    - ``dice`` = 2 TP / (predicted + lesion) and ``iou`` = TP / (predicted + lesion - TP), each the mean over the
+      images with a lesion; an image whose prediction is empty counts 0, an image without a lesion not at all.
+    - ``dice_pooled``, ``pixel_accuracy``, ``pixel_precision``, ``pixel_recall``: over the pixels of all images
+      together, those without a lesion as well; precision is 0 where nothing is predicted.
+    - ``hd95``: 95th percentile of the Hausdorff distance, pixels, see :func:`hausdorff95`; the mean over images with
+      a lesion and a prediction. What it leaves out, ``missed_lesions`` counts: the share of the images with a
+      lesion for which nothing is predicted.
+    - ``false_positive_rate``: share of the images without a lesion for which any is predicted.
+    - ``dice_empty_as_one``: the mean of Dice over all images, where no lesion and no prediction count 1, and a
+      prediction without a lesion 0. Others publish it; every normal scan left alone raises it.
+
+    A figure that no image defines is left out.
+    """
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("true_positive", "predicted", "lesion", "pixels", "distance"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(
+        self, true_positive: Tensor, predicted: Tensor, lesion: Tensor, pixels: Tensor, distance: Tensor | None = None
+    ) -> None:
+        """Add images.
+
+        Args:
+            true_positive: lesion pixels that are predicted, int64 ``[B]``.
+            predicted: predicted pixels, int64 ``[B]``.
+            lesion: lesion pixels, int64 ``[B]``.
+            pixels: all pixels, int64 ``[B]``.
+            distance: of :func:`hausdorff95`, float ``[B]``, NaN where it is not defined; None where it is not wanted.
+        """
+        if distance is None:
+            distance = torch.full(true_positive.shape, math.nan, device=true_positive.device)
+        values = {
+            "true_positive": true_positive,
+            "predicted": predicted,
+            "lesion": lesion,
+            "pixels": pixels,
+            "distance": distance,
+        }
+        for name, value in values.items():
+            getattr(self, name).append(value)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The metrics by name, float32."""
+        hits, predicted, lesion, pixels, distance = (
+            _join(getattr(self, name)) for name in ("true_positive", "predicted", "lesion", "pixels", "distance")
+        )
+        dice, iou = overlap(hits, predicted, lesion)
+        ill = lesion > 0
+        measured = ~torch.isnan(distance)
+        sums = [float(values.sum()) for values in (hits, predicted, lesion, pixels)]
+        values: dict[str, float] = {}
+        if ill.any():
+            values["dice"], values["iou"] = float(dice[ill].mean()), float(iou[ill].mean())
+            values["missed_lesions"] = float((predicted[ill] == 0).double().mean())
+        if sums[1] + sums[2] > 0:
+            values["dice_pooled"] = 2 * sums[0] / (sums[1] + sums[2])
+        values["pixel_accuracy"] = (sums[3] - sums[1] - sums[2] + 2 * sums[0]) / sums[3]
+        if ill.any():
+            values["pixel_precision"] = sums[0] / sums[1] if sums[1] else 0.0
+            values["pixel_recall"] = sums[0] / sums[2]
+        if measured.any():
+            values["hd95"] = float(distance[measured].mean())
+        if (~ill).any():
+            values["false_positive_rate"] = float((predicted[~ill] > 0).double().mean())
+        values["dice_empty_as_one"] = float(torch.where(ill, dice, (predicted == 0).double()).mean())
+        device = self.device
+        return {name: torch.tensor(value, dtype=torch.float32, device=device) for name, value in values.items()}
+
+
+def _join(state: Any) -> Tensor:
+    joined = state if isinstance(state, Tensor) else torch.cat(list(state))
+    return joined.cpu() if joined.dtype == torch.int64 else joined.cpu().double()
+
+
+def overlap(true_positive: Tensor, predicted: Tensor, lesion: Tensor) -> tuple[Tensor, Tensor]:
+    """Dice and IoU of each image, float64 ``[B]``, from pixel counts ``[B]``; NaN for an image without a lesion."""
+    hits, found, there = (values.cpu().double() for values in (true_positive, predicted, lesion))
+    nothing = torch.full_like(hits, math.nan)
+    dice = torch.where(there > 0, 2 * hits / (found + there), nothing)
+    return dice, torch.where(there > 0, hits / (found + there - hits), nothing)
+
+
+def hausdorff95(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """95th percentile of the Hausdorff distance of two masks, pixels.
+
+    Of the distances from each boundary pixel of one mask to the nearest boundary pixel of the other, the 95th
+    percentile; the larger one of both directions, as in MONAI (source of the definition: Huttenlocher et al., IEEE
+    TPAMI 15(9), 1993). Boundary pixels are those with a pixel outside the mask, or the edge of the image, beside them.
+
+    Args:
+        prediction: bool ``[H, W]``.
+        truth: bool ``[H, W]``.
+
+    Returns:
+        NaN where either mask is empty.
+    """
+    if not prediction.any() or not truth.any():
+        return math.nan
+    rows, columns = np.nonzero(prediction | truth)
+    part = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    borders = [mask & ~ndimage.binary_erosion(mask) for mask in (prediction[part], truth[part])]
+    distances = [ndimage.distance_transform_edt(~border) for border in borders]
+    return float(max(np.percentile(distances[1 - i][borders[i]], 95) for i in (0, 1)))

@@ -2,12 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busi_lab.metrics import classification_metrics
+from busi_lab.metrics import SegmentationMetrics, classification_metrics, hausdorff95
 
 # Table IV of Dajam & Qahmash (2025), rows actual, columns predicted, with Table III's macro figures
 PUBLISHED = {
@@ -79,3 +80,98 @@ def test_metrics_do_not_depend_on_batches(count: int, seed: int, batch: int) -> 
     for name, value in expected.items():
         assert torch.allclose(value.float(), found[name].float()), name
         assert all(map(math.isfinite, value.flatten().tolist())), name
+
+
+def test_auroc_leaves_out_classes_that_do_not_occur() -> None:
+    metrics = classification_metrics()
+    probabilities = torch.tensor([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.55, 0.4, 0.05], [0.2, 0.7, 0.1]])
+    metrics.update(probabilities, torch.tensor([0, 0, 1, 1]))
+    # malignant: 0.4 ties with 0.4, 0.7 beats both: (1 + 0.5 + 2) / 4; benign: 0.6 and 0.5 against 0.55 and 0.2
+    assert metrics.compute()["auroc"].item() == pytest.approx((3.5 / 4 + 3 / 4) / 2)
+
+
+Counts = list[tuple[int, int, int, int]]  # true positive, predicted, lesion, pixels
+
+
+def mask_metrics(images: Counts, distances: list[float] | None = None) -> dict[str, float]:
+    metrics = SegmentationMetrics()
+    columns = [torch.tensor(column) for column in zip(*images, strict=True)]
+    metrics.update(*columns, None if distances is None else torch.tensor(distances))
+    return {name: value.item() for name, value in metrics.compute().items()}
+
+
+def test_mask_metrics_by_hand() -> None:
+    # a good outline, a missed lesion, a normal scan with a false alarm, one without
+    images = [(8, 10, 12, 100), (0, 0, 20, 100), (0, 5, 0, 100), (0, 0, 0, 100)]
+    values = mask_metrics(images, [2.5, math.nan, math.nan, math.nan])
+    assert values == pytest.approx(
+        {
+            "dice": (16 / 22 + 0) / 2,
+            "iou": (8 / 14 + 0) / 2,
+            "dice_pooled": 16 / 47,
+            "pixel_accuracy": (94 + 80 + 95 + 100) / 400,
+            "pixel_precision": 8 / 15,
+            "pixel_recall": 8 / 32,
+            "hd95": 2.5,
+            "missed_lesions": 0.5,
+            "false_positive_rate": 0.5,
+            "dice_empty_as_one": (16 / 22 + 0 + 0 + 1) / 4,
+        }
+    )
+
+
+def test_what_no_image_defines_is_left_out() -> None:
+    lesions = mask_metrics([(0, 0, 4, 16)])
+    assert lesions["dice"] == lesions["pixel_precision"] == 0
+    assert not {"false_positive_rate", "hd95"} & set(lesions)
+    normals = mask_metrics([(0, 0, 0, 16)])
+    assert normals == {"pixel_accuracy": 1, "false_positive_rate": 0, "dice_empty_as_one": 1}
+    whole = mask_metrics([(16, 16, 16, 16)])  # a fully white mask
+    assert whole["dice"] == whole["iou"] == whole["pixel_accuracy"] == 1
+
+
+@st.composite
+def images(draw: st.DrawFn) -> Counts:
+    found = []
+    for _ in range(draw(st.integers(1, 12))):
+        hits, missed, alarms, rest = (draw(st.integers(0, 50)) for _ in range(4))
+        found.append((hits, hits + alarms, hits + missed, hits + missed + alarms + rest + 1))
+    return found
+
+
+@given(images(), st.data())
+@settings(max_examples=60)
+def test_mask_metrics_depend_on_no_batch_and_no_order(images: Counts, data: st.DataObject) -> None:
+    distances = [float(i) if hits else math.nan for i, (hits, *_) in enumerate(images)]
+    whole = mask_metrics(images, distances)
+    order = data.draw(st.permutations(range(len(images))))
+    metrics = SegmentationMetrics()
+    while order:
+        size = data.draw(st.integers(1, len(order)))
+        batch, order = order[:size], order[size:]
+        columns = [torch.tensor([images[i][column] for i in batch]) for column in range(4)]
+        metrics.update(*columns, torch.tensor([distances[i] for i in batch]))
+    assert {name: value.item() for name, value in metrics.compute().items()} == pytest.approx(whole)
+
+
+def square(row: int, column: int, side: int, size: int = 40) -> np.ndarray:
+    mask = np.zeros((size, size), dtype=bool)
+    mask[row : row + side, column : column + side] = True
+    return mask
+
+
+def test_hausdorff_distances_by_hand() -> None:
+    assert hausdorff95(square(5, 5, 10), square(5, 5, 10)) == 0
+    # squares 3 apart along an axis: 10 of 36 boundary pixels lie 3 away, more than 5 % of them
+    assert hausdorff95(square(5, 5, 10), square(5, 8, 10)) == pytest.approx(3)
+    assert hausdorff95(square(0, 0, 1), square(3, 4, 1)) == pytest.approx(5)
+    # one far pixel among many counts in one direction alone: it is the only one of its 37, below 5 %
+    lonely = square(5, 5, 10)
+    lonely[39, 39] = True
+    assert hausdorff95(lonely, square(5, 5, 10)) == 0
+    assert math.isnan(hausdorff95(square(0, 0, 0), square(5, 5, 10)))
+    assert math.isnan(hausdorff95(square(5, 5, 10), square(0, 0, 0)))
+
+
+def test_the_edge_of_the_image_is_a_boundary() -> None:
+    assert hausdorff95(np.ones((9, 9), dtype=bool), square(4, 4, 1, 9)) == pytest.approx(np.hypot(4, 4), abs=0.6)

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from busi_lab.errors import UserError
 from busi_lab.models import pretrained
 from busi_lab.models.classifiers import CustomCNN, build_classifier
+from busi_lab.models.segmenters import MobileNetEncoder, MobileNetUNet, PaddedNetwork, build_segmenter
 
 
 def build(name: str = "timm", backbone: str | None = "mobilenetv1_100", **changes: object) -> object:
@@ -139,3 +141,128 @@ def test_pickled_code_is_refused(tmp_path: Path) -> None:
 def test_wrong_model_settings(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build(**changes)
+
+
+def segmenter(name: str = "mobilenet_unet", arch: str | None = None, encoder: str | None = None, **more: object) -> Any:
+    arguments = {"weights": "none", "in_chans": 3, "image_size": 64, "dropout": 0.0, **more}
+    return build_segmenter(name, arch, encoder, **arguments)  # type: ignore[arg-type]
+
+
+def test_the_published_unet_has_the_named_taps() -> None:
+    encoder = MobileNetEncoder(timm.create_model("mobilenetv1_100"))
+    taps = encoder(torch.zeros(1, 3, 256, 256))
+    assert [tuple(tap.shape[1:]) for tap in taps] == [
+        (32, 128, 128),
+        (128, 64, 64),
+        (256, 32, 32),
+        (512, 16, 16),
+        (1024, 8, 8),
+    ]
+    assert all(tap.min() >= 0 for tap in taps)  # behind their activations
+
+
+def test_the_published_unet_ends_with_32_filters_and_one_channel() -> None:
+    network = MobileNetUNet(MobileNetEncoder(timm.create_model("mobilenetv1_100")))
+    ups = network.decoder.ups
+    assert all(isinstance(up[0], torch.nn.ConvTranspose2d) for up in ups)
+    assert [up[0].out_channels for up in ups] == [512, 256, 128, 64, 32]
+    assert [tuple(align.kernel_size) for align in network.decoder.aligned] == [(1, 1)] * 4
+    assert network(torch.zeros(2, 3, 256, 256)).shape == (2, 1, 256, 256)
+
+
+@pytest.mark.parametrize("size", [64, 75, 100])
+def test_images_of_any_size_get_logits_of_that_size(size: int) -> None:
+    for built in (segmenter(image_size=size), segmenter("smp", "FPN", "tu-mobilenetv2_100", image_size=size)):
+        assert built.network.eval()(torch.zeros(2, 3, size, size)).shape == (2, 1, size, size)
+
+
+def test_padding_repeats_edges_and_is_cut_off() -> None:
+    seen = []
+
+    def network(image: torch.Tensor) -> torch.Tensor:
+        seen.append(image)
+        return image
+
+    image = torch.arange(40 * 33, dtype=torch.float32).view(1, 1, 40, 33)
+    padded = PaddedNetwork(network)  # type: ignore[arg-type]
+    assert torch.equal(padded(image), image)
+    assert seen[0].shape == (1, 1, 64, 64)
+    assert torch.equal(seen[0][0, 0, :40, 33], image[0, 0, :, 32])
+
+
+@pytest.mark.parametrize(
+    ("arch", "encoder"),
+    [("Unet", "tu-mobilenetv1_100"), ("UnetPlusPlus", "mobilenet_v2"), ("DeepLabV3Plus", "tu-resnet18")],
+)
+def test_architectures_and_encoders_by_name(arch: str, encoder: str) -> None:
+    built = segmenter("smp", arch, encoder, num_classes=3, in_chans=1)
+    mask, classes = built.network.eval()(torch.zeros(2, 1, 64, 64))
+    assert (mask.shape, classes.shape) == ((2, 1, 64, 64), (2, 3))
+    heads = sum(p.numel() for head in built.heads for p in head.parameters())
+    encoder_size = sum(p.numel() for p in built.network.network.encoder.parameters())
+    assert heads + encoder_size == sum(p.numel() for p in built.network.parameters())
+
+
+def test_normalisation_is_the_encoders_own() -> None:
+    assert segmenter().mean == (0.5, 0.5, 0.5)
+    assert segmenter("smp", "Unet", "tu-mobilenetv1_100").mean == (0.5, 0.5, 0.5)
+    assert segmenter("smp", "Unet", "tu-mobilenetv2_100").mean == (0.485, 0.456, 0.406)
+    assert segmenter("smp", "Unet", "mobilenet_v2").std == (0.229, 0.224, 0.225)
+
+
+@pytest.mark.parametrize(
+    ("name", "arch", "encoder"), [("mobilenet_unet", None, None), ("smp", "Unet", "tu-mobilenetv1_100")]
+)
+def test_a_weight_folder_fills_the_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, arch: str | None, encoder: str | None
+) -> None:
+    state = timm.create_model("mobilenetv1_100").state_dict()
+    save_file(state, tmp_path / "mobilenetv1_100.safetensors")
+    monkeypatch.setenv("BUSI_WEIGHTS", str(tmp_path))
+    built = segmenter(name, arch, encoder, weights="imagenet").network.network.encoder
+    loaded = dict(built.state_dict()) if arch else {}
+    for tensor in ("conv_stem.weight", "bn1.running_var", "blocks.4.1.conv_pw.weight"):
+        ours = loaded[f"model.{tensor}"] if arch else _in_taps(built, tensor)
+        assert torch.equal(ours, state[tensor]), tensor
+
+
+def _in_taps(encoder: Any, tensor: str) -> torch.Tensor:
+    first, rest = tensor.split(".", 1)
+    if first == "blocks":
+        return encoder.blocks.state_dict()[rest]  # type: ignore[no-any-return]
+    return encoder.stem.state_dict()[f"{0 if first == 'conv_stem' else 1}.{rest}"]  # type: ignore[no-any-return]
+
+
+def test_a_weight_file_that_lacks_a_layer_is_refused(tmp_path: Path) -> None:
+    state = timm.create_model("mobilenetv1_100").state_dict()
+    del state["blocks.2.0.conv_pw.weight"]
+    save_file(state, tmp_path / "part.safetensors")
+    with pytest.raises(UserError, match="does not fit mobilenetv1_100"):
+        segmenter("smp", "Unet", "tu-mobilenetv1_100", weights=str(tmp_path / "part.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("smp", "Unett", "tu-mobilenetv1_100"), r"model\.arch=Unett: not an architecture.*known: Unet, UnetPlusPlus"),
+        (("smp", "Unet", "tu-mobilnet"), r"model\.encoder=tu-mobilnet: timm .* knows no mobilnet; similar: tu-mobil"),
+        (("smp", "Unet", "mobilenetv2"), r"model\.encoder=mobilenetv2: smp .* similar: mobilenet_v2"),
+        (("smp", "Unet", "tu-vit_tiny_patch16_224"), "cannot be built"),
+        (("smp", None, None), "expected mobilenet_unet, or smp with both"),
+        (("timm", None, None), "set model=mobilenet_unet or model=smp"),
+        (("mobilenet_unet", "Unet", None), "mobilenet_unet has its own"),
+    ],
+)
+def test_networks_that_do_not_exist(arguments: tuple[str, str | None, str | None], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        segmenter(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_encoder_weights_out_of_reach(no_hub: None) -> None:
+    with pytest.raises(UserError, match=r"ImageNet weights of model\.encoder=mobilenet_v2 cannot be had"):
+        segmenter("smp", "Unet", "mobilenet_v2", weights="imagenet")
+    with pytest.raises(UserError, match="ImageNet weights of mobilenetv2_100 cannot be had"):
+        segmenter("smp", "Unet", "tu-mobilenetv2_100", weights="imagenet")
+    with pytest.raises(UserError, match="weight files fit tu- encoders alone"):
+        segmenter("smp", "Unet", "mobilenet_v2", weights="/some/file.pth")

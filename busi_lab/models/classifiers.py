@@ -98,20 +98,23 @@ def build_classifier(
         cnn = CustomCNN(num_classes, in_chans, image_size, dropout)
         return BuiltModel(cnn, (cnn.head,), (0.0,) * in_chans, (1.0,) * in_chans)
     if name != "timm" or not backbone:
-        raise UserError(f"model.name={name}, model.backbone={backbone}: expected custom_cnn, or timm with a backbone")
+        raise UserError(
+            f"model.name={name}, model.backbone={backbone}: expected custom_cnn, or timm with a backbone; set "
+            "model=timm for classification, or task=segmentation or task=multitask for networks with masks"
+        )
     network = create_timm_model(backbone, weights, in_chans, dropout)
     network.reset_classifier(num_classes)  # type: ignore[operator]
     config = timm.data.resolve_model_data_config(network)
     heads = [network.get_classifier()]  # type: ignore[operator]
     if isinstance(before := getattr(network, "pre_logits", None), nn.Module):
         heads.append(before)  # VGG's two dense layers: behind the convolutional base
-    mean, std = (_channels(config[key], in_chans) for key in ("mean", "std"))
+    mean, std = (match_channels(config[key], in_chans) for key in ("mean", "std"))
     built = BuiltModel(network, tuple(heads), mean, std)
     check_input(built.network, in_chans, image_size, backbone)
     return built
 
 
-def _channels(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:
+def match_channels(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:
     """Normalisation constants for ``in_chans`` channels; the mean of all for one channel."""
     return tuple(values) if len(values) == in_chans else (sum(values) / len(values),) * in_chans
 

@@ -4,7 +4,7 @@ import http.client
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,28 +37,51 @@ def create_timm_model(backbone: str, weights: str, in_chans: int, dropout: float
         near = ", ".join(timm.list_models(f"*{backbone.split('.')[0][:6]}*")[:5])
         hint = f"; similar names: {near}" if near else ""
         raise UserError(f"model.backbone={backbone}: not a model of timm {timm.__version__}{hint}")
-    options: dict[str, Any] = {"in_chans": in_chans, "drop_rate": dropout}
+
+    def make(pretrained: bool, **more: Any) -> nn.Module:
+        if "pretrained_cfg_overlay" in more:  # keep the file's own head; the caller replaces it
+            more["num_classes"] = more["pretrained_cfg_overlay"]["num_classes"]
+        model: nn.Module = timm.create_model(
+            backbone, pretrained=pretrained, in_chans=in_chans, drop_rate=dropout, **more
+        )
+        return model
+
+    return create_with_weights(backbone, weights, make, f"model.backbone={backbone}")
+
+
+def create_with_weights(backbone: str, weights: str, make: Callable[..., nn.Module], described: str) -> nn.Module:
+    """Create a network on a timm model, with the weights that a setting means.
+
+    Args:
+        backbone: timm's model name.
+        weights: as in :func:`create_timm_model`.
+        make: called with ``pretrained`` and, for a local file, timm's ``pretrained_cfg_overlay``.
+        described: the settings that chose the network, for errors.
+
+    Raises:
+        UserError: weights that cannot be had or do not fit, or a network that cannot be built.
+    """
     if weights == "none":
-        return _create(backbone, pretrained=False, **options)
+        return _create(make, backbone, described, pretrained=False)
     path = _find_file(backbone, weights)
     if path is not None:
-        classes = _head_size(backbone, path)
-        overlay = {"file": str(path), "num_classes": classes}
-        options |= {"num_classes": classes, "pretrained_cfg_overlay": overlay}
-        return _create(backbone, str(path), pretrained=True, **options)
+        overlay = {"file": str(path), "num_classes": _head_size(backbone, path)}
+        return _create(make, backbone, described, str(path), pretrained=True, pretrained_cfg_overlay=overlay)
     if not timm.is_model_pretrained(backbone):
         raise UserError(f"model.weights=imagenet: timm has no pretrained {backbone}; set model.weights=none")
-    with _offline_unless_reachable():
-        return _create(backbone, pretrained=True, **options)
+    with hub_access():
+        return _create(make, backbone, described, pretrained=True)
 
 
-def _create(backbone: str, source: str | None = None, **options: Any) -> nn.Module:
+def _create(
+    make: Callable[..., nn.Module], backbone: str, described: str, source: str | None = None, **options: Any
+) -> nn.Module:
     try:
-        model: nn.Module = timm.create_model(backbone, **options)
-        return model
-    except (RuntimeError, KeyError, ValueError, TypeError, OSError) as error:
+        return make(**options)
+    except (RuntimeError, KeyError, ValueError, TypeError, OSError, NotImplementedError, AssertionError) as error:
         if not options["pretrained"]:
-            raise UserError(f"model.backbone={backbone} cannot be built: {one_line(error)[:300]}") from None
+            raise UserError(f"{described} cannot be built: {one_line(error)[:300]}") from None
+        _create(make, backbone, described, pretrained=False)  # raises where the weights are not to blame
         if source:
             raise UserError(
                 f"model.weights={source} does not fit {backbone}: {one_line(error)[:160]}; "
@@ -104,7 +127,7 @@ def _head_size(backbone: str, path: Path) -> int:
 
 
 @contextmanager
-def _offline_unless_reachable() -> Iterator[None]:
+def hub_access() -> Iterator[None]:
     """Spare the hub client its long retries where the hub does not answer."""
     before = huggingface_hub.constants.HF_HUB_OFFLINE
     huggingface_hub.constants.HF_HUB_OFFLINE = before or not _reachable(huggingface_hub.constants.ENDPOINT)
