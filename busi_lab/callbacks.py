@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,41 @@ class EpochSeed(Callback):
             if "cuda" in self._restored and torch.cuda.is_available():
                 torch.cuda.set_rng_state(self._restored["cuda"])
             self._restored = None
+
+
+class MaskPanel(Callback):
+    """Show what the network makes of the same few scans while it learns.
+
+    Args:
+        scans: items of a dataset with ``image``, ``mask`` and ``case_id``.
+        every: epochs between two showings; the first epoch is shown.
+        publish: called with the epoch and, for each scan, its case id, image, true and predicted mask, uint8
+            ``[S, S]``.
+    """
+
+    def __init__(
+        self,
+        scans: Sequence[dict[str, Any]],
+        every: int,
+        publish: Callable[[int, list[tuple[str, Any, Any, Any]]], None],
+    ) -> None:
+        self._scans = scans
+        self._every = every
+        self._publish = publish
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Predict the scans, in one batch."""
+        if trainer.state.fn != "fit" or trainer.current_epoch % self._every or not trainer.is_global_zero:
+            return
+        task: Any = pl_module
+        images = torch.stack([scan["image"] for scan in self._scans]).to(task.device)
+        with trainer.precision_plugin.forward_context():
+            predicted = task.predict_masks(images).byte().cpu().numpy()
+        shown = [
+            (scan["case_id"], scan["image"][0].numpy(), scan["mask"][0].numpy(), mask[0])
+            for scan, mask in zip(self._scans, predicted, strict=True)
+        ]
+        self._publish(trainer.current_epoch, shown)
 
 
 class LastCheckpoint(Callback):
@@ -274,6 +309,11 @@ class EpochRecord(Checkpoint):
             log.info(self._line(row, trainer, pl_module))
             if self.publish is not None:
                 self.publish(row)
+        if (monitor := getattr(pl_module, "monitor", "")) and monitor not in values:
+            raise UserError(
+                f"task.monitor={monitor}: no validation image defines it; set task.monitor to another metric, such as "
+                "val/loss, or change data.classes"
+            )
         if not math.isfinite(values.get("train/loss", 0.0)):
             raise UserError(
                 f"the training loss became {values['train/loss']} in epoch {trainer.current_epoch}; "

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from busi_lab.errors import UserError, one_line
+from busi_lab.run_directory import CLASSES
 
 Dict = dict[str, Any]
 
@@ -31,6 +32,7 @@ class DataConfig:
     eval_batch_size: int = 32
     balanced_sampling: bool = True
     subset: int | None = None
+    classes: list[str] | None = None
     num_workers: int | None = None
     cache_dir: str | None = None
     phantom: Dict | None = None
@@ -66,10 +68,12 @@ class AugmentConfig:
 
 @dataclass
 class ModelConfig:
-    """Group ``model``: see :func:`busi_lab.models.classifiers.build_classifier`."""
+    """Group ``model``: see :func:`busi_lab.models.classifiers.build_classifier` and ``segmenters.build_segmenter``."""
 
     name: str = "timm"
     backbone: str | None = None
+    arch: str | None = None
+    encoder: str | None = None
     weights: str = "none"
     in_chans: int = 3
     dropout: float = 0.0
@@ -126,8 +130,9 @@ class RunConfig:
 
     @property
     def model_label(self) -> str:
-        """The model in one word: its backbone, or its own name where it has none."""
-        return self.model.backbone or self.model.name
+        """The model in one word: its backbone, architecture with encoder, or its own name where it has neither."""
+        model = self.model
+        return f"{model.arch}-{model.encoder}" if model.arch else model.backbone or model.name
 
 
 def may_change_on_resume(override: str) -> bool:
@@ -186,8 +191,13 @@ def _check_ranges(config: RunConfig) -> None:
         raise UserError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
     if config.seed >= 2**32:
         raise UserError(f"seed={config.seed}: expected less than 2**32")
-    if model.name == "custom_cnn" and model.backbone is not None:
-        raise UserError(f"model.backbone={model.backbone}: custom_cnn has no backbone; set model=timm")
+    if model.name != "timm" and model.backbone is not None:
+        raise UserError(f"model.backbone={model.backbone}: {model.name} has no backbone; set model=timm")
+    if model.name in ("timm", "custom_cnn") and (model.arch or model.encoder):
+        raise UserError(f"model.arch={model.arch}, model.encoder={model.encoder}: belong to model=smp")
+    classes = data.classes
+    if classes is not None and (not classes or len(set(classes)) < len(classes) or not set(classes) <= set(CLASSES)):
+        raise UserError(f"data.classes={classes}: expected null or some of {', '.join(CLASSES)}, each once")
     nonnegative = {
         "seed": config.seed,
         "split.seed": split.seed,

@@ -6,6 +6,7 @@ import json
 import logging
 import platform
 import shlex
+import statistics
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from busi_lab.callbacks import (
     EpochSeed,
     Interrupted,
     LastCheckpoint,
+    MaskPanel,
     StopRequest,
 )
 from busi_lab.config import RunConfig, check_arguments
@@ -40,8 +42,10 @@ from busi_lab.data.splits import write_manifest
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import (
     BEST_CHECKPOINT,
+    CLASSES,
     CONFIG,
     LAST_CHECKPOINT,
+    MASKS,
     METRICS,
     PREDICTIONS,
     PREVIOUS_CHECKPOINT,
@@ -53,10 +57,11 @@ from busi_lab.run_directory import (
     quoted,
     read_rows,
     write_atomically,
+    write_masks,
     write_rows,
     write_summary,
 )
-from busi_lab.tasks import BaseTask
+from busi_lab.tasks import BaseTask, MaskTask
 from busi_lab.tracking import WandbRun, choose_mode, wandb_settings
 
 log = logging.getLogger(__name__)
@@ -111,12 +116,15 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
         try:
             tracker = _start_tracker(config, summary, task, resolved)
             record.publish = tracker.log_epoch if tracker else None
+            if tracker and isinstance(task, MaskTask):
+                _show_masks(trainer, data, tracker)
             _write_inputs(directory, resolved, data)
             rows = _fit_and_test(task, data, trainer, state, summary)
             write_rows(directory / PREDICTIONS, rows, rows[0])
+            write_masks(directory / MASKS, task.predicted_masks())
             summary.status = "finished"
             if tracker is not None:
-                tracker.log_result(summary, rows, data.pictures())
+                tracker.log_result(summary, rows, data.pictures(), data.true_masks(), task.predicted_masks())
         except Interrupted:
             log.info("stopped; continue with: busi-train %s", shlex.quote(f"resume={quoted(directory)}"))
             raise
@@ -181,6 +189,14 @@ def _start_tracker(config: RunConfig, summary: Summary, task: BaseTask, resolved
     summary.wandb = tracker.record
     tracker.log_start(summary)
     return tracker
+
+
+def _show_masks(trainer: Trainer, data: BusiDataModule, tracker: WandbRun) -> None:
+    """Send the masks of some validation scans, the same ones every time, to W&B every few epochs."""
+    count = min(tracker.settings.mask_scans, len(data.val_set))
+    chosen = [data.val_set[round(i * (len(data.val_set) - 1) / max(1, count - 1))] for i in range(count)]
+    if chosen:
+        trainer.callbacks.insert(0, MaskPanel(chosen, tracker.settings.mask_epochs, tracker.log_masks))  # type: ignore[attr-defined]
 
 
 def _quieten() -> None:
@@ -250,6 +266,8 @@ def _build_task(config: RunConfig) -> BaseTask:
     )
     if not isinstance(task, BaseTask):
         raise UserError(f"task._target_={target}: expected a subclass of busi_lab.tasks.BaseTask")
+    if isinstance(task, MaskTask) and config.data.classes == ["normal"]:
+        raise UserError("data.classes=[normal]: a task with masks needs lesions; add benign or malignant")
     names = [f"val/{name}" for name in ("loss", *task.metric_names)]
     if task.monitor not in names:
         raise UserError(f"task.monitor={task.monitor}: expected one of {', '.join(names)}")
@@ -269,7 +287,8 @@ def _build_data(config: RunConfig, task: BaseTask) -> BusiDataModule:
         **settings,
         split=asdict(config.split),
         augment=asdict(config.augment),
-        masks=task.needs_masks,
+        masks=isinstance(task, MaskTask),
+        original_masks=isinstance(task, MaskTask) and task.masks.original,
         seed=config.seed,
     )
     data.setup()
@@ -311,7 +330,7 @@ def _start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, trai
     assert data.cache is not None
     return Summary(
         status="failed",
-        task=config.task["_target_"].rpartition(".")[2].removesuffix("Task").lower(),
+        task=task.kind,
         experiment=config.name or config.model_label,
         model=config.model_label,
         weights=config.model.weights,
@@ -330,6 +349,7 @@ def _start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, trai
             "train": len(manifest.train),
             "val": len(manifest.val),
             "test": len(manifest.test),
+            "classes": [name for name in CLASSES if config.data.classes is None or name in config.data.classes],
         },
         parameters=sum(parameter.numel() for parameter in task.network.parameters()),
         objective={"metric": task.monitor, "mode": task.monitor_mode},
@@ -383,7 +403,24 @@ def _fit_and_test(
         judge(task, datamodule=data, verbose=False)
         summary.metrics.update(_plain(task.results[split], split))
     summary.seconds["test"] = time.perf_counter() - clock
+    summary.inference_milliseconds = _time_inference(task, trainer)
     return task.predictions()
+
+
+def _time_inference(task: BaseTask, trainer: Trainer) -> float:
+    """Median milliseconds of the network for one scan alone, in the run's precision."""
+    device = trainer.strategy.root_device
+    task.to(device).eval()
+    image = torch.zeros(1, 1, task.image_size, task.image_size, dtype=torch.uint8, device=device)
+    times = []
+    with torch.inference_mode(), trainer.precision_plugin.forward_context():
+        for _ in range(12):
+            clock = time.perf_counter()
+            task(image)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - clock)
+    return statistics.median(times[2:]) * 1e3
 
 
 def _plain(values: dict[str, torch.Tensor], split: str) -> dict[str, Any]:

@@ -20,6 +20,10 @@ from io import StringIO
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from busi_lab.errors import UserError, one_line
 
 CLASSES = ("benign", "malignant", "normal")
@@ -30,6 +34,7 @@ CONFIG = "config.yaml"
 SPLIT = "split.json"
 METRICS = "metrics.csv"
 PREDICTIONS = "predictions.csv"
+MASKS = "masks"
 SUMMARY = "summary.json"
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
@@ -44,7 +49,8 @@ class Summary:
 
     ``metrics`` maps ``val/NAME`` and ``test/NAME`` to a number (``test/confusion_matrix`` to rows of counts),
     ``seconds`` has ``fit, test, total``; ``objective`` is ``{metric, mode}``, the validation figure by which
-    the best epoch was chosen and by which runs are ranked. ``best_epoch`` counts as in ``metrics.csv``, from 0.
+    the best epoch was chosen and by which runs are ranked. ``inference_milliseconds`` is the median time of the
+    network for one scan alone. ``best_epoch`` counts as in ``metrics.csv``, from 0.
     ``data`` counts the images that were used, and has the dataset's folder as ``root``; ``command`` is the
     command line without output paths.
     """
@@ -66,6 +72,7 @@ class Summary:
     metrics: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     images_per_second: float | None = None
+    inference_milliseconds: float | None = None
     device: str | None = None
     precision: str | None = None
     wandb: dict[str, Any] | None = None
@@ -236,6 +243,13 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def write_masks(folder: Path, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+    """Write masks, bool ``[H, W]`` by case id, as 1-bit PNG files ``CASE_ID.png``; no masks, no folder."""
+    for case_id, mask in masks.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(folder / f"{case_id}.png", optimize=True)
 
 
 @dataclass(frozen=True)

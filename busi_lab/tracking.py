@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import CLASSES, SWEEP_VARIABLE, Summary, read_rows, write_atomically
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _PROBE_SECONDS = 5.0
 _ID_FILE = "wandb/id"
+_CASES = 8  # scans in a panel of test cases
 _MODES = ("auto", "online", "offline", "disabled")
 
 
@@ -42,6 +45,8 @@ class WandbSettings:
         notes: free text.
         mode: ``auto`` is online where an API key is configured and the server answers, else offline.
         log_model: store ``best.ckpt`` as an artifact; None for only when online.
+        mask_epochs: epochs between two panels of validation scans with their masks.
+        mask_scans: scans in such a panel.
     """
 
     project: str = "busi-lab"
@@ -52,6 +57,8 @@ class WandbSettings:
     notes: str | None = None
     mode: str = "auto"
     log_model: bool | None = None
+    mask_epochs: int = 5
+    mask_scans: int = 8
 
 
 def wandb_settings(loggers: Mapping[str, Any] | DictConfig) -> WandbSettings | None:
@@ -80,6 +87,9 @@ def wandb_settings(loggers: Mapping[str, Any] | DictConfig) -> WandbSettings | N
                 f"logger.wandb.{key}={value!r}: W&B takes 1 to 128 characters"
                 + (r" without / \ # ? % :" if key in ("project", "entity") else "")
             )
+    for key in ("mask_epochs", "mask_scans"):
+        if not isinstance(getattr(settings, key), int) or getattr(settings, key) < 1:
+            raise UserError(f"logger.wandb.{key}={getattr(settings, key)}: expected a whole number of at least 1")
     if not isinstance(settings.tags, list):
         raise UserError(f"logger.wandb.tags={settings.tags!r}: expected a list, as in logger.wandb.tags=[first,second]")
     for tag in settings.tags:
@@ -175,6 +185,7 @@ class WandbRun:
         job_type: str,
         config: Mapping[str, Any],
     ) -> None:
+        self.settings = settings
         self._directory = directory
         self._log_model = mode == "online" if settings.log_model is None else settings.log_model
         self._mode = mode
@@ -285,13 +296,35 @@ class WandbRun:
                 allow_val_change=True,
             )
 
-    def log_result(self, summary: Summary, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Any]) -> None:
+    def log_masks(self, epoch: int, shown: Sequence[tuple[str, Any, Any, Any]]) -> None:
+        """Send scans with true and predicted masks.
+
+        Args:
+            epoch: that has just been validated.
+            shown: case id, scan, true and predicted mask, the last three uint8 ``[S, S]``.
+        """
+        with self._harmless():
+            import wandb
+
+            panel = [_masked(wandb, picture, truth, mask, case_id) for case_id, picture, truth, mask in shown]
+            self._run.log({"val/masks": panel, "epoch": epoch}, step=epoch)
+
+    def log_result(
+        self,
+        summary: Summary,
+        rows: Sequence[Mapping[str, Any]],
+        pictures: Mapping[str, Any],
+        true_masks: Mapping[str, Any],
+        predicted_masks: Mapping[str, Any],
+    ) -> None:
         """Send the result of a finished run.
 
         Args:
             summary: of the run.
             rows: of ``predictions.csv``.
-            pictures: case id -> scan, uint8 ``[H, W]``.
+            pictures: case id -> scan, uint8 ``[S, S]``.
+            true_masks: case id -> mask, uint8 ``[S, S]`` of 0 and 1.
+            predicted_masks: case id -> mask, bool ``[H, W]``; empty where none are predicted.
         """
         with self._harmless():
             import wandb
@@ -307,6 +340,8 @@ class WandbRun:
             panels: dict[str, Any] = {"test/predictions": _table(wandb, rows, pictures)}
             if rows and "prediction" in rows[0]:
                 panels |= _classification_panels(wandb, rows, pictures)
+            if predicted_masks:
+                panels |= _mask_panels(wandb, rows, pictures, true_masks, predicted_masks)
             self._run.log(panels)
             if self._log_model and self._mode != "disabled":
                 artifact = wandb.Artifact(f"model-{self._run.id}", type="model", metadata=dict(result))
@@ -346,6 +381,47 @@ def _table(wandb: Any, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str,
     columns = ["scan", *(rows[0] if rows else ())]
     data = [[wandb.Image(pictures[row["image"]], file_type="jpg"), *row.values()] for row in rows]
     return wandb.Table(columns=columns, data=data)
+
+
+def _masked(wandb: Any, picture: Any, truth: Any, predicted: Any, caption: str) -> Any:
+    """A scan with two masks that the page can switch on and off."""
+    height, width = picture.shape
+    fitted = Image.fromarray(predicted.astype("uint8")).resize((width, height), Image.Resampling.NEAREST)
+    masks = {"truth": truth, "prediction": np.asarray(fitted)}
+    labels = {0: "background", 1: "lesion"}
+    return wandb.Image(
+        picture,
+        masks={name: {"mask_data": mask, "class_labels": labels} for name, mask in masks.items()},
+        caption=caption,
+    )
+
+
+def _mask_panels(
+    wandb: Any,
+    rows: Sequence[Mapping[str, Any]],
+    pictures: Mapping[str, Any],
+    true_masks: Mapping[str, Any],
+    predicted_masks: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The scans with the lowest, the middle and the highest Dice."""
+    judged = sorted((row for row in rows if row["dice"] is not None), key=lambda row: float(row["dice"]))
+    count = min(_CASES, len(judged))
+    middle = (len(judged) - count) // 2
+    chosen = {"worst": judged[:count], "median": judged[middle : middle + count], "best": judged[::-1][:count]}
+    return {
+        f"test/masks_{name}": [
+            _masked(
+                wandb,
+                pictures[row["image"]],
+                true_masks[row["image"]],
+                predicted_masks[row["image"]],
+                f"{row['image']}: Dice {float(row['dice']):.3f}",
+            )
+            for row in cases
+        ]
+        for name, cases in chosen.items()
+        if cases
+    }
 
 
 def _classification_panels(

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir
-from busi_lab.data.index import Gray
+from busi_lab.data.index import Gray, read_case
 from busi_lab.data.splits import Manifest, make_manifest, read_manifest
 from busi_lab.data.transforms import Augmentation
 from busi_lab.run_directory import CLASSES
@@ -23,8 +23,8 @@ class ScanDataset(Dataset[dict[str, Any]]):
     """Scans of one split.
 
     An item has ``image`` (uint8 ``[1, S, S]``, gray levels), ``label`` (position in ``CLASSES``), ``case_id``
-    and, with masks, ``mask`` (uint8 ``[1, S, S]`` of 0 and 1). Item ``(i, seed)`` is augmented with that seed,
-    item ``i`` is not.
+    and, with masks, ``mask`` (uint8 ``[1, S, S]`` of 0 and 1); with original masks also ``original_mask`` (bool
+    ``[1, H, W]``, as it is on disk). Item ``(i, seed)`` is augmented with that seed, item ``i`` is not.
     """
 
     def __init__(
@@ -33,12 +33,14 @@ class ScanDataset(Dataset[dict[str, Any]]):
         case_ids: Sequence[str],
         augmentation: Augmentation | None = None,
         masks: bool = True,
+        original_masks: bool = False,
     ) -> None:
         numbers = {case.case_id: number for number, case in enumerate(cache.index.cases)}
         self._cache = cache
         self._numbers = [numbers[case_id] for case_id in case_ids]
         self._augmentation = augmentation
         self._masks = masks
+        self._original_masks = original_masks
         self.case_ids = list(case_ids)
         self.labels = [CLASSES.index(cache.index.cases[number].label) for number in self._numbers]
 
@@ -58,7 +60,18 @@ class ScanDataset(Dataset[dict[str, Any]]):
         }
         if mask is not None:
             scan["mask"] = torch.from_numpy(np.ascontiguousarray(mask))[None]
+        if self._original_masks:
+            index = self._cache.index
+            _, original = read_case(index.root, index.cases[self._numbers[position]])
+            scan["original_mask"] = torch.from_numpy(original)[None]
         return scan
+
+
+def _collate(scans: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch; original masks, which differ in size, stay a list."""
+    originals = [scan.pop("original_mask") for scan in scans if "original_mask" in scan]
+    batch: dict[str, Any] = default_collate(scans)
+    return {**batch, "original_mask": originals} if originals else batch
 
 
 class EpochSampler(Sampler[Draw]):
@@ -127,7 +140,8 @@ class BusiDataModule(LightningDataModule):
     """Batches of a dataset in BUSI's layout, split by a manifest.
 
     Batch keys: ``image`` (uint8 ``[B, 1, S, S]``), ``label`` (int64 ``[B]``), ``case_id`` (list of str) and, with
-    ``masks``, ``mask`` (uint8 ``[B, 1, S, S]``). Scaling and channels are the model's affair.
+    ``masks``, ``mask`` (uint8 ``[B, 1, S, S]``), in the test on demand ``original_mask`` (list of bool ``[1, H, W]``).
+    Scaling and channels are the model's affair.
 
     Args:
         root: dataset folder, or its parent.
@@ -138,7 +152,10 @@ class BusiDataModule(LightningDataModule):
         augment: settings of :class:`Augmentation` for training.
         balanced_sampling: draw the classes equally often in training.
         subset: at most so many scans of each class in each split.
+        classes: those that take part; None for all. The split is made before, so that whatever classes two runs
+            use, neither tests on what the other has learnt from.
         masks: deliver lesion masks.
+        original_masks: deliver test masks at the scans' resolution, too.
         num_workers: loader processes; None chooses by the machine.
         cache_dir: folder of the pixel cache, see :func:`resolve_cache_dir`; None keeps pixels in memory alone.
         seed: of order and augmentation.
@@ -154,7 +171,9 @@ class BusiDataModule(LightningDataModule):
         augment: Mapping[str, Any] | None = None,
         balanced_sampling: bool = True,
         subset: int | None = None,
+        classes: Sequence[str] | None = None,
         masks: bool = True,
+        original_masks: bool = False,
         num_workers: int | None = None,
         cache_dir: str | None = None,
         seed: int = 0,
@@ -168,7 +187,9 @@ class BusiDataModule(LightningDataModule):
         self._augment = dict(augment or {})
         self._balanced = balanced_sampling
         self._subset = subset
+        self._classes = CLASSES if classes is None else tuple(classes)
         self._masks = masks
+        self._original_masks = original_masks
         self._workers = default_workers() if num_workers is None else num_workers
         self._cache_dir = resolve_cache_dir(cache_dir)
         self._seed = seed
@@ -195,14 +216,12 @@ class BusiDataModule(LightningDataModule):
         else:
             arguments = {key: value for key, value in self._split.items() if key != "manifest"}
             self.full_manifest = make_manifest(cache.index, **arguments)
-        self.manifest: Manifest = self.full_manifest
-        if self._subset is not None:
-            labels = {case.case_id: case.label for case in cache.index.cases}
-            self.manifest = self.full_manifest.subset(labels, self._subset)
+        labels = {case.case_id: case.label for case in cache.index.cases}
+        self.manifest: Manifest = self.full_manifest.subset(labels, self._subset, self._classes)
         augmentation = Augmentation(self._augment)
         self.train_set = ScanDataset(cache, self.manifest.train, augmentation, self._masks)
         self.val_set = ScanDataset(cache, self.manifest.val, masks=self._masks)
-        self.test_set = ScanDataset(cache, self.manifest.test, masks=self._masks)
+        self.test_set = ScanDataset(cache, self.manifest.test, masks=self._masks, original_masks=self._original_masks)
         self.cache = cache
 
     def pictures(self) -> dict[str, Gray]:
@@ -210,6 +229,12 @@ class BusiDataModule(LightningDataModule):
         assert self.cache is not None
         numbers = {case.case_id: number for number, case in enumerate(self.cache.index.cases)}
         return {case_id: self.cache.image(numbers[case_id]) for case_id in self.manifest.test}
+
+    def true_masks(self) -> dict[str, Gray]:
+        """Case id -> lesion mask, uint8 ``[S, S]`` of 0 and 1, of the test set."""
+        assert self.cache is not None
+        numbers = {case.case_id: number for number, case in enumerate(self.cache.index.cases)}
+        return {case_id: self.cache.mask(numbers[case_id]) for case_id in self.manifest.test}
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Augmented scans in the order of :class:`EpochSampler`."""
@@ -258,6 +283,7 @@ class BusiDataModule(LightningDataModule):
             drop_last=drop_last,
             num_workers=self._workers,
             persistent_workers=self._workers > 0,
+            collate_fn=_collate,
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -51,16 +51,19 @@ class Manifest:
         """Sixteen hex digits over the test list: runs that share it may stand in one table."""
         return _digest(*self.test)
 
-    def subset(self, cases: Mapping[str, str], limit: int) -> "Manifest":
-        """At most ``limit`` cases of each class in each split, the first by id.
+    def subset(
+        self, cases: Mapping[str, str], limit: int | None = None, classes: Sequence[str] = CLASSES
+    ) -> "Manifest":
+        """The cases of some classes, and at most ``limit`` of each in each split, the first by id.
 
         Args:
             cases: case id -> label.
-            limit: cases of a class in a split.
+            limit: cases of a class in a split; None for all.
+            classes: to keep.
         """
 
         def first(ids: Sequence[str]) -> tuple[str, ...]:
-            kept = [case for label in CLASSES for case in [i for i in ids if cases[i] == label][:limit]]
+            kept = [case for label in classes for case in [i for i in ids if cases[i] == label][:limit]]
             return tuple(sorted(kept))
 
         return replace(self, train=first(self.train), val=first(self.val), test=first(self.test))

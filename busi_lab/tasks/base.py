@@ -2,27 +2,32 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import timm.optim
 import torch
+import torch.distributed
 from lightning import LightningModule
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torchmetrics import MeanMetric
 
 from busi_lab.models.classifiers import BuiltModel
-from busi_lab.run_directory import SCHEMA
+from busi_lab.run_directory import CLASSES, SCHEMA
 
 Batch = dict[str, Any]
+T = TypeVar("T")
 
 
 class BaseTask(LightningModule):
     """A task takes gray scans as bytes, ``image`` uint8 ``[B, 1, S, S]``, and does all scaling itself.
 
     So a checkpoint carries everything that turns a scan into an answer. Subclasses implement
-    :meth:`configure_network`, :meth:`_step` and :meth:`summarize`. Constructor arguments are plain values, so that
-    ``load_from_checkpoint`` rebuilds the task with ``weights_only=True`` and without the original weight files.
+    :meth:`configure_network`, :meth:`_step`, :meth:`summarize` and :meth:`columns`. Constructor arguments are plain
+    values, so that ``load_from_checkpoint`` rebuilds the task with ``weights_only=True`` and without the original
+    weight files.
 
     Args:
         model: the ``model`` group of the configuration.
@@ -34,8 +39,8 @@ class BaseTask(LightningModule):
         channels_last: keep tensors in the memory layout that convolutions prefer.
     """
 
-    needs_masks = False
-    """Whether batches must carry lesion masks."""
+    kind: str
+    """What the task is called in ``summary.json``."""
 
     def __init__(
         self,
@@ -68,8 +73,10 @@ class BaseTask(LightningModule):
                 parameter.requires_grad_(False)
         self.train()  # Lightning keeps the modes that it finds, so a frozen backbone must be set now
         self.results: dict[str, dict[str, Tensor]] = {}
-        self._mean_loss = MeanMetric()
+        self._average = MeanMetric()
         self._gathered: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}, "test": {}}
+        self._case_ids: list[str] = []
+        self._rows: list[dict[str, Any]] = []
 
     @abstractmethod
     def configure_network(self) -> BuiltModel:
@@ -85,8 +92,12 @@ class BaseTask(LightningModule):
 
         Args:
             split: train, val or test.
-            gathered: what :meth:`gather` kept, a row an image.
+            gathered: what :meth:`gather` kept, a row an image, and ``label``.
         """
+
+    @abstractmethod
+    def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
+        """Columns of ``predictions.csv`` behind ``image`` and ``label``, from what was gathered in the test."""
 
     @property
     @abstractmethod
@@ -139,7 +150,9 @@ class BaseTask(LightningModule):
 
     def _gathered_step(self, batch: Batch, split: str) -> Tensor:
         loss = self._step(batch, split)
-        self.gather(split, loss=loss.detach().float().expand(len(batch["image"])))
+        self.gather(split, loss=loss.detach().float().expand(len(batch["image"])), label=batch["label"])
+        if split == "test":
+            self._case_ids += batch["case_id"]
         return loss
 
     def gather(self, split: str, **values: Tensor) -> None:
@@ -158,6 +171,7 @@ class BaseTask(LightningModule):
     def on_test_epoch_start(self) -> None:
         """Start to gather test batches."""
         self._gathered["test"].clear()
+        self._case_ids.clear()
 
     def on_train_epoch_end(self) -> None:
         """Log the training metrics."""
@@ -174,16 +188,33 @@ class BaseTask(LightningModule):
     def _log_summary(self, split: str) -> None:
         gathered = {name: torch.cat(parts) for name, parts in self._gathered[split].items()}
         self._gathered[split].clear()
-        self._mean_loss.update(gathered.pop("loss"))
-        values = {"loss": self._mean_loss.compute(), **self.summarize(split, gathered)}
-        self._mean_loss.reset()
+        values = {"loss": self.mean(gathered.pop("loss")), **self.summarize(split, gathered)}
+        if split == "test":
+            self._rows = self._tabulate(gathered)
         self.results[split] = values
         # every rank has computed the value over all ranks: nothing to reduce
         self.log_dict({f"{split}/{key}": value for key, value in values.items() if value.numel() == 1})
 
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean of a value an image, float ``[B]``, over the images of all ranks."""
+        self._average.update(values)
+        mean: Tensor = self._average.compute()
+        self._average.reset()
+        return mean
+
     def predictions(self) -> list[dict[str, Any]]:
-        """Rows of ``predictions.csv`` from the last test, one an image."""
-        raise NotImplementedError
+        """Rows of ``predictions.csv`` from the last test, of all ranks, sorted by image."""
+        rows = [row for part in of_all_ranks(self._rows) for row in part]
+        return sorted(rows, key=lambda row: str(row["image"]))
+
+    def _tabulate(self, gathered: dict[str, Tensor]) -> list[dict[str, Any]]:
+        labels = [CLASSES[label] for label in gathered["label"].tolist()]
+        columns = {"image": list(self._case_ids), "label": labels, **self.columns(gathered)}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def predicted_masks(self) -> dict[str, NDArray[np.bool_]]:
+        """Case id -> mask bool ``[H, W]`` from the last test, of all ranks; empty where none are predicted."""
+        return {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let a checkpoint stand for itself, without the original weights and in the middle of an epoch."""
@@ -236,3 +267,12 @@ class BaseTask(LightningModule):
             )
             return {"scheduler": plateau, "monitor": self.monitor}
         return None
+
+
+def of_all_ranks(part: T) -> list[T]:
+    """A value of this process, and in a distributed run those of the others, in the order of ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [part]
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, part)
+    return parts

@@ -4,14 +4,56 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.distributed
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from busi_lab.metrics import classification_metrics
 from busi_lab.models.classifiers import BuiltModel, build_classifier
 from busi_lab.run_directory import CLASSES
 from busi_lab.tasks.base import BaseTask, Batch
+
+
+class ClassificationPart(nn.Module):
+    """What a task with a class output does with it: cross-entropy, metrics, probabilities.
+
+    Args:
+        label_smoothing: share of each target spread over all classes, 0 to 1; in training alone.
+        class_weights: factors of the loss in the order of ``CLASSES``; in training alone.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self._label_smoothing = label_smoothing
+        weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
+        self.register_buffer("_class_weights", weights, persistent=False)
+        metrics = classification_metrics(len(CLASSES), CLASSES.index("malignant"))
+        self.metrics = nn.ModuleDict({f"{split}_": metrics.clone() for split in ("train", "val", "test")})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the scalar metrics."""
+        return tuple(str(name) for name in classification_metrics() if name != "confusion_matrix")
+
+    def loss(self, logits: Tensor, label: Tensor, split: str) -> Tensor:
+        """Mean cross-entropy of logits ``[B, K]`` against labels ``[B]``."""
+        smoothing = self._label_smoothing if split == "train" else 0.0
+        weights: Any = self._class_weights if split == "train" else None
+        return F.cross_entropy(logits.float(), label, weight=weights, label_smoothing=smoothing)
+
+    def summarize(self, split: str, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The contract's metrics of ``logits`` against ``label``."""
+        metrics: Any = self.metrics[f"{split}_"]
+        metrics.update(gathered["logits"].softmax(dim=1), gathered["label"])
+        values: dict[str, Tensor] = metrics.compute()
+        metrics.reset()
+        return values
+
+    def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
+        """``prediction, p_benign, p_malignant, p_normal`` of each image."""
+        probabilities = gathered["logits"].softmax(dim=1)
+        predicted = [CLASSES[position] for position in probabilities.argmax(dim=1).tolist()]
+        columns = zip(CLASSES, probabilities.T.tolist(), strict=True)
+        return {"prediction": predicted, **{f"p_{name}": values for name, values in columns}}
 
 
 class ClassificationTask(BaseTask):
@@ -25,9 +67,11 @@ class ClassificationTask(BaseTask):
         monitor: see :class:`BaseTask`.
         monitor_mode: see :class:`BaseTask`.
         channels_last: see :class:`BaseTask`.
-        label_smoothing: share of each target spread over all classes, 0 to 1.
-        class_weights: factors of the loss in the order of ``CLASSES``.
+        label_smoothing: see :class:`ClassificationPart`.
+        class_weights: see :class:`ClassificationPart`.
     """
+
+    kind = "classification"
 
     def __init__(
         self,
@@ -42,13 +86,7 @@ class ClassificationTask(BaseTask):
         class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last)
-        self._label_smoothing = label_smoothing
-        weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
-        self.register_buffer("_class_weights", weights, persistent=False)
-        metrics = classification_metrics(len(CLASSES), CLASSES.index("malignant"))
-        self.metrics = torch.nn.ModuleDict({f"{split}_": metrics.clone() for split in ("train", "val", "test")})
-        self._case_ids: list[str] = []
-        self._rows: list[dict[str, Any]] = []
+        self.classes = ClassificationPart(label_smoothing, class_weights)
 
     def configure_network(self) -> BuiltModel:
         """Build the classifier."""
@@ -66,51 +104,17 @@ class ClassificationTask(BaseTask):
     @property
     def metric_names(self) -> list[str]:
         """Names of the scalar metrics."""
-        return [str(name) for name in classification_metrics() if name != "confusion_matrix"]
+        return list(self.classes.names)
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        logits, label = self(batch["image"]), batch["label"]
-        smoothing = self._label_smoothing if split == "train" else 0.0
-        weights: Any = self._class_weights if split == "train" else None
-        self.gather(split, logits=logits.detach().float(), label=label)
-        if split == "test":
-            self._case_ids += batch["case_id"]
-        return F.cross_entropy(logits.float(), label, weight=weights, label_smoothing=smoothing)
+        logits = self(batch["image"])
+        self.gather(split, logits=logits.detach().float())
+        return self.classes.loss(logits, batch["label"], split)
 
     def summarize(self, split: str, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
         """The contract's metrics."""
-        probabilities, label = gathered["logits"].softmax(dim=1), gathered["label"]
-        if split == "test":
-            self._rows = self._tabulate(probabilities, label)
-        metrics = self.metrics[f"{split}_"]
-        metrics.update(probabilities, label)  # type: ignore[operator]
-        values: dict[str, Tensor] = metrics.compute()  # type: ignore[operator]
-        metrics.reset()  # type: ignore[operator]
-        return values
+        return self.classes.summarize(split, gathered)
 
-    def on_test_epoch_start(self) -> None:
-        """Start to gather test batches."""
-        super().on_test_epoch_start()
-        self._case_ids.clear()
-
-    def predictions(self) -> list[dict[str, Any]]:
-        """Rows ``image, label, prediction, p_benign, p_malignant, p_normal`` of the last test, sorted by image."""
-        rows = self._rows
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            gathered: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(gathered, rows)
-            rows = [row for part in gathered for row in part]
-        return sorted(rows, key=lambda row: str(row["image"]))
-
-    def _tabulate(self, probabilities: Tensor, label: Tensor) -> list[dict[str, Any]]:
-        predicted = probabilities.argmax(dim=1).tolist()
-        columns = zip(self._case_ids, label.tolist(), predicted, probabilities.tolist(), strict=True)
-        return [
-            {
-                "image": case_id,
-                "label": CLASSES[actual],
-                "prediction": CLASSES[chosen],
-                **{f"p_{name}": value for name, value in zip(CLASSES, values, strict=True)},
-            }
-            for case_id, actual, chosen, values in columns
-        ]
+    def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
+        """Class and probabilities of each image."""
+        return self.classes.columns(gathered)

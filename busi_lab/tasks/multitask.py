@@ -1,0 +1,110 @@
+"""Class and outline at once: one encoder with a classification head and a U-Net decoder."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from busi_lab.errors import UserError
+from busi_lab.models.classifiers import BuiltModel
+from busi_lab.models.segmenters import build_segmenter
+from busi_lab.run_directory import CLASSES
+from busi_lab.tasks.base import Batch
+from busi_lab.tasks.classification import ClassificationPart
+from busi_lab.tasks.segmentation import MaskTask, SegmentationPart, segmenter_settings
+
+
+class MultiTask(MaskTask):
+    """A weighted sum of the losses of both tasks, and the metrics of both.
+
+    ``f1_dice``, the mean of macro F1 and Dice, is there to choose the best epoch by.
+
+    Args:
+        model: as for :class:`SegmentationTask`.
+        image_size: see :class:`BaseTask`, as for the arguments up to ``channels_last``.
+        optim: see :class:`BaseTask`.
+        scheduler: see :class:`BaseTask`.
+        loss: see :class:`SegmentationPart`, as for ``threshold`` and the arguments behind it.
+        monitor: see :class:`BaseTask`.
+        monitor_mode: see :class:`BaseTask`.
+        channels_last: see :class:`BaseTask`.
+        classification_weight: factor of the classification loss.
+        segmentation_weight: factor of the mask loss.
+        label_smoothing: see :class:`ClassificationPart`.
+        class_weights: see :class:`ClassificationPart`.
+        threshold: see :class:`SegmentationPart`.
+        resolution: see :class:`SegmentationPart`.
+        focal_gamma: see :class:`SegmentationLoss`.
+        tversky_beta: see :class:`SegmentationLoss`.
+
+    Raises:
+        UserError: a setting outside its range.
+    """
+
+    kind = "multitask"
+
+    def __init__(
+        self,
+        model: Mapping[str, Any],
+        image_size: int,
+        optim: Mapping[str, Any],
+        scheduler: Mapping[str, Any],
+        loss: Mapping[str, float],
+        monitor: str = "val/f1_dice",
+        monitor_mode: str = "max",
+        channels_last: bool = True,
+        classification_weight: float = 1.0,
+        segmentation_weight: float = 1.0,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        threshold: float | str = 0.5,
+        resolution: str = "network",
+        focal_gamma: float = 2.0,
+        tversky_beta: float = 0.7,
+    ) -> None:
+        for key, weight in (("classification", classification_weight), ("segmentation", segmentation_weight)):
+            if not isinstance(weight, int | float) or weight <= 0:
+                raise UserError(
+                    f"task.{key}_weight={weight}: expected more than 0; for one task alone choose its task="
+                )
+        super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last)
+        self.classes = ClassificationPart(label_smoothing, class_weights)
+        self.masks = SegmentationPart(loss, threshold, resolution, focal_gamma, tversky_beta)
+        self._weights = (classification_weight, segmentation_weight)
+
+    def configure_network(self) -> BuiltModel:
+        """Build the shared encoder with its two heads."""
+        settings = segmenter_settings(self.model_settings)
+        return build_segmenter(image_size=self.image_size, num_classes=len(CLASSES), **settings)
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Names of the scalar metrics."""
+        return [*self.classes.names, *self.masks.names, "f1_dice", "classification_loss", "segmentation_loss"]
+
+    def _step(self, batch: Batch, split: str) -> Tensor:
+        mask_logits, class_logits = self(batch["image"])
+        losses = self.classes.loss(class_logits, batch["label"], split), self.masks.loss(mask_logits, batch["mask"])
+        images = len(batch["image"])
+        self.gather(
+            split,
+            logits=class_logits.detach().float(),
+            losses=torch.stack(losses).detach().float().expand(images, 2),
+            **self.masks.count(mask_logits, batch, split),
+        )
+        loss: Tensor = self._weights[0] * losses[0] + self._weights[1] * losses[1]
+        return loss
+
+    def summarize(self, split: str, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The metrics of both tasks, their mean ``f1_dice``, and the two losses."""
+        values = {**self.classes.summarize(split, gathered), **self.masks.summarize(split, gathered)}
+        if "dice" in values:
+            values["f1_dice"] = (values["f1"] + values["dice"]) / 2
+        for column, name in enumerate(("classification_loss", "segmentation_loss")):
+            values[name] = self.mean(gathered["losses"][:, column])
+        return values
+
+    def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
+        """The columns of both tasks."""
+        return {**self.classes.columns(gathered), **self.masks.columns(gathered)}

@@ -1,0 +1,260 @@
+"""Lesion outlines: segmentation of every pixel into lesion and background."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from busi_lab.errors import UserError
+from busi_lab.losses import SegmentationLoss
+from busi_lab.metrics import SEGMENTATION_METRICS, SegmentationMetrics, hausdorff95, overlap
+from busi_lab.models.classifiers import BuiltModel
+from busi_lab.models.segmenters import build_segmenter
+from busi_lab.tasks.base import BaseTask, Batch, of_all_ranks
+
+CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
+"""Thresholds that are tried on validation."""
+
+Mask = NDArray[np.bool_]
+
+
+class SegmentationPart(nn.Module):
+    """What a task with a mask output does with it: loss, threshold, counts, metrics, predicted masks.
+
+    Args:
+        loss: factors of :class:`SegmentationLoss`.
+        threshold: lesion probability from which on a pixel is lesion; ``val`` chooses, after each epoch, the one of
+            ``CANDIDATES`` with the highest mean Dice on validation, and keeps it in checkpoints.
+        resolution: ``network`` judges test masks at the network's resolution, ``original`` at the scan's.
+        focal_gamma: see :class:`SegmentationLoss`.
+        tversky_beta: see :class:`SegmentationLoss`.
+
+    Raises:
+        UserError: a setting outside its range.
+    """
+
+    threshold: Tensor
+
+    def __init__(
+        self,
+        loss: Mapping[str, float],
+        threshold: float | str = 0.5,
+        resolution: str = "network",
+        focal_gamma: float = 2.0,
+        tversky_beta: float = 0.7,
+    ) -> None:
+        super().__init__()
+        self._choose = threshold == "val"
+        if not self._choose and (not isinstance(threshold, int | float) or not 0 < threshold < 1):
+            raise UserError(f"task.threshold={threshold}: expected a probability between 0 and 1, or val")
+        if resolution not in ("network", "original"):
+            raise UserError(f"task.resolution={resolution}: expected network or original")
+        self.loss = SegmentationLoss(loss, focal_gamma, tversky_beta)
+        self.original = resolution == "original"
+        self.register_buffer("threshold", torch.tensor(0.5 if self._choose else float(threshold)))
+        self.metrics = nn.ModuleDict({f"{split}_": SegmentationMetrics() for split in ("train", "val", "test")})
+        self.kept: list[Mask] = []
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the scalar metrics."""
+        return (*SEGMENTATION_METRICS, "threshold")
+
+    def count(self, logits: Tensor, batch: Batch, split: str) -> dict[str, Tensor]:
+        """What the metrics need of a batch, a row an image.
+
+        Args:
+            logits: float ``[B, 1, S, S]``.
+            batch: with ``mask``, and with ``original_mask`` for a test at the scans' resolution.
+            split: train, val or test; the test keeps the predicted masks.
+        """
+        logits = logits.detach().float()
+        truth = batch["mask"].bool()
+        if split == "test" and self.original:
+            singles = [
+                self._judge(_resize(row, mask), mask) for row, mask in zip(logits, _originals(batch), strict=True)
+            ]
+            counts = {name: torch.cat([single[name] for single in singles]) for name in singles[0]}
+        else:
+            counts = self._judge(logits, truth, distances=split != "train", keep=split == "test")
+        if split == "val" and self._choose:
+            probabilities = logits.sigmoid()
+            tried = [probabilities >= candidate for candidate in CANDIDATES]
+            counts["tried_predicted"] = torch.stack([_sum(mask) for mask in tried], dim=1)
+            counts["tried_true_positive"] = torch.stack([_sum(mask & truth) for mask in tried], dim=1)
+        return counts
+
+    def _judge(self, logits: Tensor, truth: Tensor, distances: bool = True, keep: bool = True) -> dict[str, Tensor]:
+        """Counts of one or more images of one size, bool ``[B, 1, H, W]``."""
+        truth = truth.bool()
+        predicted = self.predict(logits)
+        counts = {
+            "true_positive": _sum(predicted & truth),
+            "predicted": _sum(predicted),
+            "lesion": _sum(truth),
+            "pixels": _sum(torch.ones_like(truth)),
+        }
+        if distances:
+            pairs = zip(predicted[:, 0].cpu().numpy(), truth[:, 0].cpu().numpy(), strict=True)
+            found = [hausdorff95(ours, theirs) for ours, theirs in pairs]
+            counts["distance"] = torch.tensor(found, dtype=torch.float32, device=truth.device)
+        if keep:
+            self.kept += list(predicted[:, 0].cpu().numpy())
+        return counts
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Masks bool of mask logits, of the same shape."""
+        mask: Tensor = logits.float().sigmoid() >= self.threshold
+        return mask
+
+    def summarize(self, split: str, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The metrics of an epoch; on validation the threshold is chosen first, where that is wanted."""
+        if "tried_predicted" in gathered:
+            self._choose_threshold(gathered)
+        metrics: Any = self.metrics[f"{split}_"]
+        metrics.update(
+            *(gathered[name] for name in ("true_positive", "predicted", "lesion", "pixels")), gathered.get("distance")
+        )
+        values: dict[str, Tensor] = metrics.compute()
+        metrics.reset()
+        return values if split == "train" else {**values, "threshold": self.threshold.clone()}
+
+    def _choose_threshold(self, gathered: dict[str, Tensor]) -> None:
+        """Take the candidate with the highest mean Dice (the middle one of equals), and its counts."""
+        names = ("tried_true_positive", "tried_predicted", "lesion")
+        parts = of_all_ranks({name: gathered[name].cpu() for name in names})
+        tried = {name: torch.cat([part[name] for part in parts]) for name in names}
+        lesion = tried["lesion"]
+        means = []
+        for column in range(len(CANDIDATES)):
+            dice, _ = overlap(tried["tried_true_positive"][:, column], tried["tried_predicted"][:, column], lesion)
+            means.append(float(dice.nanmean()) if (lesion > 0).any() else 0.0)
+        best = [column for column, mean in enumerate(means) if mean == max(means)]
+        chosen = best[len(best) // 2]
+        self.threshold.fill_(CANDIDATES[chosen])
+        gathered["true_positive"] = gathered["tried_true_positive"][:, chosen]
+        gathered["predicted"] = gathered["tried_predicted"][:, chosen]
+
+    def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
+        """Columns of ``predictions.csv``; None where a figure is not defined."""
+        dice, iou = overlap(*(gathered[name] for name in ("true_positive", "predicted", "lesion")))
+        figures = {"dice": dice, "iou": iou}
+        counts = {"lesion_pixels": "lesion", "predicted_pixels": "predicted", "pixels": "pixels"}
+        return {
+            **{name: _defined(values) for name, values in figures.items()},
+            **{name: gathered[key].tolist() for name, key in counts.items()},
+            "hd95": _defined(gathered["distance"]),
+        }
+
+
+def _sum(mask: Tensor) -> Tensor:
+    return mask.flatten(1).sum(dim=1)
+
+
+def _originals(batch: Batch) -> list[Tensor]:
+    masks: list[Tensor] = batch["original_mask"]
+    return [mask[None] for mask in masks]
+
+
+def _resize(logits: Tensor, mask: Tensor) -> Tensor:
+    """Logits ``[1, S, S]`` at the resolution of a mask ``[1, 1, H, W]``."""
+    return F.interpolate(logits[None], size=mask.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _defined(values: Tensor) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]
+
+
+class MaskTask(BaseTask):
+    """A task whose network has a mask output, in the charge of ``self.masks``."""
+
+    masks: SegmentationPart
+
+    def predict_masks(self, image: Tensor) -> Tensor:
+        """Masks bool ``[B, 1, S, S]`` of scans uint8 ``[B, 1, S, S]``."""
+        output = self(image)
+        return self.masks.predict(output if isinstance(output, Tensor) else output[0])
+
+    def on_test_epoch_start(self) -> None:
+        """Start to gather test batches and masks."""
+        super().on_test_epoch_start()
+        self.masks.kept.clear()
+
+    def predicted_masks(self) -> dict[str, Mask]:
+        """Case id -> mask bool ``[H, W]`` from the last test, of all ranks."""
+        own = dict(zip(self._case_ids, self.masks.kept, strict=True))
+        return {case_id: mask for part in of_all_ranks(own) for case_id, mask in part.items()}
+
+
+class SegmentationTask(MaskTask):
+    """Lesion masks, with the contract's metrics and their policy for empty masks (:class:`SegmentationMetrics`).
+
+    Args:
+        model: ``name`` (mobilenet_unet, smp), ``arch``, ``encoder``, ``weights``, ``in_chans``, ``dropout``,
+            ``freeze``.
+        image_size: see :class:`BaseTask`, as for the arguments up to ``channels_last``.
+        optim: see :class:`BaseTask`.
+        scheduler: see :class:`BaseTask`.
+        loss: see :class:`SegmentationPart`, as for the arguments that follow.
+        monitor: see :class:`BaseTask`.
+        monitor_mode: see :class:`BaseTask`.
+        channels_last: see :class:`BaseTask`.
+        threshold: see :class:`SegmentationPart`.
+        resolution: see :class:`SegmentationPart`.
+        focal_gamma: see :class:`SegmentationLoss`.
+        tversky_beta: see :class:`SegmentationLoss`.
+    """
+
+    kind = "segmentation"
+
+    def __init__(
+        self,
+        model: Mapping[str, Any],
+        image_size: int,
+        optim: Mapping[str, Any],
+        scheduler: Mapping[str, Any],
+        loss: Mapping[str, float],
+        monitor: str = "val/dice",
+        monitor_mode: str = "max",
+        channels_last: bool = True,
+        threshold: float | str = 0.5,
+        resolution: str = "network",
+        focal_gamma: float = 2.0,
+        tversky_beta: float = 0.7,
+    ) -> None:
+        super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last)
+        self.masks = SegmentationPart(loss, threshold, resolution, focal_gamma, tversky_beta)
+
+    def configure_network(self) -> BuiltModel:
+        """Build the segmenter."""
+        return build_segmenter(image_size=self.image_size, **segmenter_settings(self.model_settings))
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Names of the scalar metrics."""
+        return list(self.masks.names)
+
+    def _step(self, batch: Batch, split: str) -> Tensor:
+        logits = self(batch["image"])
+        self.gather(split, **self.masks.count(logits, batch, split))
+        loss: Tensor = self.masks.loss(logits, batch["mask"])
+        return loss
+
+    def summarize(self, split: str, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The contract's metrics."""
+        return self.masks.summarize(split, gathered)
+
+    def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
+        """Overlap and pixel counts of each image."""
+        return self.masks.columns(gathered)
+
+
+def segmenter_settings(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of :func:`build_segmenter` in the ``model`` group."""
+    return {key: model.get(key) for key in ("name", "arch", "encoder")} | {
+        key: model[key] for key in ("weights", "in_chans", "dropout")
+    }
