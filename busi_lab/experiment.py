@@ -40,6 +40,7 @@ from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.data.splits import write_manifest
 from busi_lab.errors import UserError, one_line
+from busi_lab.models.segmenters import STRIDE
 from busi_lab.run_directory import (
     BEST_CHECKPOINT,
     CLASSES,
@@ -434,9 +435,15 @@ def _plain(values: dict[str, torch.Tensor], split: str) -> dict[str, Any]:
 
 def _headline(config: RunConfig, summary: Summary) -> str:
     data, split = summary.data, summary.split
+    size = config.data.image_size
+    padded = (
+        f" (padded to {size + -size % STRIDE} by its edges)"
+        if summary.task != "classification" and size % STRIDE
+        else ""
+    )
     return (
         f"{summary.experiment}: {summary.model}, weights {summary.weights}, {summary.parameters or 0:,} parameters, "
-        f"seed {summary.seed}; {data['name']} at {config.data.image_size} px, "
+        f"seed {summary.seed}; {data['name']} at {size} px{padded}, "
         f"split {split['protocol']} {split['digest']}: "
         f"{data['train']} train, {data['val']} val, {data['test']} test; {summary.device}, {summary.precision}"
     )

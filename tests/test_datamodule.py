@@ -770,3 +770,24 @@ def test_a_wrong_root_is_a_line(tmp_path: Path) -> None:
         ready(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"data.root is not set"):
         BusiDataModule(None).setup()
+
+
+def test_classes_take_part_within_the_split_of_all(phantom_root: Path) -> None:
+    everything, lesions = ready(phantom_root), ready(phantom_root, classes=["benign", "malignant"])
+    assert lesions.full_manifest == everything.full_manifest
+    for split in ("train", "val", "test"):
+        kept = [case for case in getattr(everything.manifest, split) if not case.startswith("normal")]
+        assert list(getattr(lesions.manifest, split)) == kept
+    drawn = [label for batch in lesions.train_dataloader() for label in batch["label"].tolist()]
+    assert set(drawn) == {0, 1}
+
+
+def test_original_masks_are_those_on_disk(phantom_root: Path) -> None:
+    data = ready(phantom_root, original_masks=True)
+    assert "original_mask" not in next(iter(data.val_dataloader()))
+    (batch,) = data.test_dataloader()
+    cases = {case.case_id: case for case in data.cache.index.cases}  # type: ignore[union-attr]
+    for case_id, mask in zip(batch["case_id"], batch["original_mask"], strict=True):
+        case = cases[case_id]
+        assert mask.shape == (1, case.height, case.width)
+        assert int(mask.sum()) == case.lesion_pixels

@@ -119,6 +119,22 @@ def test_a_polite_stop_saves_the_middle_of_an_epoch(
     assert_equal_runs(whole, run)
 
 
+def test_a_killed_joint_run_continues(phantom_root: Path, tmp_path: Path) -> None:
+    settings = (f"data.root={phantom_root}", "task=multitask", "model=mobilenet_unet", *RUN, "task.threshold=val")
+    settings += ("trainer.max_epochs=4", "data.batch_size=8")
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    finish(tmp_path, *settings, f"hydra.run.dir={whole}")
+    process = start(tmp_path, *settings, f"hydra.run.dir={run}")
+    stop_after(run, process, 2, 0.2, signal.SIGKILL)
+    process = start(tmp_path, f"resume={run}")
+    stop_after(run, process, 3, 0.1, signal.SIGTERM)
+    finish(tmp_path, f"resume={run}")
+    assert_equal_runs(whole, run)
+    names = sorted(path.name for path in (whole / "masks").iterdir())
+    assert names
+    assert all((whole / "masks" / name).read_bytes() == (run / "masks" / name).read_bytes() for name in names)
+
+
 def test_a_cut_checkpoint_falls_back_to_the_one_before(undisturbed: Path, phantom_root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(tmp_path, f"data.root={phantom_root}", *RUN, f"hydra.run.dir={run}")

@@ -146,3 +146,23 @@ def test_jobs_side_by_side_write_their_own_logs(phantom_root: Path, tmp_path: Pa
     logs = sorted((tmp_path / "sweeps").glob("*/seed*/job.log"))
     assert len(logs) == 2
     assert all("best epoch" in path.read_text() for path in logs)
+
+
+def test_the_whole_published_system_on_phantoms(phantom_root: Path, tmp_path: Path) -> None:
+    common = ("sweep=paper_all", "trainer=smoke", "data.image_size=96", "data.batch_size=8", "logger=none")
+    command = [sys.executable, "-m", "busi_lab.train", "-m", *common, f"data.root={phantom_root}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    (directory,) = (tmp_path / "sweeps").iterdir()
+    tasks = {path.parent.name: read_summary(path.parent).task for path in directory.glob("*/summary.json")}
+    assert tasks == {
+        "paper-mobilenet": "classification",
+        "paper-inception_v3": "classification",
+        "paper-vgg16": "classification",
+        "paper-custom_cnn": "classification",
+        "paper-unet": "segmentation",
+        "joint-mobilenet": "multitask",
+    }
+    page = (directory / "comparison/report.html").read_text()
+    for words in ("paper/unet", "joint/mobilenet", "One encoder or two"):
+        assert words in page

@@ -1,4 +1,4 @@
-"""ClassificationTask: scaling, freezing, optimisers, checkpoints, and that it learns."""
+"""Tasks: scaling, freezing, optimisers, checkpoints, masks, and that they learn."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from busi_lab.callbacks import AtomicCheckpointIO
+from busi_lab.errors import UserError
 from busi_lab.experiment import _build_trainer, _trainer_settings
-from busi_lab.tasks import ClassificationTask
+from busi_lab.metrics import SEGMENTATION_METRICS
+from busi_lab.tasks import ClassificationTask, MaskTask, MultiTask, SegmentationTask
+from busi_lab.tasks.segmentation import CANDIDATES
 from tests.test_config import load
 
 OPTIM = {"name": "adam", "lr": 1e-3, "weight_decay": 0.0, "backbone_lr": None}
@@ -24,11 +27,20 @@ def make_task(model: dict[str, Any] | None = None, **changes: Any) -> Classifica
     return ClassificationTask(model={**settings, "freeze": "none", **(model or {})}, **arguments)
 
 
+def make_mask(size: int, number: int) -> torch.Tensor:
+    """A rectangle, uint8 ``[1, size, size]``; none in every third."""
+    mask = torch.zeros(1, size, size, dtype=torch.uint8)
+    if number % 3 < 2:
+        mask[:, 8 + 2 * number : 40, 12 : 30 + 2 * number] = 1
+    return mask
+
+
 def make_batches(count: int = 4, size: int = 64, batch_size: int = 4) -> DataLoader[dict[str, Any]]:
     random = torch.Generator().manual_seed(0)
     items = [
         {
             "image": torch.randint(0, 256, (1, size, size), dtype=torch.uint8, generator=random),
+            "mask": make_mask(size, number),
             "label": number % 3,
             "case_id": f"case ({number})",
         }
@@ -157,3 +169,134 @@ def test_runs_write_checkpoints_through_it(tmp_path: Path) -> None:
     config = load("model=custom_cnn", "data.image_size=32", "logger=none", "callbacks.last=null", "callbacks.best=null")
     trainer = _build_trainer(_trainer_settings(config.trainer), [], config)
     assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
+
+
+UNET = {"name": "mobilenet_unet", "weights": "none", "in_chans": 3, "dropout": 0.0, "freeze": "none"}
+SMP = {**UNET, "name": "smp", "arch": "Unet", "encoder": "tu-mobilenetv2_100"}
+
+
+def make_mask_task(kind: type[MaskTask] = SegmentationTask, model: dict[str, Any] | None = None, **more: Any) -> Any:
+    arguments = {"image_size": 64, "optim": OPTIM, "scheduler": SCHEDULER, "loss": {"bce": 1.0, "dice": 1.0}, **more}
+    return kind(model={**UNET, **(model or {})}, **arguments)  # type: ignore[arg-type]
+
+
+def scans_with_lesions(count: int) -> DataLoader[dict[str, Any]]:
+    """Bright lesions on noise."""
+    random = torch.Generator().manual_seed(0)
+    items = []
+    for number in range(count):
+        mask = make_mask(64, number % 2 + number // 2 * 3)
+        image = torch.randint(0, 120, (1, 64, 64), generator=random).to(torch.uint8) + 80 * mask
+        items.append({"image": image, "mask": mask, "label": number % 3, "case_id": f"case ({number})"})
+    return DataLoader(items, batch_size=4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [SegmentationTask, MultiTask])
+def test_learns_the_masks_of_eight_images_by_heart(tmp_path: Path, kind: type[MaskTask]) -> None:
+    seed_everything(0, verbose=False)
+    task = make_mask_task(kind)
+    scans = scans_with_lesions(8)
+    make_trainer(tmp_path, max_epochs=30).fit(task, scans)
+    assert task.results["train"]["dice"].item() > 0.95
+
+
+def test_any_smp_network_learns(tmp_path: Path) -> None:
+    task = make_mask_task(model=SMP)
+    trainer = make_trainer(tmp_path, max_epochs=4)
+    trainer.fit(task, scans_with_lesions(4))
+    assert task.results["train"]["dice"].item() > 0.3
+
+
+def test_metrics_and_rows_follow_from_the_masks(tmp_path: Path) -> None:
+    task = make_mask_task()
+    make_trainer(tmp_path).test(task, make_batches(7, batch_size=3), verbose=False)
+    rows, masks = task.predictions(), task.predicted_masks()
+    assert [row["image"] for row in rows] == sorted(masks)
+    for row in rows:
+        number = int(row["image"].split("(")[1][:-1])
+        truth, mask = make_mask(64, number)[0].bool().numpy(), masks[row["image"]]
+        assert (row["lesion_pixels"], row["predicted_pixels"], row["pixels"]) == (truth.sum(), mask.sum(), 64 * 64)
+        if truth.any():
+            hits = (truth & mask).sum()
+            assert row["dice"] == pytest.approx(2 * hits / (truth.sum() + mask.sum()))
+        else:
+            assert row["dice"] is None
+            assert row["iou"] is None
+    dice = [row["dice"] for row in rows if row["dice"] is not None]
+    assert task.results["test"]["dice"].item() == pytest.approx(sum(dice) / len(dice))
+
+
+def test_metrics_are_the_same_for_any_batch_size(tmp_path: Path) -> None:
+    task = make_mask_task(MultiTask)
+    values = []
+    for size in (1, 3, 7):
+        make_trainer(tmp_path).test(task, make_batches(7, batch_size=size), verbose=False)
+        values.append({name: value.flatten().tolist() for name, value in task.results["test"].items()})
+    assert {*SEGMENTATION_METRICS, "accuracy", "f1_dice"} - {"hd95"} <= set(values[0])
+    for other in values[1:]:
+        for name, value in values[0].items():
+            assert other[name] == pytest.approx(value, abs=1e-5), name
+
+
+def test_masks_at_the_scans_own_resolution(tmp_path: Path) -> None:
+    task = make_mask_task(resolution="original")
+    sizes = [(90, 120), (64, 64), (200, 50)]
+    scans = list(make_batches(3, batch_size=1))
+    for scan, (height, width) in zip(scans, sizes, strict=True):
+        scan["original_mask"] = [torch.ones(1, height, width, dtype=torch.bool)]
+    make_trainer(tmp_path).test(task, DataLoader(scans, batch_size=None), verbose=False)  # type: ignore[arg-type]
+    assert [(row["pixels"], row["lesion_pixels"]) for row in task.predictions()] == [(h * w, h * w) for h, w in sizes]
+    assert [mask.shape for mask in task.predicted_masks().values()] == sizes
+
+
+def test_the_threshold_with_the_highest_dice_on_validation_is_chosen_and_kept(tmp_path: Path) -> None:
+    task = make_mask_task(threshold="val")
+    truth = make_mask(64, 0).bool()
+    # lesion pixels at 0.42, a border at 0.3: only thresholds between cut it off
+    scores = torch.where(truth, torch.tensor(0.42), torch.tensor(0.05))
+    scores[:, 40:44, 12:30] = 0.3
+    logits = torch.logit(scores)[None]
+    counts = task.masks.count(logits, {"mask": truth[None].byte()}, "val")
+    values = task.masks.summarize("val", counts)
+    assert 0.3 < task.masks.threshold.item() <= 0.42
+    assert task.masks.threshold.item() in [pytest.approx(candidate) for candidate in CANDIDATES]
+    assert values["dice"].item() == 1
+    trainer = make_trainer(tmp_path, max_epochs=1, enable_checkpointing=True)
+    trainer.fit(task, make_batches(), make_batches())
+    task.masks.threshold.fill_(0.35)
+    trainer.save_checkpoint(tmp_path / "task.ckpt")
+    again = SegmentationTask.load_from_checkpoint(tmp_path / "task.ckpt", weights_only=True, map_location="cpu")
+    assert again.masks.threshold.item() == pytest.approx(0.35)
+
+
+def test_the_joint_loss_is_the_weighted_sum_of_both() -> None:
+    task = make_mask_task(MultiTask, classification_weight=2.0, segmentation_weight=0.5)
+    task.eval()
+    batch = next(iter(make_batches()))
+    mask_logits, class_logits = task(batch["image"])
+    classes, masks = task.classes.loss(class_logits, batch["label"], "val"), task.masks.loss(mask_logits, batch["mask"])
+    assert task._step(batch, "val").item() == pytest.approx((2 * classes + 0.5 * masks).item(), rel=1e-5)
+
+
+def test_a_frozen_encoder_trains_both_heads(tmp_path: Path) -> None:
+    task = make_mask_task(MultiTask, {"freeze": "backbone"})
+    before = {name: value.clone() for name, value in task.network.state_dict().items()}
+    make_trainer(tmp_path, max_epochs=1).fit(task, make_batches())
+    changed = {
+        name.split(".")[1] for name, value in task.network.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert changed == {"decoder", "segmentation_head", "classification_head"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (SegmentationTask, {"threshold": 1.5}, r"task\.threshold=1\.5: expected a probability"),
+        (SegmentationTask, {"threshold": "test"}, r"task\.threshold=test"),
+        (SegmentationTask, {"resolution": "screen"}, r"task\.resolution=screen: expected network or original"),
+        (MultiTask, {"segmentation_weight": 0}, r"task\.segmentation_weight=0: expected more than 0"),
+    ],
+)
+def test_settings_of_mask_tasks_that_are_refused(kind: type[MaskTask], settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_mask_task(kind, **settings)

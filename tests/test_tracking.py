@@ -183,6 +183,19 @@ def test_an_offline_run_holds_what_a_dashboard_needs(phantom_root: Path, tmp_pat
     assert '"tags":["first","second"]' in log
 
 
+def test_masks_are_shown_in_training_and_after_the_test(phantom_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = ("task=multitask", "model=mobilenet_unet", "model.weights=none", "logger.wandb.mask_scans=2")
+    done = train(tmp_path, f"data.root={phantom_root}", *settings, f"hydra.run.dir={run}")
+    assert done.returncode == 0, done.stderr
+    assert "W&B is lost" not in done.stdout
+    log = records(run)
+    for key in ("val/masks", "test/masks_worst", "test/masks_median", "test/masks_best", "test/confusion_matrix"):
+        assert key in log, key
+    files = list((run / "wandb").glob("offline-run-*/files/media/images/mask/val/*.png"))
+    assert len(files) == 4  # two scans, each with the true and the predicted mask, shown once in two epochs
+
+
 def test_sweeps_group_their_runs_and_mark_failures(phantom_root: Path, tmp_path: Path) -> None:
     done = train(tmp_path, "-m", f"data.root={phantom_root}", "data.batch_size=4,0")
     assert done.returncode == 1

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -252,6 +253,15 @@ def test_damaged_data(cli: Cli, phantom_copy: Path, tmp_path: Path, what: str, m
         (("data=phantom", "data.phantom.counts=5"), "data.phantom"),
         (("data=phantom", "data.phantom.seed=abc"), "data.phantom"),
         (("task.monitor=val/f2",), "val/f2"),
+        (("data.classes=[cyst]",), "data.classes=['cyst']: expected null or some of benign, malignant, normal"),
+        (("data.classes=[]",), "data.classes=[]"),
+        (("task=segmentation",), "set model=mobilenet_unet or model=smp for this task"),
+        (("model=smp",), "or task=segmentation or task=multitask for networks with masks"),
+        (("experiment=paper/unet", "model=mobilenet_unet", "data.classes=[normal]"), "a task with masks needs lesions"),
+        (("task=segmentation", "model=smp", "model.weights=none", "model.encoder=tu-none"), "knows no none"),
+        (("task=segmentation", "model=mobilenet_unet", "task.loss.bce=-1"), "task.loss.bce=-1"),
+        (("task=segmentation", "model=mobilenet_unet", "task.loss.hinge=1"), "hinge"),
+        (("task=segmentation", "model=mobilenet_unet", "task.threshold=2"), "task.threshold=2"),
         (("seed=[1",), "seed=[1"),
     ],
 )
@@ -261,6 +271,54 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     code, error = cli(f"data.root={phantom_root}", *FAST, *overrides)
     assert code == 2
     assert message in error
+
+
+MASKS = ("task=segmentation", "model=mobilenet_unet", "model.weights=none", *FAST[:1], "data.image_size=48", *FAST[3:])
+
+
+def test_a_segmentation_run_holds_the_contract(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = (*MASKS, "data.classes=[benign,malignant]", "task.resolution=original", "task.threshold=val")
+    assert cli(f"data.root={phantom_root}", *arguments, f"hydra.run.dir={run}")[0] == 0
+    summary = read_summary(run)
+    assert (summary.task, summary.data["classes"]) == ("segmentation", ["benign", "malignant"])
+    assert "padded to 64" in (run / "train.log").read_text()
+    rows = read_run(run).predictions
+    assert list(rows[0]) == ["image", "label", "dice", "iou", "lesion_pixels", "predicted_pixels", "pixels", "hd95"]
+    assert {row["label"] for row in rows} == {"benign", "malignant"}
+    assert sorted(path.stem for path in (run / "masks").iterdir()) == [row["image"] for row in rows]
+    for row in rows:
+        mask = np.asarray(Image.open(run / "masks" / f"{row['image']}.png"))
+        scan = Image.open(phantom_root / row["label"] / f"{row['image']}.png")
+        assert mask.shape == scan.size[::-1]
+        assert (str(mask.sum()), str(mask.size)) == (row["predicted_pixels"], row["pixels"])
+    dice = [float(row["dice"]) for row in rows]
+    assert summary.metrics["test/dice"] == pytest.approx(sum(dice) / len(dice), abs=1e-6)
+    assert "test/false_positive_rate" not in summary.metrics
+    assert summary.inference_milliseconds is not None
+    assert summary.inference_milliseconds > 0
+
+
+def test_odd_masks_can_be_trained_on(cli: Cli, phantom_copy: Path, tmp_path: Path) -> None:
+    masks = [phantom_copy / f"benign/benign ({number})_mask.png" for number in (1, 2, 3)]
+    single, white, gray = (np.zeros_like(np.asarray(Image.open(path).convert("L"))) for path in masks)
+    single[5, 7] = 255
+    white[:] = 255
+    gray[20:40, 20:60] = np.linspace(0, 255, 40).astype(np.uint8)
+    for path, mask in zip(masks, (single, white, gray), strict=True):
+        Image.fromarray(mask).save(path)
+    run = tmp_path / "run"
+    code, error = cli(f"data.root={phantom_copy}", *MASKS, "split=published", f"hydra.run.dir={run}")
+    assert code == 0, error
+    found = {row["image"]: row for row in read_run(run).predictions}
+    assert found["benign (1)"]["lesion_pixels"] == "1"  # the first files of the class are tested
+
+
+def test_a_metric_that_no_image_defines_cannot_be_monitored(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
+    arguments = ("data.classes=[benign,malignant]", "task.monitor=val/false_positive_rate")
+    code, error = cli(f"data.root={phantom_root}", *MASKS, *arguments, f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 2
+    assert "task.monitor=val/false_positive_rate: no validation image defines it" in error
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

@@ -311,4 +311,6 @@ def check_dataset(root: str | Path) -> tuple[Index, list[Defect]]:
             defects.append(Defect(case.image, f"normal scan with {case.lesion_pixels} lesion pixels in its mask"))
         if case.label != "normal" and not case.lesion_pixels:
             defects.append(Defect(case.image, f"{case.label} scan with an empty mask"))
+        if case.lesion_pixels == case.height * case.width:
+            defects.append(Defect(case.image, "the mask covers the whole scan"))
     return Index(folder, tuple(cases)), defects
