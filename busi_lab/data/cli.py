@@ -1,4 +1,4 @@
-"""``busi-data``: check, describe, index, make and fetch datasets in BUSI's layout.
+"""``busi-data``: check, describe, index, make and fetch datasets in BUSI's layout, and find duplicates in them.
 
 Each subcommand imports what it needs when it runs, so that ``--help`` is instant.
 """
@@ -7,12 +7,13 @@ import argparse
 import csv
 import os
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error, one_line
-from busi_lab.run_directory import CLASSES, write_rows
+from busi_lab.run_directory import CLASSES, new_folder, write_rows
 
 if TYPE_CHECKING:
     from busi_lab.data.index import Case
@@ -112,6 +113,31 @@ def _rows(cases: Iterable["Case"]) -> Iterable[dict[str, object]]:
         yield {column: getattr(case, column) for column in COLUMNS} | {"masks": ";".join(case.masks)}
 
 
+def duplicates(root: str, out: Path) -> None:
+    """Write the groups of near-identical images and their contact sheets to ``out`` and print their numbers.
+
+    Raises:
+        UserError: the dataset has a defect, or ``out`` holds files or cannot be written.
+    """
+    started = time.monotonic()
+    with new_folder(out) as folder:
+        from busi_lab.data.duplicates import GROUPS, contact_sheets, find_groups, write_groups
+        from busi_lab.data.index import index_dataset
+
+        index = index_dataset(root)
+        groups = find_groups(index)
+        write_groups(folder / GROUPS, groups, index)
+        sheets = 0
+        for sheets, content in enumerate(contact_sheets(groups, index), start=1):
+            (folder / f"groups_{sheets:02}.png").write_bytes(content)
+    members = sum(len(group.cases) for group in groups)
+    labels, masks = (sum(kind in group.conflict for group in groups) for kind in ("label", "mask"))
+    print(f"{len(groups)} groups hold {members} of {len(index.cases)} images; the others are in none")
+    print(f"groups of several labels: {labels}; groups whose masks disagree: {masks}")
+    pictures = f" and {sheets} contact sheet{'' if sheets == 1 else 's'}" if sheets else ""
+    print(f"{GROUPS}{pictures} are in {out}; it took {time.monotonic() - started:.0f} s")
+
+
 def phantom(root: Path, counts: dict[str, int], seed: int, height: int, width: int) -> None:
     """Write a dataset of speckle phantoms and say where it is.
 
@@ -152,7 +178,7 @@ def _unwritable(path: Path, reason: str) -> UserError:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
-        prog="busi-data", description="Datasets in BUSI's layout: check, describe, index, make, fetch."
+        prog="busi-data", description="Datasets in BUSI's layout: check, describe, index, find duplicates, make, fetch."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -163,6 +189,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "check": add("check", "count a dataset's images and list every defect; exit code 2 if there are any"),
         "describe": add("describe", "draw class balance, sizes and sample scans as PNG files"),
         "index": add("index", "list every image as CSV: class, files, size, lesion pixels, content hash"),
+        "duplicates": add("duplicates", "find groups of near-identical images: a CSV file and contact sheets"),
     }
     for command in reading.values():
         command.add_argument(
@@ -173,6 +200,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             help="dataset folder, or the folder above it (default: the environment variable BUSI_ROOT)",
         )
     reading["describe"].add_argument("--out", type=Path, required=True, metavar="DIR", help="where the PNG files go")
+    reading["duplicates"].add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="new or empty folder for the CSV and PNG files"
+    )
     reading["index"].add_argument("--out", type=Path, metavar="FILE", help="CSV file (default: stdout)")
 
     making = add("phantom", "write speckle phantoms in BUSI's layout: no download, for demos and tests")
@@ -204,6 +234,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             describe(given.root, given.out)
         elif given.command == "index":
             write_index(given.root, given.out)
+        elif given.command == "duplicates":
+            duplicates(given.root, given.out)
         elif given.command == "phantom":
             phantom(
                 given.root, {label: getattr(given, label) for label in CLASSES}, given.seed, given.height, given.width

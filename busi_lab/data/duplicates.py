@@ -1,0 +1,480 @@
+"""Groups of scans that show the same frame, or a neighbouring frame of the same sweep.
+
+Copies of one frame, resized, recompressed, cropped at the border, mirrored, with or without calipers, put the same
+tissue into training and test set; frames of one sweep that differ by a moment do nearly so. They are found in
+three steps, on scans whose longer side is brought to 320 pixels:
+
+1. Each scan becomes one vector: the VLAD (Jegou et al., CVPR 2010) of its SIFT features (Lowe, IJCV 60:91-110,
+   2004, under the Hellinger kernel of Arandjelovic & Zisserman, CVPR 2012), which withstands cropping, and beside it
+   a thumbnail, which withstands a moved probe. The ten scans of nearest vector are its candidates, and the ten
+   nearest to its mirror image.
+2. Features of a scan and a candidate are matched; RANSAC fits the affine map from one to the other, and where the
+   fit leaves a doubt, ECC (Evangelidis & Psarakis, TPAMI 30:1858-1865, 2008) improves it.
+3. The map is checked by the pixels: the *similarity* is the correlation of the two scans where they overlap, each
+   first freed of its local mean and contrast, so that speckle and fine structure count, not the layering of skin,
+   fat and muscle that all breasts share. From 0.33 on, a pair is verified.
+
+Groups are the connected components of the verified pairs.
+"""
+
+import csv
+import json
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from busi_lab.data.index import Case, Gray, Index, Mask, read_case
+from busi_lab.errors import UserError, one_line
+from busi_lab.run_directory import write_json, write_rows
+
+GROUPS = "groups.csv"
+COLUMNS = ("group", "image", "similarity", "conflict", "data_digest")
+"""Columns of :data:`GROUPS`."""
+SIMILARITY = 0.33  # of a verified pair; see the module's text
+AGREEMENT = 0.7  # Dice of two aligned masks, below which they disagree
+
+_VERSION = 1  # raise when other groups would be found in the same dataset
+_SIDE = 320  # pixels
+_FEATURES = 400  # of a scan, at most
+_THUMBNAIL = 24  # pixels
+_THUMBNAIL_WEIGHT = 0.5  # of its inner product, that of the VLAD being 1
+_WORDS = 32
+_SAMPLE = 20_000  # features that the words are learned from
+_CANDIDATES = 10
+_BLOCK = 512  # rows of the product of all vectors that are in memory at once
+_RATIO = 0.8  # Lowe's bound on the nearest over the second nearest feature's distance
+_MAX_SCALE = 2.5
+_MAX_STRETCH = 1.33  # between the axes, as a resize without regard to the aspect ratio makes
+_MIN_OVERLAP = 0.5  # of the smaller scan
+_REFINED = 0.1, 0.9  # similarities between which a better map may matter
+_TILE = (180, 230)  # pixels of a contact sheet
+_TILES_A_ROW = 8
+_GROUPS_A_PAGE = 20
+
+Floats = NDArray[np.float32]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images, in the index's order, that were verified.
+
+    Attributes:
+        similarity: correlation of the aligned overlap, :data:`SIMILARITY` to 1.
+        dice: Dice of the aligned masks in the overlap; 1 where both are empty.
+    """
+
+    first: str
+    second: str
+    similarity: float
+    dice: float
+    mirrored: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that verified pairs connect, in the index's order; two at least."""
+
+    number: int
+    cases: tuple[Case, ...]
+    pairs: tuple[Pair, ...]
+
+    @cached_property
+    def similarity(self) -> dict[str, float]:
+        """Case id -> its best similarity to another image of the group."""
+        best: dict[str, float] = defaultdict(float)
+        for pair in self.pairs:
+            for case_id in (pair.first, pair.second):
+                best[case_id] = max(best[case_id], pair.similarity)
+        return dict(best)
+
+    @cached_property
+    def conflict(self) -> str:
+        """``label`` where classes differ, ``mask`` where a pair's Dice is below 0.7, ``label+mask``, or nothing."""
+        found = {
+            "label": len({case.label for case in self.cases}) > 1,
+            "mask": any(pair.dice < AGREEMENT for pair in self.pairs),
+        }
+        return "+".join(name for name, there in found.items() if there)
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A scan at working size, uint8 ``[H, W]``, with SIFT positions ``[K, 2]`` and descriptors uint8 ``[K, 128]``."""
+
+    pixels: Gray
+    mask: Mask
+    points: Floats
+    descriptors: Gray
+
+    def mirrored(self) -> "_Scan":
+        """The same, left and right exchanged, without looking for features again."""
+        # 4 x 4 cells of 8 directions, relative to the feature's own: the mirror turns the rows and the sense.
+        cells = self.descriptors.reshape(-1, 4, 4, 8)[:, ::-1][..., -np.arange(8) % 8]
+        points = self.points * np.array([-1, 1], np.float32)
+        points[:, 0] += self.pixels.shape[1] - 1
+        pixels, mask = np.ascontiguousarray(self.pixels[:, ::-1]), np.ascontiguousarray(self.mask[:, ::-1])
+        return _Scan(pixels, mask, points, cells.reshape(-1, 128))
+
+
+def find_groups(index: Index) -> list[Group]:
+    """Find all groups of two images or more; the first image of each, in the index's order, orders them.
+
+    Time grows linearly with the number of images, but for one matrix product. Every call gives the same groups.
+
+    Raises:
+        UserError: a file has become unreadable since it was indexed.
+    """
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        scans = list(pool.map(lambda case: _describe(*read_case(index.root, case)), index.cases))
+        words = _words(scans)
+        straight = list(pool.map(lambda scan: _vector(scan, words), scans))
+        mirrored = list(pool.map(lambda scan: _vector(scan.mirrored(), words), scans))
+        candidates = sorted(_candidates(straight, mirrored))
+        log.info("comparing %d pairs of %d images", len(candidates), len(scans))
+
+        def verify(candidate: tuple[int, int, bool]) -> tuple[float, float]:
+            first, second, mirror = candidate
+            return _compare(scans[first].mirrored() if mirror else scans[first], scans[second])
+
+        results = pool.map(verify, candidates, chunksize=16)
+        verified: dict[tuple[int, int], Pair] = {}
+        for (first, second, mirror), (similarity, dice) in zip(candidates, results, strict=True):
+            if similarity >= SIMILARITY:
+                pair = Pair(index.cases[first].case_id, index.cases[second].case_id, similarity, dice, mirror)
+                known = verified.get((first, second), pair)
+                verified[first, second] = max(known, pair, key=lambda item: item.similarity)
+    return [
+        Group(
+            number,
+            tuple(index.cases[member] for member in members),
+            tuple(pair for (first, _), pair in verified.items() if first in members),
+        )
+        for number, members in enumerate(_components(len(scans), verified), start=1)
+    ]
+
+
+def _describe(image: Gray, mask: Mask) -> _Scan:
+    height, width = image.shape
+    scale = _SIDE / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    pixels = cv2.resize(image, size, interpolation=method)
+    small_mask = cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=method) >= 128
+    finder: Any = cv2.SIFT.create(nfeatures=_FEATURES, contrastThreshold=0.02)
+    # Half the usual contrast threshold: deep tissue is dark.
+    keypoints, descriptors = finder.detectAndCompute(pixels, None)
+    points = np.array([keypoint.pt for keypoint in keypoints], np.float32).reshape(-1, 2)
+    found = np.zeros((0, 128), np.uint8) if descriptors is None else descriptors.astype(np.uint8)
+    return _Scan(pixels, small_mask, points, found)
+
+
+def _hellinger(descriptors: Gray) -> Floats:
+    """Descriptors ``[K, 128]`` whose dot product is the Hellinger kernel; each has length 1."""
+    values = descriptors.astype(np.float32)
+    roots: Floats = np.sqrt(values / values.sum(axis=1, keepdims=True).clip(min=1))
+    return roots
+
+
+def _words(scans: Sequence[_Scan]) -> Floats:
+    """Centres of clusters of features, at most ``[32, 128]``; none where there are no features."""
+    features = np.concatenate([np.zeros((0, 128), np.uint8), *(scan.descriptors for scan in scans)])
+    rng = np.random.default_rng(0)
+    sample = _hellinger(features[rng.permutation(len(features))[:_SAMPLE]])
+    if len(sample) <= _WORDS:
+        return sample
+    # Started from given labels, as OpenCV's own start would draw from a generator that the process shares.
+    labels = _nearest(sample, sample[:_WORDS]).astype(np.int32)
+    stop = (cv2.TERM_CRITERIA_COUNT, 15, 0.0)
+    centres: Floats = cv2.kmeans(sample, _WORDS, labels, stop, 1, cv2.KMEANS_USE_INITIAL_LABELS)[2]
+    return centres
+
+
+def _nearest(features: Floats, words: Floats) -> NDArray[np.intp]:
+    nearest: NDArray[np.intp] = np.argmax(features @ words.T - (words**2).sum(axis=1) / 2, axis=1)
+    return nearest
+
+
+def _vector(scan: _Scan, words: Floats) -> Floats:
+    """VLAD ``[32 * 128]`` of length 1, then the weighted thumbnail ``[24 * 24]``."""
+    sums = np.zeros((_WORDS, 128), np.float32)
+    if len(scan.descriptors):
+        features = _hellinger(scan.descriptors)
+        nearest = _nearest(features, words)
+        np.add.at(sums, nearest, features - words[nearest])
+    sums /= np.linalg.norm(sums, axis=1, keepdims=True).clip(min=1e-9)
+    thumbnail = _structure(cv2.resize(scan.pixels, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA), sigma=4)
+    parts = (part / np.linalg.norm(part).clip(min=1e-9) for part in (sums, thumbnail - thumbnail.mean()))
+    return np.concatenate(
+        [part.ravel() * weight for part, weight in zip(parts, (1, _THUMBNAIL_WEIGHT**0.5), strict=True)]
+    )
+
+
+def _structure(pixels: NDArray[Any], sigma: float = 8) -> Floats:
+    """Gray levels without their local mean and, but for a floor that keeps black parts quiet, local contrast."""
+    values = pixels.astype(np.float32)
+    values -= cv2.GaussianBlur(values, (0, 0), sigma)
+    values /= np.sqrt(cv2.GaussianBlur(values**2, (0, 0), sigma)) + 4
+    return values
+
+
+def _candidates(straight: Sequence[Floats], mirrored: Sequence[Floats]) -> set[tuple[int, int, bool]]:
+    """Pairs of numbers, the smaller first, and whether the first is to be mirrored."""
+    found: set[tuple[int, int, bool]] = set()
+    count = min(_CANDIDATES, len(straight) - 1)
+    if count < 1:
+        return found
+    vectors = np.stack(straight)
+    for mirror, queries in ((False, vectors), (True, np.stack(mirrored))):
+        for start in range(0, len(vectors), _BLOCK):
+            scores = queries[start : start + _BLOCK] @ vectors.T
+            rows = np.arange(len(scores))
+            scores[rows, start + rows] = -np.inf  # no scan is its own candidate
+            best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+            found |= {
+                (min(row, other), max(row, other), mirror)
+                for row, others in enumerate(best.tolist(), start)
+                for other in others
+            }
+    return found
+
+
+def _compare(first: _Scan, second: _Scan) -> tuple[float, float]:
+    """Similarity of two scans, and Dice of their masks, where they overlap; zeros if they cannot be aligned."""
+    transform = _align(first, second)
+    if transform is None:
+        return 0.0, 0.0
+    if np.linalg.det(transform[:, :2]) > 1:  # the finer scan is brought to the coarser one's pixels
+        first, second, transform = second, first, cv2.invertAffineTransform(transform)
+    result = _overlap(first, second, transform)
+    if not _REFINED[0] <= result[0] < _REFINED[1]:
+        return result
+    backward = cv2.invertAffineTransform(transform).astype(np.float32)
+    stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-3)
+    try:
+        cv2.findTransformECC(second.pixels, first.pixels, backward, cv2.MOTION_AFFINE, stop, None, 5)
+    except cv2.error:  # it found no better map
+        return result
+    return max(result, _overlap(first, second, cv2.invertAffineTransform(backward)))
+
+
+def _overlap(first: _Scan, second: _Scan, transform: NDArray[Any]) -> tuple[float, float]:
+    """Correlation of structure and Dice of the masks where the scans meet, the first mapped by ``transform``."""
+    height, width = second.pixels.shape
+    area = float(np.linalg.det(transform[:, :2]))
+
+    def warp(values: Gray) -> Gray:
+        warped: Gray = cv2.warpAffine(values, transform, (width, height))
+        return warped
+
+    # The frame of 3 pixels keeps what lies outside from blurring in.
+    inside = cv2.erode(warp(np.full_like(first.pixels, 255)), np.ones((7, 7), np.uint8)) == 255
+    if area <= 0 or inside.sum() < _MIN_OVERLAP * min(first.pixels.size * area, second.pixels.size):
+        return 0.0, 0.0
+    smooth = warp(cv2.GaussianBlur(first.pixels, (0, 0), area**-0.5)), cv2.GaussianBlur(second.pixels, (0, 0), 1)
+    one, other = (_structure(pixels)[inside] for pixels in smooth)
+    one, other = one - one.mean(), other - other.mean()
+    similarity = float(one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-9))
+    lesion, reference = warp(first.mask.astype(np.uint8) * 255)[inside] >= 128, second.mask[inside]
+    total = int(lesion.sum() + reference.sum())
+    return similarity, 2 * int((lesion & reference).sum()) / total if total else 1.0
+
+
+def _align(first: _Scan, second: _Scan) -> NDArray[np.float64] | None:
+    """The affine map ``[2, 3]`` from the first scan's pixels to the second's, if there is a plausible one."""
+    if min(len(first.points), len(second.points)) < 2:
+        return None
+    cosines = _hellinger(first.descriptors) @ _hellinger(second.descriptors).T
+    nearest, rows = cosines.argmax(axis=1), np.arange(len(cosines))
+    mutual = cosines.argmax(axis=0)[nearest] == rows
+    best = cosines[rows, nearest]
+    cosines[rows, nearest] = -1
+    matched = mutual & (1 - best < _RATIO**2 * (1 - cosines.max(axis=1)))  # the squared distance is 2 - 2 cosine
+    if matched.sum() < 4:
+        return None
+    transform: NDArray[np.float64] | None
+    transform, _ = cv2.estimateAffine2D(first.points[matched], second.points[nearest[matched]], ransacReprojThreshold=4)
+    if transform is None or np.linalg.det(transform[:, :2]) <= 0:
+        return None
+    large, small = np.linalg.svd(transform[:, :2], compute_uv=False)
+    plausible = large <= _MAX_SCALE and small >= 1 / _MAX_SCALE and large <= _MAX_STRETCH * small
+    return transform if plausible else None
+
+
+def _components(count: int, edges: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Connected components of two nodes or more, each sorted, in the order of their first nodes."""
+    root = list(range(count))
+
+    def find(node: int) -> int:
+        while root[node] != node:
+            root[node] = node = root[root[node]]
+        return node
+
+    for edge in edges:
+        low, high = sorted(map(find, edge))
+        root[high] = low
+    members: dict[int, list[int]] = defaultdict(list)
+    for node in range(count):
+        members[find(node)].append(node)
+    return [nodes for nodes in members.values() if len(nodes) > 1]
+
+
+def group_numbers(groups: Iterable[Group]) -> dict[str, int]:
+    """Case id -> number of its group; images in no group are left out."""
+    return {case.case_id: group.number for group in groups for case in group.cases}
+
+
+def cached_groups(index: Index, cache_dir: Path | None) -> dict[str, int]:
+    """As :func:`group_numbers` of :func:`find_groups`, found once for each content of a dataset.
+
+    Several processes may do this at once: each reads a whole file or finds the groups itself.
+
+    Args:
+        index: the dataset.
+        cache_dir: folder of all caches; None stores nothing.
+
+    Raises:
+        UserError: a scan has become unreadable, or the cache cannot be written.
+    """
+    if cache_dir is None:
+        return group_numbers(find_groups(index))
+    path = cache_dir / f"groups-{_VERSION}-{index.digest}.json"
+    try:
+        return {str(case_id): int(number) for case_id, number in json.loads(path.read_text(encoding="utf-8")).items()}
+    except FileNotFoundError:
+        log.info("looking for near-identical images among %d, once", len(index.cases))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        log.warning("%s is damaged (%s) and made anew", path, one_line(error))
+    numbers = group_numbers(find_groups(index))
+    try:
+        write_json(path, numbers)
+    except OSError as error:
+        raise UserError(
+            f"the groups of near-identical images cannot be written to {cache_dir} ({one_line(error)}); set "
+            "data.cache_dir or the environment variable BUSI_LAB_CACHE to a writable folder, or data.cache_dir=null"
+        ) from None
+    return numbers
+
+
+def contact_sheets(groups: Sequence[Group], index: Index) -> Iterator[bytes]:
+    """Draw the groups, lesions outlined, 20 a page; a caption has the case id and the similarity. Yields PNG files.
+
+    Raises:
+        UserError: a file has become unreadable since it was indexed.
+    """
+    import matplotlib  # here, as training asks for groups and never draws them
+    from matplotlib.figure import Figure
+
+    from busi_lab.data.describe import COLOURS, DPI, OUTLINE
+
+    high, wide = _TILE
+    line = high + 52  # room for a heading and a caption
+    for start in range(0, len(groups), _GROUPS_A_PAGE):
+        page = groups[start : start + _GROUPS_A_PAGE]
+        places: list[tuple[Group, Case, int]] = []  # the number of the place, row by row
+        place = 0
+        for group in page:
+            if place % _TILES_A_ROW + len(group.cases) > _TILES_A_ROW and place % _TILES_A_ROW:
+                place += _TILES_A_ROW - place % _TILES_A_ROW
+            places += [(group, case, place + offset) for offset, case in enumerate(group.cases)]
+            place += len(group.cases)
+        rows = -(-place // _TILES_A_ROW)
+        width, height = _TILES_A_ROW * (wide + 10), rows * line + 40
+        with matplotlib.rc_context({"text.parse_math": False, "font.size": 7}):
+            figure = Figure(figsize=(width / DPI, height / DPI), facecolor="white")
+            axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+            axes.axis("off")
+            last = page[-1].number
+            axes.text(8, 22, f"Near-identical images: groups {page[0].number} to {last} of {len(groups)}", fontsize=10)
+            for group, case, place in places:
+                top, left = 40 + place // _TILES_A_ROW * line + 20, place % _TILES_A_ROW * (wide + 10) + 5
+                axes.imshow(_tile(index, case, OUTLINE), extent=(left, left + wide, top + high, top), aspect="auto")
+                caption = f"{case.case_id}  {group.similarity[case.case_id]:.2f}"
+                axes.text(left, top + high + 15, caption, color=COLOURS[case.label])
+                if case is group.cases[0]:
+                    conflict = f": {group.conflict} conflict" if group.conflict else ""
+                    axes.text(left, top - 5, f"group {group.number}{conflict}", fontweight="bold")
+                    axes.plot([left - 5, left - 5], [top - 16, top + high + 18], color="black", linewidth=1)
+            axes.set(xlim=(0, width), ylim=(height, 0))
+            buffer = BytesIO()
+            figure.savefig(buffer, format="png", dpi=DPI)
+        yield buffer.getvalue()
+
+
+def _tile(index: Index, case: Case, outline: str) -> NDArray[np.uint8]:
+    """A scan with its outlined lesion on a white tile, uint8 ``[H, W, 3]``."""
+    high, wide = _TILE
+    image, mask = read_case(index.root, case)
+    scale = min(high / case.height, wide / case.width)
+    size = max(1, round(case.width * scale)), max(1, round(case.height * scale))
+    picture = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2RGB)
+    lesion = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    contours = cv2.findContours(lesion, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+    cv2.drawContours(picture, contours, -1, tuple(bytes.fromhex(outline[1:])), 1)
+    tile = np.full((high, wide, 3), 255, np.uint8)
+    tile[: size[1], : size[0]] = picture
+    return tile
+
+
+def write_groups(path: Path, groups: Iterable[Group], index: Index) -> None:
+    """Write one CSV row per image of a group, with the columns :data:`COLUMNS`."""
+    rows = (
+        (group.number, case.case_id, group.similarity[case.case_id], group.conflict, index.digest)
+        for group in groups
+        for case in group.cases
+    )
+    write_rows(path, [dict(zip(COLUMNS, row, strict=True)) for row in rows], COLUMNS)
+
+
+def read_groups(path: Path, index: Index) -> dict[str, int]:
+    """Read what :func:`write_groups` wrote; only the columns group, image and data_digest are needed.
+
+    Returns:
+        Case id -> number of its group; images that the file does not name are left out.
+
+    Raises:
+        UserError: the file is unreadable, lacks a column, was made from other data, or names an image that is
+            unknown or named before.
+    """
+    needed = ("group", "image", "data_digest")
+    again = f"make it anew with: busi-data duplicates '{index.root}' --out DIR"
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file)
+            columns, rows = table.fieldnames or [], list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"the groups {path} cannot be read ({one_line(error)}); {again}") from None
+    if missing := [name for name in needed if name not in columns]:
+        raise UserError(f"{path}: expected the columns {', '.join(needed)}, {', '.join(missing)} missing; {again}")
+    known = {case.case_id for case in index.cases}
+    numbers: dict[str, int] = {}
+    for line, row in enumerate(rows, start=2):
+        number, image, digest = (row[name] or "" for name in needed)
+        if digest != index.digest:
+            raise UserError(
+                f"{path}, line {line}: expected data_digest {index.digest}, that of {index.root}, found {digest!r}: "
+                f"the groups are of another version of the dataset; {again}"
+            )
+        if image not in known:
+            raise UserError(f"{path}, line {line}: expected an image of {index.root}, found {image!r}; {again}")
+        if not number.isdecimal():
+            raise UserError(f"{path}, line {line}: expected a group's number, found {number!r}; {again}")
+        if image in numbers:
+            raise UserError(
+                f"{path}, line {line}: {image} stands in group {numbers[image]} and again in group {number}; expected "
+                f"each image once; {again}"
+            )
+        numbers[image] = int(number)
+    return numbers

@@ -1,0 +1,343 @@
+import csv
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from busi_lab.data import cli, duplicates
+from busi_lab.data.duplicates import (
+    AGREEMENT,
+    COLUMNS,
+    GROUPS,
+    SIMILARITY,
+    cached_groups,
+    find_groups,
+    group_numbers,
+    read_groups,
+    write_groups,
+)
+from busi_lab.data.index import Index, index_dataset
+from busi_lab.data.phantom import make_phantom
+from busi_lab.errors import UserError
+from busi_lab.run_directory import CLASSES
+
+Gray = NDArray[np.uint8]
+Change = Callable[[Gray], Gray]
+
+
+def resized(image: Gray) -> Gray:
+    return cv2.resize(image, None, fx=0.6, fy=0.7, interpolation=cv2.INTER_AREA)
+
+
+def recompressed(image: Gray) -> Gray:
+    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_GRAYSCALE)
+
+
+def cropped(image: Gray) -> Gray:
+    height, width = image.shape
+    return image[height // 12 : -height // 9, width // 10 : -width // 14]
+
+
+def mirrored(image: Gray) -> Gray:
+    return np.ascontiguousarray(image[:, ::-1])
+
+
+def with_calipers(image: Gray) -> Gray:
+    marked = image.copy()
+    height, width = image.shape
+    for start, end in (((0.3, 0.5), (0.7, 0.45)), ((0.5, 0.3), (0.52, 0.7))):
+        ends = [(int(x * width), int(y * height)) for x, y in (start, end)]
+        for x in np.linspace(0, 1, 25):
+            cv2.circle(marked, [int(a + x * (b - a)) for a, b in zip(*ends, strict=True)], 1, 255, -1)
+        for place in ends:
+            cv2.drawMarker(marked, place, 255, cv2.MARKER_CROSS, 13, 2)
+    cv2.putText(marked, "RT 9", (10, height - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.6, 255, 2)
+    return marked
+
+
+CHANGES: dict[str, Change] = {
+    change.__name__: change for change in (resized, recompressed, cropped, mirrored, with_calipers)
+}
+CHANGES["all"] = lambda image: recompressed(resized(mirrored(cropped(with_calipers(image)))))
+MASK_CHANGES: dict[str, Change] = {
+    "recompressed": lambda mask: mask,
+    "with_calipers": lambda mask: mask,
+    "all": lambda mask: resized(mirrored(cropped(mask))),
+}
+
+
+def put(root: Path, label: str, number: int, image: Gray, mask: Gray) -> str:
+    folder = root / label
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{label} ({number})"
+    cv2.imwrite(str(folder / f"{name}.png"), image)
+    cv2.imwrite(str(folder / f"{name}_mask.png"), mask)
+    return name
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """Eighteen phantoms and, of six of them, a changed copy: the root, and change -> case id of the copy."""
+    root = tmp_path_factory.mktemp("copies") / "set"
+    for label in CLASSES:
+        for number in range(1, 7):
+            image, mask = make_phantom(label, np.random.default_rng([3, CLASSES.index(label), number]), 240, 300)
+            put(root, label, number, image, mask.astype(np.uint8) * 255)
+    names = {}
+    for number, (name, change) in enumerate(CHANGES.items(), start=1):
+        image, mask = (cv2.imread(str(root / "benign" / f"benign ({number}){end}.png"), 0) for end in ("", "_mask"))
+        changed = MASK_CHANGES.get(name, change)(mask)
+        names[name] = put(root, "benign", 100 + number, change(image), (changed >= 128).astype(np.uint8) * 255)
+    return root, names
+
+
+@pytest.fixture(scope="module")
+def index(copies: tuple[Path, dict[str, str]]) -> Index:
+    return index_dataset(copies[0])
+
+
+@pytest.fixture(scope="module")
+def groups(index: Index) -> list[duplicates.Group]:
+    return find_groups(index)
+
+
+# ------------------------------------------------------------------------------------------ what is found
+
+
+def test_each_changed_copy_is_found_and_nothing_else(
+    groups: list[duplicates.Group], copies: tuple[Path, dict[str, str]]
+) -> None:
+    found = {tuple(case.case_id for case in group.cases) for group in groups}
+    assert found == {tuple(sorted((f"benign ({n})", name))) for n, name in enumerate(copies[1].values(), start=1)}
+    assert [group.number for group in groups] == list(range(1, 1 + len(CHANGES)))
+
+
+def test_pairs_tell_the_mirror_and_a_similarity_far_from_the_threshold(
+    groups: list[duplicates.Group], copies: tuple[Path, dict[str, str]]
+) -> None:
+    pairs = {case_id: pair for group in groups for pair in group.pairs for case_id in (pair.first, pair.second)}
+    assert {name for name, case_id in copies[1].items() if pairs[case_id].mirrored} == {"mirrored", "all"}
+    assert all(1 + 1e-6 >= pair.similarity > SIMILARITY + 0.2 for pair in pairs.values())
+    assert pairs[copies[1]["mirrored"]].similarity > 0.97
+
+
+def test_masks_of_copies_agree_where_they_overlap(groups: list[duplicates.Group]) -> None:
+    assert all(pair.dice > 0.9 for group in groups for pair in group.pairs)
+    assert {group.conflict for group in groups} == {""}
+
+
+def test_every_call_finds_the_same(index: Index, groups: list[duplicates.Group]) -> None:
+    cv2.setRNGSeed(99)
+    assert find_groups(index) == groups
+
+
+def test_other_labels_and_other_masks_are_conflicts(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        image, mask = make_phantom("benign", np.random.default_rng(number), 240, 300)
+        lesion = mask.astype(np.uint8) * 255
+        put(tmp_path, "benign", number, image, lesion)
+        other = np.roll(lesion, 120, axis=1) if number > 1 else lesion
+        put(tmp_path, "malignant" if number < 3 else "benign", 10 + number, image, other)
+    image, mask = make_phantom("normal", np.random.default_rng(4), 240, 300)
+    for number in (1, 2):
+        put(tmp_path, "normal", number, image, mask.astype(np.uint8))
+    found = {group.cases[0].case_id: group for group in find_groups(index_dataset(tmp_path))}
+    conflicts = {name: group.conflict for name, group in found.items()}
+    assert conflicts == {"benign (1)": "label", "benign (2)": "label+mask", "benign (13)": "mask", "normal (1)": ""}
+    assert found["benign (2)"].pairs[0].dice < AGREEMENT < found["benign (1)"].pairs[0].dice
+
+
+def test_scans_without_texture_are_in_no_group(tmp_path: Path) -> None:
+    for label in CLASSES:
+        for number in (1, 2):
+            put(tmp_path, label, number, np.zeros((60, 80), np.uint8), np.zeros((60, 80), np.uint8))
+    assert find_groups(index_dataset(tmp_path)) == []
+
+
+def test_a_mirrored_description_is_that_of_the_mirrored_scan() -> None:
+    image, mask = make_phantom("benign", np.random.default_rng(1), 240, 320)
+    turned = duplicates._describe(image, mask).mirrored()
+    fresh = duplicates._describe(mirrored(image), np.ascontiguousarray(mask[:, ::-1]))
+    assert np.array_equal(turned.pixels, fresh.pixels) and np.array_equal(turned.mask, fresh.mask)
+    cosines = duplicates._hellinger(turned.descriptors) @ duplicates._hellinger(fresh.descriptors).T
+    same = cosines.max(axis=1) > 0.98
+    assert same.mean() > 0.8
+    distances = np.linalg.norm(turned.points - fresh.points[cosines.argmax(axis=1)], axis=1)
+    assert np.median(distances[same]) < 1
+
+
+@given(
+    st.integers(1, 12).flatmap(
+        lambda n: st.tuples(st.just(n), st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1))))
+    )
+)
+def test_components_are_the_classes_of_being_connected(graph: tuple[int, list[tuple[int, int]]]) -> None:
+    count, edges = graph
+    reach = np.eye(count, dtype=bool)
+    for a, b in edges:
+        reach[a, b] = reach[b, a] = True
+    for _ in range(count):
+        reach = reach @ reach
+    expected = {tuple(np.flatnonzero(row).tolist()) for row in reach if row.sum() > 1}
+    found = [tuple(nodes) for nodes in duplicates._components(count, edges)]
+    assert set(found) == expected and found == sorted(found)
+
+
+# ----------------------------------------------------------------------------------------- the CSV file
+
+
+def test_what_is_written_is_read_back(index: Index, groups: list[duplicates.Group], tmp_path: Path) -> None:
+    write_groups(tmp_path / GROUPS, groups, index)
+    numbers = read_groups(tmp_path / GROUPS, index)
+    assert numbers == group_numbers(groups) and len(numbers) == 2 * len(CHANGES)
+    rows = list(csv.DictReader((tmp_path / GROUPS).open()))
+    assert tuple(rows[0]) == COLUMNS
+    assert {row["data_digest"] for row in rows} == {index.digest}
+    assert float(rows[0]["similarity"]) == pytest.approx(groups[0].pairs[0].similarity, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("benign (2)", "benign (777)"), "line 5: expected an image of .* 'benign \\(777\\)'"),
+        (
+            lambda text: text + text.splitlines()[1].replace("1,", "9,", 1) + "\n",
+            "stands in group 1 and again in group 9",
+        ),
+        (lambda text: text.replace("group,image", "number,scan"), "expected the columns .* group, image missing"),
+        (lambda text: re.sub(r"[0-9a-f]{16}", "0" * 16, text), "another version of the dataset"),
+        (lambda text: text.replace("\n1,", "\none,"), "line 2: expected a group's number, found 'one'"),
+        (lambda text: "", "columns group, image, data_digest, group, image, data_digest missing"),
+        (lambda text: text.split(",conflict")[0] + "\n1\n", "missing"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line(
+    index: Index, groups: list[duplicates.Group], tmp_path: Path, change: Callable[[str], str], message: str
+) -> None:
+    path = tmp_path / GROUPS
+    write_groups(path, groups, index)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(UserError, match=message) as caught:
+        read_groups(path, index)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_missing_and_a_binary_file_are_refused(index: Index, tmp_path: Path) -> None:
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00group")
+    for name in ("none.csv", "binary.csv"):
+        with pytest.raises(UserError, match="cannot be read"):
+            read_groups(tmp_path / name, index)
+
+
+# ---------------------------------------------------------------------------------------------- the cache
+
+
+def test_groups_are_found_once(
+    index: Index, groups: list[duplicates.Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(duplicates, "find_groups", lambda given: calls.append(given) or groups)
+    expected = group_numbers(groups)
+    assert cached_groups(index, None) == expected and list(tmp_path.iterdir()) == []
+    assert cached_groups(index, tmp_path / "new") == cached_groups(index, tmp_path / "new") == expected
+    assert len(calls) == 2
+    (stored,) = (tmp_path / "new").iterdir()
+    assert index.digest in stored.name and json.loads(stored.read_text()) == expected
+    for damaged in ("", "[1]", '{"benign (1)": "x"}'):
+        stored.write_text(damaged)
+        assert cached_groups(index, tmp_path / "new") == expected
+    assert len(calls) == 5
+
+
+def test_a_cache_that_cannot_be_written_is_named(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "find_groups", lambda given: [])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written to .*BUSI_LAB_CACHE"):
+        cached_groups(index, tmp_path / "file" / "cache")
+
+
+def test_several_processes_may_fill_the_cache_at_once(
+    index: Index, groups: list[duplicates.Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "find_groups", lambda given: groups)
+    pids = iter(range(100, 200))
+    monkeypatch.setattr(os, "getpid", lambda: next(pids))
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: cached_groups(index, tmp_path), range(32)))
+    assert all(result == group_numbers(groups) for result in results)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+# ---------------------------------------------------------------------------------------- the command
+
+
+def test_the_command_writes_a_table_and_a_picture(
+    copies: tuple[Path, dict[str, str]],
+    index: Index,
+    groups: list[duplicates.Group],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "a" / "out"
+    cli.main(["duplicates", str(copies[0]), "--out", str(out)])
+    assert sorted(path.name for path in out.iterdir()) == [GROUPS, "groups_01.png"]
+    assert read_groups(out / GROUPS, index) == group_numbers(groups)
+    picture = cv2.imread(str(out / "groups_01.png"))
+    assert 300 < picture.shape[0] < 2500 and 1000 < picture.shape[1] < 2500 and picture.std() > 20
+    text = capsys.readouterr().out
+    assert "6 groups hold 12 of 24 images" in text and "groups of several labels: 0" in text
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["duplicates", str(copies[0]), "--out", str(out)])
+    assert caught.value.code == 2 and "is not empty" in capsys.readouterr().err
+
+
+def test_a_failure_leaves_nothing(phantom_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(phantom_copy / "normal")
+    with pytest.raises(SystemExit):
+        cli.main(["duplicates", str(phantom_copy), "--out", str(tmp_path / "out")])
+    assert capsys.readouterr().err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == [phantom_copy.name]
+
+
+def test_many_groups_take_several_pages(
+    index: Index, groups: list[duplicates.Group], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "_GROUPS_A_PAGE", 4)
+    assert len(list(duplicates.contact_sheets(groups, index))) == 2
+    names = [case.case_id for case in index.cases[:11]]
+    pairs = tuple(duplicates.Pair(a, b, 0.9, 1.0, False) for a, b in pairwise(names))
+    pages = list(duplicates.contact_sheets([duplicates.Group(1, index.cases[:11], pairs)], index))
+    assert len(pages) == 1
+
+
+# --------------------------------------------------------------------------------------------- real data
+
+
+@pytest.mark.busi
+@pytest.mark.slow
+def test_busis_groups_are_those_of_the_reference(busi_root: Path) -> None:
+    path = Path(os.environ["BUSI_ROOT"]).parent / "busi_lists" / "duplicate_groups.csv"
+    if not path.is_file():
+        pytest.skip(f"needs the reference list {path}")
+    reference: dict[str, list[str]] = {}
+    for row in csv.DictReader(path.open()):
+        reference.setdefault(row["group"], []).append(row["image"])
+    found = [[case.case_id for case in group.cases] for group in find_groups(index_dataset(busi_root))]
+    expected, actual = (
+        {frozenset(pair) for members in sets for pair in combinations(members, 2)}
+        for sets in (reference.values(), found)
+    )
+    common = len(expected & actual)
+    assert common / len(expected) >= 0.98
+    assert common / len(actual) >= 0.98
