@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error
+from busi_lab.report.analysis import analyse, columns_of
 from busi_lab.report.render import records, render_markdown, render_text
 from busi_lab.report.tables import Comparison, build
 from busi_lab.run_directory import write_atomically, write_rows
@@ -18,21 +19,25 @@ FORMATS = ("html", "md", "csv", "png")
 REPORT = "report.html"
 TABLE_CSV = "table.csv"
 TABLE_MARKDOWN = "table.md"
-_OWN_FILE = re.compile(r"report\.html|table\.(md|csv)|table\d+_(metrics|confusion|curves)\.png")
+REPEATS_CSV = "repeats.csv"
+PAIRS_CSV = "pairs.csv"
+_OWN_FILE = re.compile(r"report\.html|table\.(md|csv)|(repeats|pairs)\.csv|table\d+_(metrics|confusion|curves)\.png")
 
 
-def compare(folders: Sequence[Path], out: Path, formats: Sequence[str] = FORMATS) -> Comparison:
+def compare(
+    folders: Sequence[Path], out: Path, formats: Sequence[str] = FORMATS, require_repeats: bool = False
+) -> Comparison:
     """Compare all runs at or below ``folders`` and write the files of ``formats`` into ``out``.
 
     ``out`` holds one comparison: files of an earlier one are replaced or removed, other files left alone.
 
     Raises:
-        UserError: an unknown format; no folder, no run, no finished run (then nothing is written); or ``out``
-            cannot be written.
+        UserError: an unknown format; no folder, no run, no finished run, folds that share test images, or a single
+            run where ``require_repeats`` asks for more (then nothing is written); or ``out`` cannot be written.
     """
     if not formats or not set(formats) <= set(FORMATS):
         raise UserError(f"--format: expected some of {','.join(FORMATS)}, found {','.join(formats) or 'none'}")
-    comparison = build(folders)
+    comparison = analyse(build(folders), require_repeats)
     texts = {}
     if "html" in formats:
         from busi_lab.report.html import render_html  # matplotlib costs a second: only where it is used
@@ -55,6 +60,10 @@ def compare(folders: Sequence[Path], out: Path, formats: Sequence[str] = FORMATS
         if "csv" in formats:
             columns, rows = records(comparison)
             write_rows(out / TABLE_CSV, rows, columns)
+            analysis = comparison.analysis
+            for name, found in {REPEATS_CSV: analysis.repeat_records, PAIRS_CSV: analysis.pair_records}.items():
+                if found:
+                    write_rows(out / name, found, columns_of(found))
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error}); choose another folder with --out") from None
     return comparison
@@ -62,7 +71,7 @@ def compare(folders: Sequence[Path], out: Path, formats: Sequence[str] = FORMATS
 
 def describe(comparison: Comparison, out: Path) -> str:
     """The ranking and the failures as plain text, and a last line that says which files ``out`` holds."""
-    tables = [name for name in (TABLE_MARKDOWN, TABLE_CSV) if (out / name).exists()]
+    tables = [name for name in (TABLE_MARKDOWN, TABLE_CSV, REPEATS_CSV, PAIRS_CSV) if (out / name).exists()]
     tables += ["plots"] if next(out.glob("table*_*.png"), None) else []
     listed = " and ".join([", ".join(tables[:-1]), tables[-1]] if len(tables) > 1 else tables)
     verb = "is" if len(tables) == 1 and tables != ["plots"] else "are"
@@ -75,7 +84,7 @@ def describe(comparison: Comparison, out: Path) -> str:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
         prog="busi-compare",
-        description="Compare runs: rank them by validation, show their test figures beside the paper's.",
+        description="Compare runs: rank them by validation, pool folds and seeds, test what differs.",
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="run directory, or a folder of them")
     parser.add_argument("--out", type=Path, help="where the files go (default: DIR/comparison)")
@@ -85,6 +94,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=FORMATS,
         metavar="LIST",
         help=f"what to write, separated by commas (default: {','.join(FORMATS)})",
+    )
+    parser.add_argument(
+        "--require-repeats",
+        action="store_true",
+        help="refuse a comparison in which an experiment has one run alone, without further seeds or folds",
     )
     parser.add_argument("--wandb", metavar="PROJECT", help="send table and plots to this W&B project as one report run")
     parser.add_argument("--open", action="store_true", help=f"show {REPORT} in the web browser")
@@ -101,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         out: Path = arguments.out or (folders[0] if len(folders) == 1 else Path()) / "comparison"
         if arguments.open and "html" not in arguments.format:
             raise UserError("--open shows report.html: add html to --format")
-        comparison = compare(folders, out, arguments.format)
+        comparison = compare(folders, out, arguments.format, arguments.require_repeats)
         print(describe(comparison, out))
         if arguments.wandb is not None:
             settings = wandb_settings({"wandb": {"project": arguments.wandb}})

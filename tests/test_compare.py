@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +300,7 @@ def test_failures_are_listed_with_their_reasons_and_stop_nothing(
     assert any(line.startswith("  cut  unreadable: summary.json cannot be read") for line in lines)
     assert any(line.startswith("  newer  unreadable: summary.json has schema 99") for line in lines)
     assert "  listed  unreadable: summary.json is not a busi-lab summary: metrics must be an object" in lines
-    assert lines[-1] == f"table.md and table.csv are in {runs / 'comparison'}"
+    assert lines[-1] == f"table.md, table.csv and repeats.csv are in {runs / 'comparison'}"
     markdown = (runs / "comparison/table.md").read_text(encoding="utf-8")
     assert "| bad | paper/vgg16 | failed | loss is NaN in epoch 3 |" in markdown
     assert str(runs) not in markdown
@@ -346,11 +347,11 @@ def test_formats_are_what_is_written_and_nothing_of_an_earlier_comparison_stays(
     main([str(runs)])
     assert {path.suffix for path in out.iterdir()} == {".html", ".md", ".csv", ".png"}
     last = capsys.readouterr().out.strip().splitlines()[-1]
-    assert last == f"the report is {out / 'report.html'}; table.md, table.csv and plots are beside it"
+    assert last == f"the report is {out / 'report.html'}; table.md, table.csv, repeats.csv and plots are beside it"
     assert opened == []
     main([str(runs), "--format", "csv"])
-    assert [path.name for path in out.iterdir()] == ["table.csv"]
-    assert capsys.readouterr().out.strip().splitlines()[-1] == f"table.csv is in {out}"
+    assert sorted(path.name for path in out.iterdir()) == ["repeats.csv", "table.csv"]
+    assert capsys.readouterr().out.strip().splitlines()[-1] == f"table.csv and repeats.csv are in {out}"
     main([str(runs), "--format", "html", "--open"])
     assert [path.name for path in out.iterdir()] == ["report.html"]
     assert opened == [(out / "report.html").resolve().as_uri()]
@@ -561,3 +562,163 @@ def test_comparing_loads_neither_torch_nor_for_tables_matplotlib(runs: Path, tmp
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "made/table1_curves.png").stat().st_size > 5000
+
+
+CLASSES = ("benign", "malignant", "normal")
+
+
+def make_predictions(folder: Path, images: range, wrong: Collection[int] = (), right: float = 0.8) -> None:
+    """Images by number, classes in turn, two of a group; those of ``wrong`` are called the next class."""
+    rows = []
+    for i in images:
+        called = CLASSES[(i + (i in wrong)) % 3]
+        shares = {f"p_{name}": right if name == called else (1 - right) / 2 for name in CLASSES}
+        rows.append(
+            {"image": f"{i:03}", "label": CLASSES[i % 3], "prediction": called, **shares, "group": f"g{i // 2}"}
+        )
+    write_rows(folder / "predictions.csv", rows, rows[0])
+
+
+def make_folds(runs: Path, name: str = "a", folds: int = 3, seeds: int = 2, wrong: int = 2, **changes: Any) -> None:
+    """Folds of 30 images of which ``wrong`` are wrong in seed 0, twice as many in others; the first of each fold."""
+    for seed in range(seeds):
+        for fold in range(folds):
+            split = {"protocol": "grouped_kfold", "seed": 0, "fold": fold, "folds": 3, "digest": f"s{fold}"}
+            split |= {"test_digest": f"t{fold}", "leaked": 0}
+            count = wrong * (1 + seed)
+            metrics = {"val/f1": 0.5, "test/accuracy": 1 - count / 30}
+            data = {"name": "busi", "digest": "dd", "test": 30}
+            folder = runs / f"{name}_{fold}_{seed}"
+            make_run(folder, name, None, seed=seed, split=split, metrics=metrics, data=data, **changes)
+            start = 30 * fold
+            make_predictions(folder, range(start, start + 30), set(range(start, start + count)), 0.9 - 0.2 * seed)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_folds_and_seeds_are_pooled_and_spread(runs: Path, tmp_path: Path) -> None:
+    make_folds(runs)
+    comparison = compare([runs], tmp_path / "made", formats=(*TABLES, "html"))
+    (line,) = read_table(tmp_path / "made/repeats.csv")
+    assert [line[name] for name in ("runs", "seeds", "folds", "expected_folds")] == ["6", "2", "3", "3"]
+    assert [line[name] for name in ("pooled_images", "pooled_groups", "leaked")] == ["90", "45", "0 of 90 (0 %)"]
+    # three runs with 2 and three with 4 of 30 wrong; pooled, the surer seed 0 outvotes seed 1 where they differ
+    accuracies = [1 - 2 / 30, 1 - 4 / 30]
+    assert float(line["accuracy/mean"]) == pytest.approx(sum(accuracies) / 2)
+    assert float(line["accuracy/sd"]) == pytest.approx((6 * (1 / 30) ** 2 / 5) ** 0.5)
+    assert float(line["accuracy/pooled"]) == pytest.approx(1 - 6 / 90)
+    assert float(line["accuracy/low"]) < 1 - 6 / 90 < float(line["accuracy/high"])
+    markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
+    assert "| a | 6<br>3 of 3 folds<br>2 seeds | 90<br>45 groups | 0<br>of 90 (0 %) | 0.933<br>" in markdown
+    assert "0.900 ± 0.037" in markdown
+    page = (tmp_path / "made/report.html").read_text(encoding="utf-8")
+    assert "Folds together: classification on busi, grouped_kfold protocol" in page
+    assert len(comparison.analysis.fold_tables) == 3
+
+
+def test_a_missing_fold_is_said(runs: Path, tmp_path: Path) -> None:
+    make_folds(runs, folds=2)
+    compare([runs], tmp_path / "made", formats=TABLES)
+    markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
+    assert "a (split seed 0, seed 1) has 2 of 3 folds." in markdown
+    assert read_table(tmp_path / "made/repeats.csv")[0]["folds"] == "2"
+
+
+def test_folds_that_share_images_are_refused(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_folds(runs, seeds=1)
+    make_predictions(runs / "a_1_0", range(25, 55))
+    with pytest.raises(SystemExit) as ended:
+        main([str(runs), "--out", str(tmp_path / "made")])
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "a_0_0 and a_1_0 are folds 0 and 1 of a with the same seeds and share 5 test images" in printed
+    assert not (tmp_path / "made").exists()
+    make_folds(runs, seeds=1)
+    summary = json.loads((runs / "a_1_0/summary.json").read_text())
+    summary["split"]["test_digest"] = "other"
+    (runs / "again").mkdir()
+    (runs / "again/summary.json").write_text(json.dumps(summary))
+    with pytest.raises(UserError, match="are both fold 1 of a with the same seeds"):
+        compare([runs], tmp_path / "made", formats=TABLES)
+
+
+def test_repeats_can_be_required(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_folds(runs)
+    main([str(runs), "--out", str(tmp_path / "made"), "--format", "csv", "--require-repeats"])
+    make_run(runs / "single", "lonely", 0.5)
+    with pytest.raises(SystemExit) as ended:
+        main([str(runs), "--out", str(tmp_path / "made"), "--format", "csv", "--require-repeats"])
+    assert ended.value.code == 2
+    assert "--require-repeats: one run alone of lonely (published)" in capsys.readouterr().err
+
+
+def test_runs_with_equal_seeds_are_no_repeats(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a", "a", 0.4)
+    make_run(runs / "b", "a", 0.5)
+    make_run(runs / "c", "a", 0.5, seed=1)
+    for name, wrong in {"a": 9, "b": 0, "c": 0}.items():
+        make_predictions(runs / name, range(30), set(range(wrong)))
+    compare([runs], tmp_path / "made", formats=TABLES)
+    (line,) = read_table(tmp_path / "made/repeats.csv")
+    assert (line["runs"], line["accuracy/pooled"]) == ("2", "1")
+    assert "of such runs the best by validation stands" in (tmp_path / "made/table.md").read_text(encoding="utf-8")
+
+
+def test_models_are_tested_in_pairs_on_the_same_cases(runs: Path, tmp_path: Path) -> None:
+    for name, wrong in {"good": set(range(2)), "near": set(range(3)), "bad": set(range(20))}.items():
+        make_run(runs / name, name, 0.5)
+        make_predictions(runs / name, range(60), wrong)
+    compare([runs], tmp_path / "made", formats=(*TABLES, "html"))
+    found = {(line["first"], line["second"]): line for line in read_table(tmp_path / "made/pairs.csv")}
+    assert len(found) == 3
+    # 18 and 17 images that one alone has right, all on one side, and a single one
+    p = {("bad", "good"): 2 / 2**18, ("bad", "near"): 2 / 2**17, ("good", "near"): 1.0}
+    assert {pair: float(line["p"]) for pair, line in found.items()} == pytest.approx(p, rel=1e-5)
+    assert float(found["bad", "good"]["p_holm"]) == pytest.approx(3 * 2 / 2**18, rel=1e-5)
+    assert float(found["bad", "near"]["p_holm"]) == pytest.approx(2 * 2 / 2**17, rel=1e-5)
+    assert [found[pair]["verdict"] for pair in p] == [
+        "bad is worse than good",
+        "bad is worse than near",
+        "good and near are not told apart",
+    ]
+    assert "2 of 3 pairs are told apart" in (tmp_path / "made/table.md").read_text(encoding="utf-8")
+
+
+def test_protocols_stand_side_by_side_with_their_leaks(runs: Path, tmp_path: Path) -> None:
+    make_folds(runs, seeds=1, wrong=10)
+    split = {"protocol": "published", "seed": 0, "fold": None, "digest": "p", "test_digest": "p", "leaked": 9}
+    make_run(runs / "p", "a", 0.5, split=split, data={"name": "busi", "digest": "dd", "test": 30})
+    make_predictions(runs / "p", range(200, 230))
+    comparison = compare([runs], tmp_path / "made", formats=(*TABLES, "html"))
+    (block,) = comparison.analysis.protocols
+    assert block.sentences[0].startswith("Compared is a (mobilenetv1_100, weights imagenet) for classification on busi")
+    assert "grouped_kfold with 90 test images over 3 of 3 folds, leaked 0 of 90 (0 %)" in block.sentences[1]
+    assert "published with 30 test images, leaked 9 of 30 (30 %)" in block.sentences[1]
+    assert "accuracy is lower under grouped_kfold than under published (-0.333, 95 % -0." in block.sentences[2]
+    assert "have no test image and no group in common: they are independent" in block.sentences[3]
+    make_predictions(runs / "p", range(30))
+    (block,) = compare([runs], tmp_path / "made", formats=("csv",)).analysis.protocols
+    assert "share 30 test images, so their groups are resampled together" in block.sentences[3]
+
+
+def test_the_measured_leak_replaces_the_fixed_warning(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    split = {"protocol": "published", "seed": 0, "fold": None, "digest": "ab", "test_digest": "cd34", "leaked": 43}
+    make_run(runs / "a", "a", 0.5, split=split)
+    main([str(runs), "--format", "md,csv"])
+    printed = capsys.readouterr().out
+    assert "leaked test images 43 of 155 (28 %)." in printed
+    assert "Of the test images 43 of 155 (28 %) have a near-copy in training or validation" in printed
+    assert "about 28 %" not in printed
+    assert read_csv(runs / "comparison")[0]["leaked_test_images"] == "43"
+    make_run(runs / "a", "a", 0.5, split={**split, "leaked": 0})
+    main([str(runs), "--format", "md"])
+    printed = capsys.readouterr().out
+    assert "leaked test images 0 of 155 (0 %)." in printed and "near-copy" not in printed
+    make_run(runs / "a", "a", 0.5, split={**split, "leaked": None})
+    main([str(runs), "--format", "md"])
+    printed = capsys.readouterr().out
+    assert "leaked test images not recorded" in printed and "about 28 %" in printed

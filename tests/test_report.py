@@ -17,7 +17,7 @@ from PIL import Image
 from busi_lab.compare import compare
 from busi_lab.data.index import read_mask
 from busi_lab.data.phantom import generate_phantoms
-from busi_lab.report.findings import findings, wilson_interval
+from busi_lab.report.findings import findings
 from busi_lab.report.masks import running_median
 from busi_lab.report.predictions import (
     Masks,
@@ -28,6 +28,7 @@ from busi_lab.report.predictions import (
     roc,
     wrong_classes,
 )
+from busi_lab.report.statistics import wilson_interval
 from busi_lab.report.tables import Comparison
 from busi_lab.run_directory import CLASSES, Run, Summary, read_run, write_masks, write_rows, write_summary
 
@@ -312,7 +313,8 @@ def test_table_shows_the_summaries_figures_beside_the_papers(runs: Path, tmp_pat
     make_run(runs / "a")
     make_run(runs / "b", {}, experiment="mine", metrics={"val/f1": 0.9, "test/accuracy": 0.123456, "test/dice": 0.5})
     _, _, page = report(runs, tmp_path / "made")
-    head, first, second = page.rows[:3]
+    start = [row[:1] for row in page.rows].index(["rank"])
+    head, first, second = page.rows[start : start + 3]
     assert head[:8] == ["rank", "run", "val/f1", "accuracy", "precision", "recall", "f1", "dice"]
     assert first[:8] == ["1", "mine", "0.9000", "0.123", "–", "–", "–", "0.500"]  # noqa: RUF001
     assert second[:4] == ["2", "paper/mobilenet", "0.8000", "0.750paper 0.98"]
@@ -534,3 +536,70 @@ def test_pages_are_the_same_each_time(runs: Path, tmp_path: Path) -> None:
 
 def test_run_without_a_file_has_no_predictions(tmp_path: Path) -> None:
     assert read_predictions(Run(tmp_path, Summary("finished"))) is None
+
+
+def write_validation(folder: Path, scores: list[tuple[str, float]]) -> None:
+    """A validation.csv of images by class and probability of malignant; benign and normal share the rest."""
+    rows = [
+        {"image": f"v{i}", "label": label, "prediction": "benign", "p_benign": (1 - p) * 0.6, "p_malignant": p}
+        | {"p_normal": (1 - p) * 0.4, "group": f"v{i}"}
+        for i, (label, p) in enumerate(scores)
+    ]
+    write_rows(folder / "validation.csv", rows, rows[0])
+
+
+def test_operating_points_are_chosen_on_validation_and_judged_on_the_test_images(runs: Path, tmp_path: Path) -> None:
+    make_run(runs)
+    # lowest threshold without a false alarm on validation is 0.7; Youden's as well: 2 of 3 and 3 of 3
+    write_validation(
+        runs,
+        [
+            ("malignant", 0.95),
+            ("malignant", 0.7),
+            ("benign", 0.5),
+            ("malignant", 0.3),
+            ("normal", 0.2),
+            ("benign", 0.1),
+        ],
+    )
+    comparison, _, page = report(runs, tmp_path / "made")
+    blocks = {block.title: block for block in comparison.analysis.clinical[1]}
+    first, second = blocks["Operating points"].lines
+    # test: malignant has p 0.8, 0.8, 0.225, 0.015; of the 8 others one has 0.9
+    low, high = wilson_interval(2, 4)
+    assert first[1:6] == (
+        *("specificity of 90% or more", "0.7000", "0.667\n2 of 3", "1.000\n3 of 3"),
+        f"0.500\n{low:.3f} to {high:.3f}",
+    )
+    assert first[6].startswith("0.875\n")
+    assert second[1:4] == ("Youden", "0.7000", "0.667\n2 of 3")
+    curve = blocks["Malignant against the rest"].lines[0]
+    assert [cell.partition("\n")[0] for cell in curve[3:]] == ["0.656", "0.000", "0.000", "0.000", "0.000"]
+    assert len(blocks["Calibration"].lines[0]) == 6 and "–" not in blocks["Calibration"].lines[0]  # noqa: RUF001
+    assert "paper/mobilenet: reliability" in page.words and "scaled with temperature" in page.words
+
+
+def test_runs_without_validation_images_leave_out_what_needs_them_and_say_so(runs: Path, tmp_path: Path) -> None:
+    make_run(runs)
+    comparison, _, page = report(runs, tmp_path / "made")
+    blocks = {block.title: block for block in comparison.analysis.clinical[1]}
+    assert blocks["Operating points"].lines == ()
+    assert "without a readable validation.csv" in page.words
+    temperature, before, after = blocks["Calibration"].lines[0][1:4]
+    assert (temperature, after) == ("–", "–")  # noqa: RUF001
+    # right with 0.8: 9 images in one bin; wrong with 0.9, 0.97 and 0.55, each in a bin of its own
+    assert float(before) == pytest.approx((9 * 0.2 + 0.9 + 0.97 + 0.55) / 12, abs=6e-4)
+
+
+def test_agreement_of_areas_is_in_points_of_the_image(runs: Path, tmp_path: Path, phantoms: Path) -> None:
+    make_mask_run(runs, phantoms)
+    comparison, _, page = report(runs, tmp_path / "made")
+    (block,) = [block for block in comparison.analysis.clinical[1] if block.title == "Agreement of lesion area"]
+    masks = read_masks(read_run(runs))
+    assert masks is not None
+    ill = masks.lesion > 0
+    difference = 100 * (masks.predicted - masks.lesion)[ill]
+    half = 1.96 * difference.std(ddof=1)
+    bias = difference.mean()
+    assert block.lines[0][1:] == ("10", f"{bias:+.2f}", f"{bias - half:+.2f} to {bias + half:+.2f}")
+    assert "paper/unet: agreement of lesion area" in page.words

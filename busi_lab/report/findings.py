@@ -1,8 +1,7 @@
 """What came out of a comparison, in sentences."""
 
-import math
-
 from busi_lab.report.render import figure
+from busi_lab.report.statistics import wilson_interval
 from busi_lab.report.tables import Row, Table
 from busi_lab.run_directory import CLASSES
 
@@ -78,13 +77,3 @@ _MASK_FIGURES = {
 def _figures(row: Row, formats: dict[str, str]) -> list[str]:
     known = ((words, row.metric(f"test/{name}")) for name, words in formats.items())
     return [words.format(value) for words, value in known if value is not None]
-
-
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion (Wilson, JASA 22, 1927); 0 to 1 where ``total`` is 0."""
-    if total == 0:
-        return 0.0, 1.0
-    share, z = right / total, 1.959964
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, middle - half), min(1.0, middle + half)

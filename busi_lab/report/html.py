@@ -9,10 +9,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from busi_lab.report.blocks import Block
 from busi_lab.report.findings import findings
 from busi_lab.report.gallery import Gallery, hang_gallery
 from busi_lab.report.joint import pairs
-from busi_lab.report.panels import draw_groups
+from busi_lab.report.panels import draw_groups, draw_pooled
 from busi_lab.report.plots import SHOWN
 from busi_lab.report.render import BEST_EPOCH, display, published_rows, ranking
 from busi_lab.report.svg import Group, Panel
@@ -44,7 +45,8 @@ class Section:
     cells: list[list[tuple[str, str]]]
     groups: list[Group]
     matrices: list[Matrix]
-    gallery: Gallery
+    gallery: Gallery | None
+    clinical: tuple[Block, ...]
 
 
 def render_html(comparison: Comparison) -> str:
@@ -57,13 +59,17 @@ def render_html(comparison: Comparison) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(classes=CLASSES, missing=MISSING, svg=_trusted, breakable=_breakable)
+    folds = comparison.analysis.fold_tables
     published_titles, published = published_rows(comparison)
     return environment.get_template("template.html").render(
-        findings=[(table, findings(table)) for table in comparison.tables],
+        findings=[(table, findings(table)) for table in comparison.tables if table.number not in folds],
+        folds=len(folds),
         caveats=_caveats(comparison),
         finished=sum(len(table.rows) for table in comparison.tables),
         failures=comparison.failures,
-        sections=[_section(table, several=len(comparison.tables) > 1) for table in comparison.tables],
+        sections=[_section(table, comparison) for table in comparison.tables],
+        analysis=comparison.analysis,
+        pooled=[(pooled, draw_pooled(pooled, i)) for i, pooled in enumerate(comparison.analysis.pooled, start=1)],
         pairs=pairs(comparison),
         published_titles=published_titles,
         published=published,
@@ -94,19 +100,24 @@ def _caveats(comparison: Comparison) -> list[str]:
     return [f"{word[note]} {', '.join(map(str, numbers))}: {note}" for note, numbers in found.items()]
 
 
-def _section(table: Table, several: bool) -> Section:
-    """What the page shows of ``table``; its notes only where it is one of ``several``, else they stand above."""
+def _section(table: Table, comparison: Comparison) -> Section:
+    """What the page shows of ``table``; its notes only where it is one of several, else they stand above.
+
+    A fold that is pooled with others has its ranked table alone.
+    """
+    fold = table.number in comparison.analysis.fold_tables
     titles, cells = _cells(table)
     matrices = [_matrix(row, matrix) for row in table.rows if (matrix := row.confusion()) is not None]
     return Section(
         table,
         ranking(table),
-        [_plain(note) for note in table.notes] if several else [],
+        [_plain(note) for note in table.notes] if len(comparison.tables) > 1 else [],
         titles,
         cells,
-        draw_groups(table),
-        matrices[:SHOWN],
-        hang_gallery(table),
+        [] if fold else draw_groups(table),
+        [] if fold else matrices[:SHOWN],
+        None if fold else hang_gallery(table),
+        comparison.analysis.clinical.get(table.number, ()),
     )
 
 

@@ -19,11 +19,17 @@ class Pair:
 
 
 def pairs(comparison: Comparison) -> list[Pair]:
-    """One comparison for each multitask table, where both tasks have a ranked run on the same data and test images."""
+    """One comparison for each multitask table, where both tasks have a ranked run on the same data and test images.
+
+    Folds that are pooled are left out; the tests between models have their images together.
+    """
     held = {
         (table.task, table.data_digest, table.test_digest): table
         for table in comparison.tables
-        if table.rows[0].rank is not None and table.data_digest and table.test_digest
+        if table.rows[0].rank is not None
+        and table.data_digest
+        and table.test_digest
+        and table.number not in comparison.analysis.fold_tables
     }
     found = []
     for (task, data, test), table in held.items():

@@ -7,6 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+from busi_lab.report.blocks import Pooled
+from busi_lab.report.clinical_plots import draw_clinical, draw_subject
 from busi_lab.report.masks import draw_masks
 from busi_lab.report.plots import METRIC_GROUPS, PANELS_SHOWN, SHOWN, axis_limits, set_scale
 from busi_lab.report.predictions import Roc, read_predictions
@@ -17,9 +19,15 @@ from busi_lab.run_directory import CLASSES
 
 def draw_groups(table: Table) -> list[Group]:
     """All plots of a table; a group without data is left out."""
-    kinds = (_bars, draw_masks, _roc_curves, _learning_curves, _costs)
+    kinds = (_bars, draw_masks, _roc_curves, draw_clinical, _learning_curves, _costs)
     with matplotlib.rc_context(STYLE):
-        return numbered([kind(table) for kind in kinds], table.number)
+        return numbered([kind(table) for kind in kinds], f"t{table.number}")
+
+
+def draw_pooled(pooled: Pooled, index: int) -> list[Group]:
+    """The plots of the first experiment of ``pooled``, the page's ``index``-th."""
+    with matplotlib.rc_context(STYLE):
+        return numbered([draw_subject(pooled.subject, f"All folds of {pooled.subject.label}.")], f"f{index}")
 
 
 def _bars(table: Table) -> Group:

@@ -59,13 +59,15 @@ def draw(comparison: Comparison, folder: Path) -> dict[int, list[Path]]:
     The more tables there are, the fewer runs of each are drawn, so that the time stays within seconds.
 
     Returns:
-        Table number to the files written for it, for the first ``TABLES_DRAWN`` tables; a plot without any data is
-        left out.
+        Table number to the files written for it, for the first ``TABLES_DRAWN`` tables that are not one of several
+        folds; a plot without any data is left out.
 
     Raises:
         OSError: ``folder`` cannot be written.
     """
-    drawn = comparison.tables[:TABLES_DRAWN]
+    drawn = [table for table in comparison.tables if table.number not in comparison.analysis.fold_tables][:TABLES_DRAWN]
+    if not drawn:
+        return {}
     shown = min(SHOWN, max(6, 2 * SHOWN // len(drawn)))
     panels = min(PANELS_SHOWN, max(COLUMNS, 3 * PANELS_SHOWN // len(drawn)))
     written: dict[int, list[Path]] = {}

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from busi_lab.report.blocks import Block
 from busi_lab.report.joint import pairs
 from busi_lab.report.published import PUBLISHED, RELATED_WORK
-from busi_lab.report.tables import MISSING, TEST_METRICS, Comparison, Table, number, text
+from busi_lab.report.tables import MISSING, TEST_METRICS, Comparison, Table, leak_words, number, text
 from busi_lab.run_directory import Summary
 
 BEST_EPOCH = "best epoch (from 0)"
@@ -91,7 +92,7 @@ _FIRST = (
         "split_seed",
         "fold",
     ),
-    *("split_digest", "test_digest", "train_images", "val_images", "test_images"),
+    *("split_digest", "test_digest", "train_images", "val_images", "test_images", "leaked_test_images"),
 )
 _LAST = (
     *("parameters", "epochs", "best_epoch", "images_per_second", "fit_seconds", "test_seconds"),
@@ -107,6 +108,7 @@ def _record(summary: Summary) -> dict[str, Any]:
     split, data = summary.split, summary.data
     record = {name: getattr(summary, name) for name in _SAME}
     record |= {"protocol": split.get("protocol"), "split_seed": split.get("seed"), "fold": split.get("fold")}
+    record |= {"leaked_test_images": number(split.get("leaked"))}
     record |= {"split_digest": split.get("digest"), "test_digest": split.get("test_digest")}
     record |= {"data": data.get("name"), "data_digest": data.get("digest")}
     record |= {f"{part}_images": data.get(part) for part in ("train", "val", "test")}
@@ -132,10 +134,24 @@ def render_text(comparison: Comparison) -> str:
         ]
         notes = [f"Note: {note}" for note in table.notes]
         parts.append("\n".join([heading(table), ranking(table), "", *lines, *notes]))
+    analysis = comparison.analysis
+    if analysis.protocols or any(record["runs"] > 1 for record in analysis.repeat_records):
+        parts += [_plain_block(block) for block in (*analysis.protocols, *analysis.repeats)]
     if comparison.failures:
         failures = [f"  {item.folder}  {item.status}: {item.reason}" for item in comparison.failures]
         parts.append("\n".join([f"{len(failures)} without a result", *failures]))
     return "\n\n".join(parts) + "\n"
+
+
+def _plain_block(block: Block) -> str:
+    """A block as plain text; the second line of a cell in its first."""
+    lines = [[cell.replace("\n", "; ") for cell in line] for line in block.lines]
+    widths = [max(map(len, column)) for column in zip(block.titles, *lines, strict=True)]
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (block.titles, *lines)
+    ]
+    return "\n".join([block.title, *block.sentences, "", *table])
 
 
 def _is_figure(cell: str) -> bool:
@@ -143,20 +159,37 @@ def _is_figure(cell: str) -> bool:
 
 
 def ranking(table: Table) -> str:
-    """The sentence that says by what the rows are ordered."""
+    """The sentence that says by what the rows are ordered, and how many test images leaked."""
     direction = "lower" if table.mode == "min" else "higher"
-    return f"Ranked by {table.metric} ({direction} is better); the other figures are from the test set."
+    leaked = leak_words(table.leaked, table.test_images) if table.leaked else "not recorded"
+    return (
+        f"Ranked by {table.metric} ({direction} is better); the other figures are from the test set; "
+        f"leaked test images {leaked}."
+    )
 
 
 def render_markdown(comparison: Comparison, plots: Mapping[int, Sequence[Path]]) -> str:
     """``table.md``: a section for each table with its ``plots`` (by table number), failures, the paper."""
     finished, failed = sum(len(table.rows) for table in comparison.tables), len(comparison.failures)
     parts = ["# Comparison of runs", f"Finished runs: {finished}. Without a result: {failed}."]
-    if plots and len(plots) < len(comparison.tables):
+    folds = comparison.analysis.fold_tables
+    if plots and folds:
+        parts.append("Tables of single folds have no plots.")
+    if plots and len(plots) < len(comparison.tables) - len(folds):
         parts.append(f"PNG plots are drawn for the first {len(plots)} tables; compare fewer runs to have all.")
+    for block in comparison.analysis.protocols:
+        parts += _markdown_block(block, "##")
     for table in comparison.tables:
         parts += [f"## {_escape(heading(table))}", opening(table), *table.notes, _markdown(*display(table))]
+        for block in comparison.analysis.clinical.get(table.number, ()):
+            parts += _markdown_block(block, "###")
         parts += [f"![{_escape(table.title)}: {plot.stem}]({plot.name})" for plot in plots.get(table.number, ())]
+    for block in (*comparison.analysis.repeats, *comparison.analysis.tests):
+        parts += _markdown_block(block, "##")
+    for pooled in comparison.analysis.pooled:
+        parts.append(f"## {_escape(pooled.title)}")
+        for block in pooled.blocks:
+            parts += _markdown_block(block, "###")
     for pair in pairs(comparison):
         parts += [f"## {_escape(pair.title)}", *pair.sentences, _markdown(pair.titles, pair.lines)]
     if comparison.failures:
@@ -203,5 +236,11 @@ def _markdown(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(map(_escape, row)) + " |" for row in rows)
 
 
+def _markdown_block(block: Block, level: str) -> list[str]:
+    sentences = [_escape(sentence) for sentence in block.sentences]
+    table = [_markdown(block.titles, block.lines)] if block.lines else []
+    return [f"{level} {_escape(block.title)}", *sentences, *table]
+
+
 def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("<", "&lt;")
+    return cell.replace("|", "\\|").replace("<", "&lt;").replace("\n", "<br>")

@@ -89,12 +89,12 @@ def _prefix_ids(drawing: str, prefix: str) -> str:
     return re.sub(r'( id="|href="#|url\(#)(?=[^<]*>)', rf"\g<1>{prefix}", drawing)
 
 
-def numbered(groups: Sequence[Group], table: int) -> list[Group]:
-    """``groups`` without empty ones, with identifiers that no other plot of the page has."""
+def numbered(groups: Sequence[Group], prefix: str) -> list[Group]:
+    """``groups`` without empty ones; identifiers begin with ``prefix``, so that no other plot of the page has them."""
     kept: list[Group] = []
     for group in groups:
         panels = [
-            replace(panel, svg=_prefix_ids(panel.svg, f"t{table}g{len(kept)}p{i}-"))
+            replace(panel, svg=_prefix_ids(panel.svg, f"{prefix}g{len(kept)}p{i}-"))
             for i, panel in enumerate(group.panels)
         ]
         if panels:

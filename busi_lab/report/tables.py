@@ -5,11 +5,12 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from busi_lab.errors import UserError, one_line
+from busi_lab.report.blocks import Analysis
 from busi_lab.report.published import CAVEATS, published_for
 from busi_lab.run_directory import (
     CLASSES,
@@ -102,6 +103,12 @@ class Table:
         return tuple(row for row in self.rows if row.rank == 1)
 
     @property
+    def leaked(self) -> list[int]:
+        """Test images with a near-copy in training or validation, of each run that recorded how many."""
+        counts = (number(row.run.summary.split.get("leaked")) for row in self.rows)
+        return [int(count) for count in counts if count is not None]
+
+    @property
     def title(self) -> str:
         """Number, task, data, protocol and number of test images."""
         images = "unknown number of" if self.test_images is None else self.test_images
@@ -112,7 +119,14 @@ class Table:
         """What a reader must know before believing the ranking or the figures beside each other."""
         summaries = [row.run.summary for row in self.rows]
         protocols = sorted({str(summary.split.get("protocol")) for summary in summaries})
-        notes = [CAVEATS[protocol] for protocol in protocols if protocol in CAVEATS and self.dataset == "busi"]
+        unmeasured = {str(s.split.get("protocol")) for s in summaries if number(s.split.get("leaked")) is None}
+        notes = [CAVEATS[name] for name in protocols if name in unmeasured & CAVEATS.keys() and self.dataset == "busi"]
+        if any(count > 0 for count in self.leaked):
+            notes.insert(
+                0,
+                f"Of the test images {leak_words(self.leaked, self.test_images)} have a near-copy in training or "
+                "validation: figures on them are too good to be believed as they stand.",
+            )
         if any(row.published for row in self.rows) and (self.dataset, protocols) != ("busi", ["published"]):
             notes.append("The paper's figures (in brackets) come from its own test set, not from this one.")
         if self.test_digest is None:
@@ -137,17 +151,28 @@ class Failure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All runs below ``base``, to which every ``folder`` is relative."""
+    """All runs below ``base``, to which every ``folder`` is relative; ``analysis`` is empty where none was made."""
 
     base: Path
     tables: tuple[Table, ...]
     failures: tuple[Failure, ...]
+    analysis: Analysis = field(default_factory=Analysis)
 
 
 def number(value: Any) -> float | None:
     """``value`` as a finite number, else None."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and math.isfinite(value) else None
+
+
+def leak_words(counts: Sequence[int], images: float | None) -> str:
+    """``43 of 155 (28 %)``, a range where the runs' ``counts`` differ; without a share where ``images`` is unknown."""
+    ends = sorted({min(counts), max(counts)})
+    words = " to ".join(map(str, ends))
+    if not images:
+        return words
+    shares = dict.fromkeys(f"{100 * end / images:.0f}" for end in ends)
+    return f"{words} of {images:g} ({' to '.join(shares)} %)"
 
 
 def text(value: Any) -> str | None:

@@ -1,0 +1,202 @@
+"""Predicted images with their groups, of one run or pooled over folds and seeds, and their figures."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from busi_lab.report.statistics import (
+    Bools,
+    Floats,
+    Indices,
+    class_figures,
+    cluster_weights,
+    percentile_interval,
+    weighted_mean,
+)
+from busi_lab.run_directory import CLASSES, Run
+
+_MASK_COLUMNS = ("dice", "iou", "hd95", "lesion_pixels", "predicted_pixels", "pixels")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with the interval that holds 95 % of its resamples; NaN where it is not defined."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Images with what was predicted for them; all arrays ``[N]``, ``probabilities [N, 3]``.
+
+    ``clusters`` are near-copies or images of one patient; where ``grouped`` is False no run recorded them and each
+    image stands alone. ``probabilities`` is None without classes. ``masks`` is empty without masks, else it has
+    ``dice, iou, hd95, lesion_pixels, predicted_pixels, pixels, true_positive, found``, NaN where not defined.
+    """
+
+    images: NDArray[np.str_]
+    clusters: NDArray[np.str_]
+    grouped: bool
+    actual: Indices
+    probabilities: Floats | None
+    masks: Mapping[str, Floats]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def groups(self) -> int:
+        """How many clusters there are."""
+        return len(set(self.clusters.tolist()))
+
+    def weights(self) -> Floats:
+        """The cluster bootstrap of these images, ``[B, N]``; read only, because it is shared."""
+        return _weights(tuple(self.clusters.tolist()))
+
+    def figures(self, weights: Floats) -> dict[str, Floats]:
+        """Test figures under weights ``[B, N]``, ``[B]`` each, by the names that runs give them."""
+        found = {} if self.probabilities is None else class_figures(self.actual, self.probabilities, weights)
+        return found | self._mask_figures(weights)
+
+    def figures_of(self, measure: str, weights: Floats) -> Floats:
+        """``accuracy`` or ``dice`` alone, ``[B]``, which costs less than :meth:`figures`."""
+        return weighted_mean(self.right.astype(np.float64) if measure == "accuracy" else self.masks[measure], weights)
+
+    @property
+    def right(self) -> Bools:
+        """Where the most probable class is the actual one."""
+        assert self.probabilities is not None
+        right: Bools = self.probabilities.argmax(axis=1) == self.actual
+        return right
+
+    def _mask_figures(self, weights: Floats) -> dict[str, Floats]:
+        if not self.masks:
+            return {}
+        masks = self.masks
+        hits, predicted, lesion, pixels = (
+            masks[name] for name in ("true_positive", "predicted_pixels", "lesion_pixels", "pixels")
+        )
+        normal = np.where(self.actual == CLASSES.index("normal"), masks["found"], np.nan)
+        with np.errstate(invalid="ignore"):
+            pooled = weights @ (2 * hits) / (weights @ (predicted + lesion))
+            accuracy = weights @ (pixels - predicted - lesion + 2 * hits) / (weights @ pixels)
+        return {
+            **{name: weighted_mean(masks[name], weights) for name in ("dice", "iou", "hd95")},
+            "dice_pooled": pooled,
+            "pixel_accuracy": accuracy,
+            "false_positive_rate": weighted_mean(normal, weights),
+        }
+
+    def estimates(self) -> dict[str, Estimate]:
+        """The figures that these images define, each with its interval."""
+        return self.estimate(self.figures)
+
+    def estimate(self, figures: Callable[[Floats], Mapping[str, Floats]]) -> dict[str, Estimate]:
+        """``figures`` of weights ``[B, N]``, where these images define them, with their intervals."""
+        values, resampled = figures(np.ones((1, len(self)))), figures(self.weights())
+        return {
+            name: Estimate(float(value[0]), *percentile_interval(resampled[name]))
+            for name, value in values.items()
+            if np.isfinite(value[0])
+        }
+
+    def take(self, chosen: Indices) -> "Cases":
+        """The images at positions ``chosen``."""
+        return replace(
+            self,
+            images=self.images[chosen],
+            clusters=self.clusters[chosen],
+            actual=self.actual[chosen],
+            probabilities=None if self.probabilities is None else self.probabilities[chosen],
+            masks={name: values[chosen] for name, values in self.masks.items()},
+        )
+
+
+@lru_cache(maxsize=4)  # models on the same images share their draws
+def _weights(clusters: tuple[str, ...]) -> Floats:
+    weights = cluster_weights(clusters)
+    weights.flags.writeable = False
+    return weights
+
+
+def read_test_cases(run: Run) -> Cases | None:
+    """The test images of ``run``; None without a ``predictions.csv`` or where it is damaged."""
+    return _read(lambda: run.predictions)
+
+
+def read_validation_cases(run: Run) -> Cases | None:
+    """The validation images of ``run``; None without a ``validation.csv`` or where it is damaged."""
+    return _read(lambda: run.validation)
+
+
+def _read(rows_of: Callable[[], Sequence[Mapping[str, str]]]) -> Cases | None:
+    try:
+        rows = rows_of()
+        if not rows:
+            return None
+        images = [row["image"] for row in rows]
+        grouped = all(row.get("group") for row in rows)
+        found = Cases(
+            np.array(images),
+            np.array([row["group"] for row in rows] if grouped else images),
+            grouped,
+            np.array([CLASSES.index(row["label"]) for row in rows]),
+            _probabilities(rows) if "p_benign" in rows[0] else None,
+            _masks(rows) if "dice" in rows[0] else {},
+        )
+    except (OSError, KeyError, ValueError, TypeError, csv.Error):
+        return None
+    damaged = not all(images) or (found.probabilities is not None and not np.isfinite(found.probabilities).all())
+    return None if damaged or (found.probabilities is None and not found.masks) else found
+
+
+def _probabilities(rows: Sequence[Mapping[str, str]]) -> Floats:
+    return np.array([[float(row[f"p_{name}"]) for name in CLASSES] for row in rows])
+
+
+def _masks(rows: Sequence[Mapping[str, str]]) -> dict[str, Floats]:
+    columns = {name: np.array([float(row.get(name) or "nan") for row in rows]) for name in _MASK_COLUMNS}
+    dice, lesion, predicted = (columns[name] for name in ("dice", "lesion_pixels", "predicted_pixels"))
+    hits = np.where(lesion == 0, 0.0, np.round(dice * (lesion + predicted) / 2))
+    return columns | {"true_positive": hits, "found": np.where(np.isnan(predicted), np.nan, predicted > 0)}
+
+
+def pool(parts: Sequence[Cases]) -> Cases:
+    """Every image once, sorted: probabilities, Dice and pixel counts as means over the parts that have it."""
+    images, first, place = np.unique(
+        np.concatenate([part.images for part in parts]), return_index=True, return_inverse=True
+    )
+
+    def mean(values: Floats) -> Floats:
+        known = np.isfinite(values)
+        count = np.bincount(place[known], minlength=len(images))
+        total = np.bincount(place[known], values[known], len(images))
+        means: Floats = np.divide(total, count, out=np.full(len(images), np.nan), where=count > 0)
+        return means
+
+    known = [part.probabilities for part in parts if part.probabilities is not None]
+    joined = np.concatenate(known) if len(known) == len(parts) else None
+    grouped = all(part.grouped for part in parts)
+    clusters = np.concatenate([part.clusters for part in parts])[first]
+    return Cases(
+        images,
+        clusters if grouped else images,
+        grouped,
+        np.concatenate([part.actual for part in parts])[first],
+        None if joined is None else np.stack([mean(column) for column in joined.T], axis=1),
+        {name: mean(np.concatenate([part.masks[name] for part in parts])) for name in parts[0].masks}
+        if all(part.masks for part in parts)
+        else {},
+    )
+
+
+def shared(first: Cases, second: Cases) -> tuple[Cases, Cases]:
+    """The images that both have, in one order."""
+    _, left, right = np.intersect1d(first.images, second.images, assume_unique=True, return_indices=True)
+    return first.take(left), second.take(right)

@@ -1,0 +1,278 @@
+"""What clinicians ask of the best runs of a table: operating points, calibration, agreement of lesion areas."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import numpy as np
+
+from busi_lab.report.blocks import Block
+from busi_lab.report.cases import Cases, Estimate, pool, read_test_cases, read_validation_cases
+from busi_lab.report.statistics import (
+    ECE_BINS,
+    RESAMPLES,
+    TEMPERATURES,
+    Bools,
+    Floats,
+    area_under,
+    bland_altman,
+    brier_score,
+    counts_at,
+    expected_calibration_error,
+    fit_temperature,
+    scale_temperature,
+    sensitivity_at_specificity,
+    specificity_at_sensitivity,
+    threshold_for_specificity,
+    weighted_roc,
+    wilson_interval,
+    youden_threshold,
+)
+from busi_lab.report.tables import MISSING, Table
+from busi_lab.run_directory import CLASSES, VALIDATION, Run
+
+RUNS_SHOWN = 3
+"""Runs of a table at most, best by validation first."""
+
+Counts = tuple[int, int, int, int]
+"""True positives, positives, true negatives, negatives."""
+
+_MALIGNANT = CLASSES.index("malignant")
+_LEVELS = (0.90, 0.95)
+_SPECIFICITY = 0.90  # of the operating point that is chosen on validation
+_NO_VALIDATION = (
+    f"No operating point and no temperature without a readable {VALIDATION}, which older versions did not write, "
+    "and both classes in it:"
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged: one run, or the runs of an experiment over its folds and seeds.
+
+    ``repeats`` has the runs of each pair of seeds, a run for each fold.
+    """
+
+    label: str
+    repeats: tuple[tuple[Run, ...], ...]
+
+    @cached_property
+    def cases(self) -> Cases | None:
+        """All test images, each once; None where a run has no readable predictions."""
+        return self._pool([read_test_cases(run) for runs in self.repeats for run in runs])
+
+    @cached_property
+    def calibration(self) -> "Calibration | None":
+        """Probabilities before and after scaling, each run with the temperature of its own validation images."""
+        if self.cases is None or self.cases.probabilities is None:
+            return None
+        temperatures, scaled = [], []
+        for run in (run for runs in self.repeats for run in runs):
+            test, validation = read_test_cases(run), read_validation_cases(run)
+            if test is None or test.probabilities is None or validation is None or validation.probabilities is None:
+                return Calibration(self.cases, self.cases.probabilities, (), None)
+            temperatures.append(fit_temperature(validation.probabilities, validation.actual))
+            scaled.append(replace(test, probabilities=scale_temperature(test.probabilities, temperatures[-1])))
+        return Calibration(self.cases, self.cases.probabilities, tuple(temperatures), pool(scaled).probabilities)
+
+    @staticmethod
+    def _pool(parts: Sequence[Cases | None]) -> Cases | None:
+        known = [part for part in parts if part is not None]
+        return pool(known) if known and len(known) == len(parts) else None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Class probabilities on the test images ``[N, 3]`` before and after temperature scaling.
+
+    ``temperatures`` has one for each run; without validation images to fit on it is empty and ``scaled`` None.
+    """
+
+    cases: Cases
+    probabilities: Floats
+    temperatures: tuple[float, ...]
+    scaled: Floats | None
+
+
+def subjects_of(table: Table) -> list[Subject]:
+    """The best runs of a table."""
+    return [Subject(row.label, ((row.run,),)) for row in table.rows[:RUNS_SHOWN]]
+
+
+def clinical_blocks(subjects: Sequence[Subject], pooled: bool = False) -> tuple[Block, ...]:
+    """All that is known for ``subjects``; nothing where none has readable predictions.
+
+    Args:
+        subjects: runs, or experiments.
+        pooled: they are experiments, which needs words on how their runs are joined.
+    """
+    blocks = (_malignant(subjects), _operating_points(subjects, pooled), _calibration(subjects), _areas(subjects))
+    return tuple(block for block in blocks if block is not None)
+
+
+def positive_and_score(cases: Cases) -> tuple[Bools, Floats] | None:
+    """Malignant or not, and its probability, ``[N]`` each; None where one side is missing."""
+    if cases.probabilities is None:
+        return None
+    positive = cases.actual == _MALIGNANT
+    return None if positive.all() or not positive.any() else (positive, cases.probabilities[:, _MALIGNANT])
+
+
+def _curve_figures(positive: Bools, score: Floats, weights: Floats) -> dict[str, Floats]:
+    """Figures of the weighted ROC curve by their titles, ``[B]`` each."""
+    false_rate, true_rate, _ = weighted_roc(positive, score, weights)
+    curve = (false_rate, true_rate)
+    return {
+        "auroc_malignant": area_under(*curve),
+        **{f"sensitivity at {x:.0%} specificity": sensitivity_at_specificity(*curve, x) for x in _LEVELS},
+        **{f"specificity at {x:.0%} sensitivity": specificity_at_sensitivity(*curve, x) for x in _LEVELS},
+    }
+
+
+def _malignant(subjects: Sequence[Subject]) -> Block | None:
+    lines = []
+    titles: list[str] = []
+    for subject in subjects:
+        cases = subject.cases
+        known = positive_and_score(cases) if cases else None
+        if cases is None or known is None:
+            continue
+        estimates = cases.estimate(partial(_curve_figures, *known))
+        lines.append(
+            (subject.label, str(int(known[0].sum())), str(int((~known[0]).sum())), *map(interval, estimates.values()))
+        )
+        titles = list(estimates)
+    if not lines:
+        return None
+    sentence = (
+        "From the ROC curve on the test images: the best that any threshold reaches there, so a bound and no promise; "
+        f"below it the 95 % interval of {RESAMPLES:,} cluster resamples."
+    )
+    return Block("Malignant against the rest", (sentence,), ("run", "malignant", "rest", *titles), tuple(lines))
+
+
+def _rules(positive: Bools, score: Floats) -> dict[str, float]:
+    """The thresholds that validation images choose, by the rule's words."""
+    return {
+        f"specificity of {_SPECIFICITY:.0%} or more": threshold_for_specificity(positive, score, _SPECIFICITY),
+        "Youden": youden_threshold(positive, score),
+    }
+
+
+def _operating_points(subjects: Sequence[Subject], pooled: bool) -> Block | None:
+    lines: list[tuple[str, ...]] = []
+    lacking = []
+    for subject in subjects:
+        if subject.cases is None or positive_and_score(subject.cases) is None:
+            continue
+        found: dict[str, list[tuple[float, Counts, Counts]]] = defaultdict(list)
+        runs = subject.repeats[0]
+        for run in runs:
+            test, validation = read_test_cases(run), read_validation_cases(run)
+            chosen = positive_and_score(validation) if validation else None
+            tested = positive_and_score(test) if test else None
+            if chosen and tested:
+                for rule, threshold in _rules(*chosen).items():
+                    found[rule].append((threshold, counts_at(*chosen, threshold), counts_at(*tested, threshold)))
+        if any(len(points) < len(runs) for points in found.values()) or not found:
+            lacking.append(subject.label)
+            continue
+        for rule, points in found.items():
+            thresholds, validated, judged = zip(*points, strict=True)
+            here, there = ([sum(column) for column in zip(*counts, strict=True)] for counts in (validated, judged))
+            on_validation = [f"{here[i] / here[i + 1]:.3f}\n{here[i]} of {here[i + 1]}" for i in (0, 2)]
+            on_test = [_share(there[i], there[i + 1]) for i in (0, 2)]
+            lines.append((subject.label, rule, _range(thresholds, 4), *on_validation, *on_test))
+    if not lines and not lacking:
+        return None
+    sentences = [
+        "A scan is called malignant from the threshold upwards. The threshold is chosen on the validation images, the "
+        f"lowest with a specificity of {_SPECIFICITY:.0%} or more there or the one with the largest Youden index; the "
+        "test images then judge it, with Wilson 95 % intervals. The same validation images chose the best epoch."
+    ]
+    if pooled:
+        sentences.append(
+            "Each fold has the threshold that its own validation images choose, and the counts of the folds of the "
+            "first pair of seeds are added up."
+        )
+    if lacking:
+        sentences = [*(sentences if lines else ()), f"{_NO_VALIDATION} {_list(lacking)}."]
+    titles = ["run", "rule on validation", "threshold", "validation sensitivity", "validation specificity"]
+    titles += ["test sensitivity", "test specificity"]
+    return Block("Operating points", tuple(sentences), tuple(titles) if lines else (), tuple(lines))
+
+
+def _range(values: Sequence[float], digits: int) -> str:
+    ends = dict.fromkeys("none is malignant" if np.isinf(v) else f"{v:.{digits}f}" for v in (min(values), max(values)))
+    return " to ".join(ends)
+
+
+def _calibration(subjects: Sequence[Subject]) -> Block | None:
+    lines, ends = [], []
+    for subject in subjects:
+        found = subject.calibration
+        if found is None:
+            continue
+        figures = []
+        for measure in (expected_calibration_error, brier_score):
+            for probabilities in (found.probabilities, found.scaled):
+                known = None if probabilities is None else measure(probabilities, found.cases.actual)
+                figures.append(MISSING if known is None else f"{known:.3f}")
+        lines.append((subject.label, _range(found.temperatures, 2) if found.temperatures else MISSING, *figures))
+        if any(not 1.01 * TEMPERATURES[0] < each < 0.99 * TEMPERATURES[1] for each in found.temperatures):
+            ends.append(subject.label)
+    if not lines:
+        return None
+    sentences = [
+        f"ECE is over {ECE_BINS} bins of equal width of the largest probability; the Brier score is the sum over the "
+        "classes of squared errors, so from 0 to 2. Less is better. After: with the temperature that fits the "
+        "validation images best (least negative log likelihood); above 1 it lowers confidence, and the predicted "
+        "classes stay."
+    ]
+    if ends:
+        sentences.append(f"The temperature of {_list(ends)} is at the end of its range: read it as no optimum found.")
+    titles = ("run", "temperature", "ECE before", "ECE after", "Brier before", "Brier after")
+    return Block("Calibration", tuple(sentences), titles, tuple(lines))
+
+
+def areas(cases: Cases) -> tuple[Floats, Floats] | None:
+    """Predicted and true lesion area in percent of the image, of images with a lesion; None for fewer than two."""
+    if not cases.masks:
+        return None
+    lesion, predicted, pixels = (cases.masks[name] for name in ("lesion_pixels", "predicted_pixels", "pixels"))
+    known = (lesion > 0) & (pixels > 0) & np.isfinite(predicted)
+    if known.sum() < 2:
+        return None
+    return 100 * predicted[known] / pixels[known], 100 * lesion[known] / pixels[known]
+
+
+def _areas(subjects: Sequence[Subject]) -> Block | None:
+    lines = []
+    for subject in subjects:
+        known = areas(subject.cases) if subject.cases else None
+        if known is not None:
+            bias, low, high = bland_altman(*known)
+            lines.append((subject.label, str(len(known[0])), f"{bias:+.2f}", f"{low:+.2f} to {high:+.2f}"))
+    if not lines:
+        return None
+    sentence = (
+        "Predicted minus true area in percentage points of the image (Bland and Altman), over the images with a "
+        "lesion; the limits of agreement are the bias with 1.96 standard deviations to either side."
+    )
+    titles = ("run", "images with a lesion", "bias (points)", "limits of agreement (points)")
+    return Block("Agreement of lesion area", (sentence,), titles, tuple(lines))
+
+
+def interval(estimate: Estimate, digits: int = 3) -> str:
+    """The figure, and its interval on a second line."""
+    return f"{estimate.value:.{digits}f}\n{estimate.low:.{digits}f} to {estimate.high:.{digits}f}"
+
+
+def _share(part: int, total: int) -> str:
+    low, high = wilson_interval(part, total)
+    return f"{part / total:.3f}\n{low:.3f} to {high:.3f}"
+
+
+def _list(labels: Sequence[str]) -> str:
+    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"

@@ -1,0 +1,262 @@
+"""Runs of one experiment over folds and seeds: their spread, and their predictions pooled."""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+
+from busi_lab.errors import UserError
+from busi_lab.report.cases import Cases, Estimate, pool, read_test_cases
+from busi_lab.report.tables import MISSING, TEST_METRICS, Comparison, Row, Table, leak_words, number, text
+
+Seeds = tuple[str, str]
+"""Seed of the split and seed of the training, as words."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation of ``count`` runs; a single run has no deviation."""
+
+    mean: float
+    deviation: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The runs of one experiment under one protocol.
+
+    ``table`` is the first of the ``tables`` (by number) that its runs stand in. ``rows`` has one run for each pair of
+    seeds and each fold; ``replaced`` counts runs that had another's seeds and fold with a worse or equal validation
+    figure, and are not among them. ``expected_folds`` is None without folds.
+    """
+
+    label: str
+    table: Table
+    tables: frozenset[int]
+    rows: tuple[Row, ...]
+    replaced: int
+    expected_folds: int | None
+
+    @property
+    def protocol(self) -> str:
+        """The split protocol without fold and seed."""
+        return protocol_of(self.rows[0])
+
+    @cached_property
+    def parts(self) -> dict[str, Cases]:
+        """Test images of each run with readable predictions, by its folder."""
+        found = ((row.folder, read_test_cases(row.run)) for row in self.rows)
+        return {folder: cases for folder, cases in found if cases is not None}
+
+    @cached_property
+    def cases(self) -> Cases | None:
+        """The predictions of all runs, each image once; None where no run has any."""
+        return pool(list(self.parts.values())) if self.parts else None
+
+    @cached_property
+    def estimates(self) -> dict[str, Estimate]:
+        """Figures of :attr:`cases` by metric name."""
+        return {} if self.cases is None else self.cases.estimates()
+
+    @cached_property
+    def spread(self) -> dict[str, Spread]:
+        """Test metrics over the runs, as the runs recorded them."""
+        found = {}
+        for name in TEST_METRICS:
+            values = [value for row in self.rows if (value := row.metric(f"test/{name}")) is not None]
+            if values:
+                deviation = statistics.stdev(values) if len(values) > 1 else None
+                found[name] = Spread(statistics.fmean(values), deviation, len(values))
+        return found
+
+    @cached_property
+    def repeats(self) -> dict[Seeds, list[Row]]:
+        """The runs by their seeds."""
+        found: dict[Seeds, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            found[seeds_of(row)].append(row)
+        return dict(found)
+
+    @property
+    def folds(self) -> int | None:
+        """How many folds have a run with at least one pair of seeds; None without folds."""
+        return None if self.expected_folds is None else len({fold_of(row) for row in self.rows})
+
+    @property
+    def leaked(self) -> str | None:
+        """Leaked test images in words, folds together and a range over seeds; None where not all runs know."""
+        counts, sizes = [], []
+        for rows in self.repeats.values():
+            leaks = [number(row.run.summary.split.get("leaked")) for row in rows]
+            known = [int(leak) for leak in leaks if leak is not None]
+            if len(known) < len(rows):
+                return None
+            counts.append(sum(known))
+            sizes.append(sum(number(row.run.summary.data.get("test")) or math.nan for row in rows))
+        return leak_words(counts, sizes[0] if len(set(sizes)) == 1 else None)
+
+    @property
+    def gaps(self) -> list[str]:
+        """What the pooled figures lack, in sentences without a full stop."""
+        found = []
+        for seeds, rows in self.repeats.items():
+            held = {fold_of(row) for row in rows}
+            if self.expected_folds is not None and len(held) < self.expected_folds:
+                which = f" (split seed {seeds[0]}, seed {seeds[1]})" if len(self.repeats) > 1 else ""
+                found.append(f"{self.label}{which} has {len(held)} of {self.expected_folds} folds")
+        if len(self.parts) < len(self.rows):
+            found.append(f"{self.label} has readable predictions of {len(self.parts)} of {len(self.rows)} runs")
+        if self.replaced:
+            found.append(
+                f"{self.label} has {self.replaced} more runs with the same seeds and fold as another; of such runs "
+                "the best by validation stands"
+            )
+        return found
+
+
+def protocol_of(row: Row) -> str:
+    """The name of a run's split protocol."""
+    return text(row.run.summary.split.get("protocol")) or "unknown"
+
+
+def fold_of(row: Row) -> int | None:
+    """A run's fold; None without folds."""
+    fold = number(row.run.summary.split.get("fold"))
+    return None if fold is None else int(fold)
+
+
+def seeds_of(row: Row) -> Seeds:
+    """A run's seeds, of its split and of its training."""
+    return str(row.run.summary.split.get("seed")), str(row.run.summary.seed)
+
+
+def gather(comparison: Comparison) -> list[Experiment]:
+    """All finished runs by experiment, in the order of their tables and of their best rank there.
+
+    Runs are of one experiment where name, task, model, weights, data and protocol agree; where seeds and fold agree
+    but test images do not, these make experiments of their own, unless there are folds.
+
+    Raises:
+        UserError: two folds with the same seeds share test images, or one fold has several test sets.
+    """
+    groups: dict[tuple[str, ...], list[tuple[Table, Row]]] = defaultdict(list)
+    for table in comparison.tables:
+        for row in table.rows:
+            groups[_key(table, row)].append((table, row))
+    expected = _expected_folds(entry for entries in groups.values() for entry in entries)
+    return _with_labels([_experiment(part, expected) for entries in groups.values() for part in _by_test_set(entries)])
+
+
+def _key(table: Table, row: Row) -> tuple[str, ...]:
+    summary = row.run.summary
+    parts = (row.run.name, summary.task, summary.model, summary.weights, table.dataset, table.data_digest)
+    return (*map(str, parts), protocol_of(row), str(summary.split.get("folds")))
+
+
+def _by_test_set(entries: list[tuple[Table, Row]]) -> list[list[tuple[Table, Row]]]:
+    """``entries`` as they are, or apart by test set where a split without folds has several with the same seed."""
+    sets: dict[str, set[str | None]] = defaultdict(set)
+    for table, row in entries:
+        if fold_of(row) is None:
+            sets[seeds_of(row)[0]].add(table.test_digest)
+    if all(len(digests) == 1 for digests in sets.values()):
+        return [entries]
+    apart: dict[str | None, list[tuple[Table, Row]]] = defaultdict(list)
+    for table, row in entries:
+        apart[table.test_digest].append((table, row))
+    return list(apart.values())
+
+
+def _scope(table: Table, row: Row) -> tuple[str, ...]:
+    """Runs that agree here were split alike, so that they have equally many folds."""
+    return table.dataset, str(table.data_digest), protocol_of(row), str(row.run.summary.split.get("folds"))
+
+
+def _expected_folds(entries: Iterable[tuple[Table, Row]]) -> dict[tuple[str, ...], int]:
+    """How many folds each scope has: as recorded, or as many as the highest fold of its runs, counted from 0, says."""
+    expected: dict[tuple[str, ...], int] = {}
+    for table, row in entries:
+        fold, recorded = fold_of(row), number(row.run.summary.split.get("folds"))
+        if fold is not None:
+            scope = _scope(table, row)
+            expected[scope] = max(expected.get(scope, 0), fold + 1, int(recorded or 0))
+    return expected
+
+
+def _experiment(entries: Sequence[tuple[Table, Row]], expected: Mapping[tuple[str, ...], int]) -> Experiment:
+    table, first = entries[0]
+    kept: dict[tuple[Seeds, int | None], tuple[Table, Row]] = {}
+    for held, row in entries:  # in order of rank, so that the first of equal seeds and fold is the best
+        known, _ = kept.setdefault((seeds_of(row), fold_of(row)), (held, row))
+        if known.test_digest != held.test_digest:
+            other = kept[seeds_of(row), fold_of(row)][1]
+            raise UserError(
+                f"{other.folder} and {row.folder} are both fold {fold_of(row)} of {row.run.name} with the same seeds, "
+                "on different test images: compare runs of one split, and leave the others out"
+            )
+    rows = tuple(row for _, row in kept.values())
+    has_folds = fold_of(first) is not None
+    found = Experiment(
+        first.run.name,
+        table,
+        frozenset(held.number for held, _ in entries),
+        rows,
+        len(entries) - len(rows),
+        expected[_scope(table, first)] if has_folds else None,
+    )
+    if has_folds:
+        _refuse_overlap(found)
+    return found
+
+
+def _refuse_overlap(experiment: Experiment) -> None:
+    for rows in experiment.repeats.values():
+        images = {row.folder: set(part.images.tolist()) for row in rows if (part := experiment.parts.get(row.folder))}
+        for first, second in combinations([row for row in rows if row.folder in images], 2):
+            if common := images[first.folder] & images[second.folder]:
+                raise UserError(
+                    f"{first.folder} and {second.folder} are folds {fold_of(first)} and {fold_of(second)} of "
+                    f"{experiment.label} with the same seeds and share {len(common)} test images, so they cannot be "
+                    "pooled: compare folds of one split, and leave the others out"
+                )
+
+
+def _with_labels(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """Model, weights and test set where they tell namesakes under one protocol apart."""
+    namesakes: dict[tuple[str, ...], list[Experiment]] = defaultdict(list)
+    for item in experiments:
+        table = item.table
+        namesakes[item.label, table.task, table.dataset, str(table.data_digest), item.protocol].append(item)
+    labels = {}
+    for group in namesakes.values():
+        summaries = [item.rows[0].run.summary for item in group]
+        facts = [
+            [text(summary.model) or MISSING for summary in summaries],
+            [Path(str(summary.weights)).name for summary in summaries],
+            [f"{item.expected_folds} folds" for item in group],
+            [f"test set {(item.table.test_digest or 'unknown')[:12]}" for item in group],
+        ]
+        told = [column for column in facts if len(set(column)) > 1]
+        for i, item in enumerate(group):
+            words = ", ".join(column[i] for column in told)
+            labels[id(item)] = f"{text(item.label)} ({words})" if words else text(item.label) or MISSING
+    return [replace(item, label=labels[id(item)]) for item in experiments]
+
+
+def refuse_single_runs(experiments: Sequence[Experiment]) -> None:
+    """Make sure that every experiment was repeated.
+
+    Raises:
+        UserError: an experiment has one run alone.
+    """
+    single = [f"{item.label} ({item.protocol})" for item in experiments if len(item.rows) == 1]
+    if single:
+        more = f" and {len(single) - 3} more" if len(single) > 3 else ""
+        raise UserError(
+            f"--require-repeats: one run alone of {', '.join(single[:3])}{more}; run further seeds or folds"
+        )

@@ -1,0 +1,296 @@
+"""Estimates with their uncertainty, tests and calibration: pure functions of arrays.
+
+Every figure that gets an interval is a function of weights ``[B, N]`` of the images, so that the figure itself
+(weights of one) and its bootstrap (how often a resample has the image) come from the same lines.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from busi_lab.run_directory import CLASSES
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Indices = NDArray[np.intp]
+
+RESAMPLES = 2000
+LEVEL = 0.95
+ECE_BINS = 15
+_SEED = 20250516
+_Z = 1.959964  # the normal quantile of LEVEL
+
+
+def cluster_weights(
+    clusters: Sequence[str] | NDArray[np.str_], resamples: int = RESAMPLES, seed: int = _SEED
+) -> Floats:
+    """How often each image is in each resample of the clusters, drawn with replacement.
+
+    Source: Field & Welsh, "Bootstrapping clustered data", JRSS B 69(3), 2007 (the randomized cluster bootstrap).
+
+    Args:
+        clusters: ``[N]``, the cluster of each image; images of a cluster come and go together.
+        resamples: B.
+        seed: equal clusters and seeds give equal draws, which makes two models on the same images a paired draw.
+
+    Returns:
+        ``[B, N]``.
+    """
+    _, member = np.unique(np.asarray(clusters), return_inverse=True)
+    count = int(member.max()) + 1
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    weights: Floats = draws[:, member].astype(np.float64)
+    return weights
+
+
+def percentile_interval(values: Floats) -> tuple[float, float]:
+    """The middle ``LEVEL`` of bootstrapped ``values [B]``, those that are not defined left out; NaN where none is."""
+    known = values[np.isfinite(values)]
+    if len(known) == 0:
+        return math.nan, math.nan
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_p(differences: Floats) -> float:
+    """Two-sided p of no difference: twice the smaller share of resamples on one side of 0, at least 2 / (B + 1).
+
+    Source: Davison & Hinkley, "Bootstrap Methods and their Application", 1997, section 4.4, with their + 1.
+
+    Args:
+        differences: ``[B]``, bootstrapped; those that are not defined are left out.
+    """
+    known = differences[np.isfinite(differences)]
+    smaller = min(int((known <= 0).sum()), int((known >= 0).sum()))
+    return min(1.0, 2 * (smaller + 1) / (len(known) + 1))
+
+
+def wilson_interval(right: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a proportion (Wilson, JASA 22, 1927); 0 to 1 where ``total`` is 0."""
+    if total == 0:
+        return 0.0, 1.0
+    share = right / total
+    middle = (share + _Z * _Z / (2 * total)) / (1 + _Z * _Z / total)
+    half = _Z / (1 + _Z * _Z / total) * math.sqrt(share * (1 - share) / total + _Z * _Z / (4 * total * total))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def weighted_roc(positive: Bools, score: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
+    """ROC curves of weighted images, images with equal scores at one threshold.
+
+    Args:
+        positive: ``[N]``.
+        score: ``[N]``, higher for positive.
+        weights: ``[B, N]``.
+
+    Returns:
+        False and true positive rates ``[B, T + 1]`` from 0 to 1 for the T distinct scores, highest first, and the
+        scores ``[T + 1]``, of which the first is infinite. Rates are NaN where a resample lacks a side.
+    """
+    order = np.argsort(-score, kind="stable")
+    last_of_tie = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
+    truth = positive[order]
+
+    def rates(side: Bools) -> Floats:
+        sums = np.pad(np.cumsum(weights[:, order[side]], axis=1), ((0, 0), (1, 0)))
+        with np.errstate(invalid="ignore"):
+            shares: Floats = sums[:, np.append(0, np.cumsum(side)[last_of_tie])] / sums[:, -1:]
+        return shares
+
+    return rates(~truth), rates(truth), np.append(np.inf, score[order][last_of_tie])
+
+
+def area_under(false_rate: Floats, true_rate: Floats) -> Floats:
+    """Area under each curve of :func:`weighted_roc`, ties with half credit, ``[B]``; NaN where a side is missing."""
+    area: Floats = (np.diff(false_rate, axis=1) * (true_rate[:, 1:] + true_rate[:, :-1])).sum(axis=1) / 2
+    return area
+
+
+def class_figures(actual: Indices, probabilities: Floats, weights: Floats) -> dict[str, Floats]:
+    """Classification figures of weighted images, as the task defines them.
+
+    ``precision``, ``recall`` and ``f1`` are means over the classes that occur in labels or predictions, ``auroc``
+    over the classes that occur.
+
+    Args:
+        actual: ``[N]``, indices into ``CLASSES``.
+        probabilities: ``[N, 3]``; the largest is the prediction.
+        weights: ``[B, N]``.
+
+    Returns:
+        Metric name to ``[B]``, NaN where a resample does not define it.
+    """
+    predicted = probabilities.argmax(axis=1)
+    columns = range(len(CLASSES))
+    right = np.stack([weights @ ((actual == i) & (predicted == i)) for i in columns])
+    labelled = np.stack([weights @ (actual == i) for i in columns])
+    chosen = np.stack([weights @ (predicted == i) for i in columns])
+    occurs = labelled + chosen > 0
+    areas = np.stack([area_under(*weighted_roc(actual == i, probabilities[:, i], weights)[:2]) for i in columns])
+
+    def macro(shares: Floats, divisor: Floats) -> Floats:
+        each = np.divide(shares, divisor, out=np.zeros_like(shares), where=divisor > 0)
+        mean: Floats = each.sum(axis=0) / occurs.sum(axis=0)
+        return mean
+
+    known = np.isfinite(areas)
+    with np.errstate(invalid="ignore"):
+        auroc = np.where(known, areas, 0.0).sum(axis=0) / known.sum(axis=0)
+    return {
+        "accuracy": right.sum(axis=0) / labelled.sum(axis=0),
+        "precision": macro(right, chosen),
+        "recall": macro(right, labelled),
+        "f1": macro(2 * right, labelled + chosen),
+        "auroc": auroc,
+        "auroc_malignant": areas[CLASSES.index("malignant")],
+    }
+
+
+def weighted_mean(values: Floats, weights: Floats) -> Floats:
+    """Mean of the defined ``values [N]`` under ``weights [B, N]``, as ``[B]``; NaN where a resample has none."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = (weights @ np.where(known, values, 0.0)) / (weights @ known.astype(np.float64))
+    return mean
+
+
+def mcnemar_p(first_right: Bools, second_right: Bools) -> float:
+    """Exact two-sided p that two classifiers err equally often on the same images, ``[N]`` each.
+
+    Source: McNemar, Psychometrika 12, 1947; the exact form is a binomial test of the images that one of both has
+    right.
+    """
+    from statsmodels.stats.contingency_tables import mcnemar  # brings pandas and scipy.stats: a second
+
+    table = [
+        [int((first_right & second_right).sum()), int((first_right & ~second_right).sum())],
+        [int((~first_right & second_right).sum()), int((~first_right & ~second_right).sum())],
+    ]
+    return float(mcnemar(table, exact=True).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """``p_values`` corrected for their number (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    if not p_values:
+        return []
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
+
+
+def sensitivity_at_specificity(false_rate: Floats, true_rate: Floats, specificity: float) -> Floats:
+    """The highest sensitivity of any threshold with at least ``specificity``, ``[B]``, of :func:`weighted_roc`."""
+    best: Floats = np.where(1 - false_rate >= specificity - 1e-12, true_rate, 0.0).max(axis=1)
+    return np.where(np.isnan(true_rate[:, 0] + false_rate[:, 0]), np.nan, best)
+
+
+def specificity_at_sensitivity(false_rate: Floats, true_rate: Floats, sensitivity: float) -> Floats:
+    """The highest specificity of any threshold with at least ``sensitivity``, ``[B]``, of :func:`weighted_roc`."""
+    best: Floats = np.where(true_rate >= sensitivity - 1e-12, 1 - false_rate, 0.0).max(axis=1)
+    return np.where(np.isnan(true_rate[:, 0] + false_rate[:, 0]), np.nan, best)
+
+
+def threshold_for_specificity(positive: Bools, score: Floats, specificity: float) -> float:
+    """The lowest of the scores ``[N]`` that, as a threshold (positive from it upwards), has ``specificity`` or more.
+
+    It is infinite, so that no image is positive, where no score reaches it.
+    """
+    false_rate, _, thresholds = weighted_roc(positive, score, np.ones((1, len(score))))
+    allowed = np.flatnonzero(1 - false_rate[0] >= specificity - 1e-12)
+    return float(thresholds[allowed[-1]])
+
+
+def youden_threshold(positive: Bools, score: Floats) -> float:
+    """The score with the largest sensitivity + specificity - 1 (Youden, Cancer 3, 1950); of equals the highest."""
+    false_rate, true_rate, thresholds = weighted_roc(positive, score, np.ones((1, len(score))))
+    return float(thresholds[int(np.argmax(np.round(true_rate[0] - false_rate[0], 12)))])
+
+
+def counts_at(positive: Bools, score: Floats, threshold: float) -> tuple[int, int, int, int]:
+    """True positives, positives, true negatives, negatives when scores ``[N]`` from ``threshold`` are positive."""
+    called = score >= threshold
+    return int((called & positive).sum()), int(positive.sum()), int((~called & ~positive).sum()), int((~positive).sum())
+
+
+def expected_calibration_error(probabilities: Floats, actual: Indices, bins: int = ECE_BINS) -> float:
+    """Mean distance of accuracy and confidence over bins of equal width, weighted by their images.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; confidence is the largest probability,
+    and a bin excludes its lower edge.
+
+    Args:
+        probabilities: ``[N, C]``.
+        actual: ``[N]``.
+        bins: of the range 0 to 1.
+    """
+    _, confidence, accuracy, count = reliability(probabilities, actual, bins)
+    return float((count * np.abs(accuracy - confidence)).sum() / count.sum())
+
+
+def reliability(probabilities: Floats, actual: Indices, bins: int = ECE_BINS) -> tuple[Floats, Floats, Floats, Floats]:
+    """The bins of :func:`expected_calibration_error` that hold images.
+
+    Returns:
+        Their middles, mean confidence, accuracy and number of images, ``[at most bins]`` each.
+    """
+    confidence = probabilities.max(axis=1)
+    right = (probabilities.argmax(axis=1) == actual).astype(np.float64)
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    count = np.bincount(place, minlength=bins).astype(np.float64)
+    held = count > 0
+    means = [np.bincount(place, values, bins)[held] / count[held] for values in (confidence, right)]
+    return (np.flatnonzero(held) + 0.5) / bins, means[0], means[1], count[held]
+
+
+def brier_score(probabilities: Floats, actual: Indices) -> float:
+    """Mean over images of the squared errors of all class probabilities, summed: from 0 to 2.
+
+    Source: Brier, Monthly Weather Review 78(1), 1950, in its original form for several classes.
+    """
+    truth = np.eye(probabilities.shape[1])[actual]
+    return float(((probabilities - truth) ** 2).sum(axis=1).mean())
+
+
+def scale_temperature(probabilities: Floats, temperature: float) -> Floats:
+    """``p ** (1 / T)``, renormalised ``[N, C]``: what dividing the logits by T gives after softmax."""
+    logarithms = np.log(np.clip(probabilities, 1e-300, None)) / temperature
+    scaled = np.exp(logarithms - logarithms.max(axis=1, keepdims=True))
+    shares: Floats = scaled / scaled.sum(axis=1, keepdims=True)
+    return shares
+
+
+TEMPERATURES = (0.05, 20.0)
+"""The range in which a temperature is searched; one at its end says that the validation set has no optimum inside."""
+
+
+def fit_temperature(probabilities: Floats, actual: Indices) -> float:
+    """The temperature with the least negative log likelihood (Guo et al., ICML 2017), within ``TEMPERATURES``.
+
+    Args:
+        probabilities: ``[N, C]`` on images that chose no other figure that is reported with it: validation.
+        actual: ``[N]``.
+    """
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_temperature: float) -> float:
+        scaled = scale_temperature(probabilities, math.exp(log_temperature))
+        return float(-np.log(np.clip(scaled[np.arange(len(actual)), actual], 1e-300, None)).mean())
+
+    bounds = (math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]))
+    return math.exp(float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
+
+
+def bland_altman(measured: Floats, true: Floats) -> tuple[float, float, float]:
+    """Mean of ``measured - true`` and the limits that hold 95 % of normal differences: bias, lower, upper.
+
+    Source: Bland & Altman, Lancet 327, 1986: bias -/+ 1.96 sample standard deviations.
+
+    Args:
+        measured: ``[N]``, N at least 2.
+        true: ``[N]``.
+    """
+    differences = measured - true
+    bias, deviation = float(differences.mean()), float(differences.std(ddof=1))
+    return bias, bias - 1.96 * deviation, bias + 1.96 * deviation
