@@ -44,9 +44,13 @@ class SplitConfig:
 
     protocol: str = "published"
     seed: int = 0
+    fold: int = 0
+    folds: int = 5
     test_fraction: float = 0.2
     val_fraction: float = 0.1
     manifest: str | None = None
+    groups: str | None = None
+    exclude: str | None = None
 
 
 @dataclass
@@ -175,6 +179,10 @@ def _check_ranges(config: RunConfig) -> None:
         raise UserError(
             f"split.test_fraction={split.test_fraction}: split=published is fixed at 0.2; use split=holdout"
         )
+    if split.folds < 2:
+        raise UserError(f"split.folds={split.folds}: expected at least 2")
+    if split.manifest and split.exclude:
+        raise UserError("split.exclude: a manifest says itself what is used; leave split.exclude or split.manifest out")
     if data.image_size < 32:
         raise UserError(f"data.image_size={data.image_size}: expected at least 32, where backbones keep one position")
     positive = {

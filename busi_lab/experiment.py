@@ -52,6 +52,7 @@ from busi_lab.run_directory import (
     PREVIOUS_CHECKPOINT,
     SCHEMA,
     SPLIT,
+    VALIDATION,
     Summary,
     locked,
     median_speed,
@@ -62,7 +63,7 @@ from busi_lab.run_directory import (
     write_rows,
     write_summary,
 )
-from busi_lab.tasks import BaseTask, MaskTask
+from busi_lab.tasks import BaseTask, MaskTask, SegmentationTask
 from busi_lab.tracking import WandbRun, choose_mode, wandb_settings
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,7 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
         _fit_and_test(task, data, trainer, state, summary)
         return summary
     log.info(_headline(config, summary))
+    log.info(_leaks(summary))
     stop = next((item.stop for item in callbacks if isinstance(item, LastCheckpoint)), StopRequest())
     tracker: WandbRun | None = None
     with locked(directory), stop.watch():
@@ -121,7 +123,8 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
                 _show_masks(trainer, data, tracker)
             _write_inputs(directory, resolved, data)
             rows = _fit_and_test(task, data, trainer, state, summary)
-            write_rows(directory / PREDICTIONS, rows, rows[0])
+            for name, table in ((VALIDATION, _with_groups(task.predictions("val"), data)), (PREDICTIONS, rows)):
+                write_rows(directory / name, table, table[0])
             write_masks(directory / MASKS, task.predicted_masks())
             summary.status = "finished"
             if tracker is not None:
@@ -267,6 +270,8 @@ def _build_task(config: RunConfig) -> BaseTask:
     )
     if not isinstance(task, BaseTask):
         raise UserError(f"task._target_={target}: expected a subclass of busi_lab.tasks.BaseTask")
+    if not isinstance(task, SegmentationTask) and config.data.classes is not None and len(config.data.classes) < 2:
+        raise UserError(f"data.classes={config.data.classes}: a task with classes needs two or three")
     if isinstance(task, MaskTask) and config.data.classes == ["normal"]:
         raise UserError("data.classes=[normal]: a task with masks needs lesions; add benign or malignant")
     names = [f"val/{name}" for name in ("loss", *task.metric_names)]
@@ -342,6 +347,7 @@ def _start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, trai
             "fold": manifest.fold,
             "digest": manifest.digest,
             "test_digest": manifest.test_digest,
+            "leaked": data.leaked(),
         },
         data={
             "name": config.data.name,
@@ -405,7 +411,12 @@ def _fit_and_test(
         summary.metrics.update(_plain(task.results[split], split))
     summary.seconds["test"] = time.perf_counter() - clock
     summary.inference_milliseconds = _time_inference(task, trainer)
-    return task.predictions()
+    return _with_groups(task.predictions(), data)
+
+
+def _with_groups(rows: list[dict[str, Any]], data: BusiDataModule) -> list[dict[str, Any]]:
+    """Rows of predictions with the group of each image behind its label."""
+    return [{"image": row["image"], "label": row["label"], "group": data.group(row["image"]), **row} for row in rows]
 
 
 def _time_inference(task: BaseTask, trainer: Trainer) -> float:
@@ -447,6 +458,14 @@ def _headline(config: RunConfig, summary: Summary) -> str:
         f"split {split['protocol']} {split['digest']}: "
         f"{data['train']} train, {data['val']} val, {data['test']} test; {summary.device}, {summary.precision}"
     )
+
+
+def _leaks(summary: Summary) -> str:
+    """How far the test images are known to the model, in a line."""
+    leaked, tested = summary.split["leaked"], summary.data["test"]
+    share = f"{leaked} of {tested} test images ({leaked / tested:.0%})"
+    advice = "; split=grouped_holdout keeps them apart" if leaked else ""
+    return f"leaks: {share} have a near-copy in training or validation{advice}"
 
 
 def _result(summary: Summary, directory: Path) -> str:

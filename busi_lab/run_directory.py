@@ -34,6 +34,7 @@ CONFIG = "config.yaml"
 SPLIT = "split.json"
 METRICS = "metrics.csv"
 PREDICTIONS = "predictions.csv"
+VALIDATION = "validation.csv"
 MASKS = "masks"
 SUMMARY = "summary.json"
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
@@ -273,6 +274,11 @@ class Run:
     def predictions(self) -> list[dict[str, str]]:
         """``predictions.csv``, a row a test image."""
         return read_rows(self.path / PREDICTIONS)
+
+    @cached_property
+    def validation(self) -> list[dict[str, str]]:
+        """``validation.csv``, a row a validation image, with the columns of ``predictions.csv``."""
+        return read_rows(self.path / VALIDATION)
 
 
 def read_run(directory: Path) -> Run:

@@ -290,6 +290,7 @@ class WandbRun:
                     "parameters": summary.parameters,
                     "split_digest": summary.split.get("digest"),
                     "test_digest": summary.split.get("test_digest"),
+                    "leaked_test_images": summary.split.get("leaked"),
                     "data_digest": summary.data.get("digest"),
                     "images": {split: summary.data.get(split) for split in ("train", "val", "test")},
                 },

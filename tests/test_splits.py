@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from busi_lab.data.index import Case, Index, index_dataset
@@ -133,11 +133,11 @@ def test_fractions_are_not_cut_short_by_rounding(fraction: float, tested: int) -
     assert counts(manifest, index, "test") == (tested,) * 3  # 0.29 * 100 is 28.999999999999996
 
 
-@given(size=st.integers(0, 4), position=st.integers(0, 2), protocol=st.sampled_from(["published", "holdout"]))
+@given(size=st.integers(1, 4), position=st.integers(0, 2), protocol=st.sampled_from(["published", "holdout"]))
 def test_a_class_too_small_to_split_is_named(size: int, position: int, protocol: str) -> None:
     sizes = [20, 20, 20]
     sizes[position] = size
-    with pytest.raises(UserError, match=f"no {CLASSES[position]} image for test: the class has {size} images"):
+    with pytest.raises(UserError, match=f"no {CLASSES[position]} image for test: the class has {size} images to use"):
         make_manifest(make_index(*sizes), protocol)
 
 
@@ -153,8 +153,124 @@ def test_published_has_one_test_fraction() -> None:
 
 
 def test_an_unknown_protocol_is_named() -> None:
-    with pytest.raises(UserError, match=r"split.protocol=kfold: expected published or holdout"):
+    with pytest.raises(UserError, match=r"split.protocol=kfold: expected published, holdout, grouped_holdout"):
         make_manifest(make_index(20, 20, 20), "kfold")
+
+
+# ------------------------------------------------------------------------------------------ near-copies
+
+
+@st.composite
+def grouped(draw: st.DrawFn, mixed: bool = True) -> tuple[Index, dict[str, int]]:
+    """A dataset and its groups; with ``mixed``, some hold several classes."""
+    sizes = [draw(st.integers(24, 50)) for _ in CLASSES]
+    index = make_index(*sizes)
+    groups: dict[str, int] = {}
+    number = 0
+    for label in CLASSES:
+        ids = [case.case_id for case in index.cases if case.label == label]
+        while ids and draw(st.booleans()):
+            number += 1
+            size = draw(st.integers(2, 4))
+            groups.update(dict.fromkeys(ids[:size], number))
+            ids = ids[size + draw(st.integers(0, 3)) :]
+    if mixed and number > 1:
+        for case_id, group in list(groups.items()):
+            if group == number:
+                groups[case_id] = draw(st.integers(1, number))
+    return index, groups
+
+
+GROUPED = ("grouped_holdout", "grouped_kfold", "curated")
+
+
+@given(data=grouped(), seed=SEEDS, protocol=st.sampled_from(GROUPED), fold=st.integers(0, 4))
+@settings(max_examples=60)
+def test_no_group_crosses_a_grouped_split(
+    data: tuple[Index, dict[str, int]], seed: int, protocol: str, fold: int
+) -> None:
+    index, groups = data
+    manifest = make_manifest(
+        index, protocol, seed, val_fraction=0.2, groups=groups, fold=fold if protocol == "grouped_kfold" else 0
+    )
+    assert manifest.leaked(groups) == ()
+    where: dict[int, set[str]] = {}
+    for split in SPLITS:
+        for case_id in getattr(manifest, split):
+            if case_id in groups:
+                where.setdefault(groups[case_id], set()).add(split)
+    assert all(len(splits) == 1 for splits in where.values())
+    everything = [case_id for split in (*SPLITS, "excluded") for case_id in getattr(manifest, split)]
+    assert sorted(everything) == sorted(case.case_id for case in index.cases)
+    if protocol != "curated":
+        assert manifest.excluded == ()
+
+
+@given(data=grouped(), seed=SEEDS, folds=st.integers(2, 6))
+@settings(max_examples=40)
+def test_folds_partition_the_images_with_equal_class_shares(
+    data: tuple[Index, dict[str, int]], seed: int, folds: int
+) -> None:
+    index, groups = data
+    parts = [make_manifest(index, "grouped_kfold", seed, fold=k, folds=folds, groups=groups) for k in range(folds)]
+    tested = [case_id for part in parts for case_id in part.test]
+    assert sorted(tested) == sorted(case.case_id for case in index.cases)
+    assert [part.fold for part in parts] == list(range(folds))
+    labels = {case.case_id: case.label for case in index.cases}
+    for position, label in enumerate(CLASSES):
+        units = Counter(groups[i] for i in groups if labels[i] == label)
+        several = sum(
+            count for group, count in units.items() if len({labels[i] for i in groups if groups[i] == group}) > 1
+        )
+        held = [counts(part, index, "test")[position] for part in parts]
+        assert max(held) - min(held) <= max([1, *units.values()]) + several
+
+
+@given(data=grouped(mixed=False), seed=SEEDS)
+@settings(max_examples=40)
+def test_a_grouped_holdout_falls_short_by_less_than_a_group(data: tuple[Index, dict[str, int]], seed: int) -> None:
+    index, groups = data
+    manifest = make_manifest(index, "grouped_holdout", seed, groups=groups)
+    for held, found in zip(
+        counts(manifest, index, "test"), Counter(c.label for c in index.cases).values(), strict=True
+    ):
+        assert int(0.2 * found) - 4 < held <= int(0.2 * found)
+
+
+def test_leaks_are_counted_in_training_and_validation() -> None:
+    manifest = Manifest("holdout", 0, None, "", train=("a", "b"), val=("c",), test=("d", "e", "f", "g"))
+    assert manifest.leaked({"a": 1, "d": 1, "c": 2, "e": 2, "f": 3, "g": 3}) == ("d", "e")
+
+
+def test_curated_keeps_the_largest_image_and_drops_groups_of_several_classes() -> None:
+    index = make_index(20, 20, 20)
+    cases = tuple(replace(case, width=9) if case.case_id == "benign (3)" else case for case in index.cases)
+    groups = {"benign (1)": 1, "benign (2)": 1, "benign (3)": 1, "malignant (1)": 2, "normal (1)": 2}
+    manifest = make_manifest(Index(index.root, cases), "curated", groups=groups, exclude=["normal (2)"])
+    assert manifest.excluded == ("benign (1)", "benign (2)", "malignant (1)", "normal (1)", "normal (2)")
+
+
+def test_a_manifest_with_excluded_images_is_read_back(tmp_path: Path) -> None:
+    index = make_index(20, 20, 20)
+    manifest = make_manifest(index, "holdout", exclude=["benign (7)"])
+    write_manifest(tmp_path / "split.json", manifest)
+    assert read_manifest(tmp_path / "split.json", index) == manifest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"protocol": "holdout", "exclude": ["benign (99)"]}, r"names 1 images.*the first 'benign \(99\)'"),
+        ({"protocol": "holdout", "fold": 1}, r"split.fold=1: split=holdout has no folds"),
+        ({"protocol": "grouped_kfold", "fold": 5}, r"split.fold=5: expected 0 to 4"),
+        ({"protocol": "grouped_kfold", "folds": 70}, r"split.folds=70: there are 60 groups"),
+        ({"protocol": "grouped_kfold", "folds": 30}, "image for the test of fold"),
+        ({"protocol": "grouped_kfold", "groups": {f"normal ({i})": 1 for i in range(1, 21)}}, "leaves no normal image"),
+    ],
+)
+def test_protocols_that_cannot_be_carried_out(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_manifest(make_index(20, 20, 20), **arguments)
 
 
 # ---------------------------------------------------------------------------------------------- manifest

@@ -11,8 +11,9 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir
+from busi_lab.data.duplicates import cached_groups, read_groups
 from busi_lab.data.index import Gray, read_case
-from busi_lab.data.splits import Manifest, make_manifest, read_manifest
+from busi_lab.data.splits import Manifest, make_manifest, read_exclusions, read_manifest
 from busi_lab.data.transforms import Augmentation
 from busi_lab.run_directory import CLASSES
 
@@ -148,7 +149,8 @@ class BusiDataModule(LightningDataModule):
         image_size: side of the square that scans are resized to, pixels.
         batch_size: scans in a training batch.
         eval_batch_size: scans in a validation or test batch.
-        split: arguments of :func:`make_manifest`, or ``{"manifest": FILE}``.
+        split: arguments of :func:`make_manifest`, with ``exclude`` and ``groups`` as files, or
+            ``{"manifest": FILE}``. Without a file of groups they are looked for, once for a dataset.
         augment: settings of :class:`Augmentation` for training.
         balanced_sampling: draw the classes equally often in training.
         subset: at most so many scans of each class in each split.
@@ -210,12 +212,14 @@ class BusiDataModule(LightningDataModule):
         if self.cache is not None:
             return
         cache = open_cache(self._root, self._image_size, self._cache_dir)
-        manifest = self._split.get("manifest")
+        split = dict(self._split)
+        manifest, groups, exclude = (split.pop(key, None) for key in ("manifest", "groups", "exclude"))
+        self.groups = read_groups(Path(groups), cache.index) if groups else cached_groups(cache.index, self._cache_dir)
         if manifest:
             self.full_manifest = read_manifest(Path(manifest), cache.index)
         else:
-            arguments = {key: value for key, value in self._split.items() if key != "manifest"}
-            self.full_manifest = make_manifest(cache.index, **arguments)
+            excluded = read_exclusions(Path(exclude)) if exclude else ()
+            self.full_manifest = make_manifest(cache.index, groups=self.groups, exclude=excluded, **split)
         labels = {case.case_id: case.label for case in cache.index.cases}
         self.manifest: Manifest = self.full_manifest.subset(labels, self._subset, self._classes)
         augmentation = Augmentation(self._augment)
@@ -223,6 +227,14 @@ class BusiDataModule(LightningDataModule):
         self.val_set = ScanDataset(cache, self.manifest.val, masks=self._masks)
         self.test_set = ScanDataset(cache, self.manifest.test, masks=self._masks, original_masks=self._original_masks)
         self.cache = cache
+
+    def leaked(self) -> int:
+        """Test images with a near-copy in training or validation."""
+        return len(self.manifest.leaked(self.groups))
+
+    def group(self, case_id: str) -> str:
+        """A name that a case shares with its near-copies alone: their group's number, or its own id."""
+        return str(self.groups.get(case_id, case_id))
 
     def pictures(self) -> dict[str, Gray]:
         """Case id -> scan, uint8 ``[S, S]``, of the test set."""

@@ -1,8 +1,10 @@
 """Split protocols -> a manifest of case ids that is written, read back and verified."""
 
+import csv
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from busi_lab.data.index import Case, Index
-from busi_lab.errors import UserError
+from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import CLASSES, write_json
 
 SPLITS = ("train", "val", "test")
+PROTOCOLS = ("published", "holdout", "grouped_holdout", "grouped_kfold", "curated")
 PUBLISHED_FRACTION = 0.2
 MANIFEST_SCHEMA = 1
 
@@ -24,13 +27,14 @@ class Manifest:
     """Which case is used for what.
 
     Attributes:
-        protocol: ``published`` or ``holdout``, or the protocol of the file it was read from.
+        protocol: one of ``PROTOCOLS``, or the protocol of the file it was read from.
         seed: seed of the random parts.
         fold: number of the fold, None where the protocol has no folds.
         data_digest: digest of the index that it was made from.
         train: case ids to fit on, sorted, as are the next two.
         val: case ids that choose the checkpoint.
         test: case ids that are touched once.
+        excluded: case ids that are not used.
     """
 
     protocol: str
@@ -40,10 +44,11 @@ class Manifest:
     train: tuple[str, ...]
     val: tuple[str, ...]
     test: tuple[str, ...]
+    excluded: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hex digits over the three lists."""
+        """Sixteen hex digits over the lists of what is used."""
         return _digest(*(f"{split}\t{case}" for split in SPLITS for case in getattr(self, split)))
 
     @cached_property
@@ -68,6 +73,15 @@ class Manifest:
 
         return replace(self, train=first(self.train), val=first(self.val), test=first(self.test))
 
+    def leaked(self, groups: Mapping[str, int]) -> tuple[str, ...]:
+        """The test images with a near-copy, or the same patient, in training or validation.
+
+        Args:
+            groups: case id -> number of its group; a case that is missing has none.
+        """
+        learnt = {groups[case_id] for case_id in (*self.train, *self.val) if case_id in groups}
+        return tuple(case_id for case_id in self.test if groups.get(case_id) in learnt)
+
 
 def _digest(*lines: str) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
@@ -79,46 +93,183 @@ def make_manifest(
     seed: int = 0,
     test_fraction: float = PUBLISHED_FRACTION,
     val_fraction: float = 0.1,
+    fold: int = 0,
+    folds: int = 5,
+    groups: Mapping[str, int] | None = None,
+    exclude: Collection[str] = (),
 ) -> Manifest:
     """Split a dataset.
 
-    ``published``: the first floor(0.2 n) images of each class in lexicographic file order are the test set, as
-    Keras' ``validation_split=0.2`` takes them; inferred from the confusion matrices of Dajam & Qahmash,
-    IJACSA 16(5), 2025, which hold 87/42/26 images. ``holdout``: floor(``test_fraction`` n) random images of
-    each class. Both carve ``val_fraction`` of what remains, class by class, as validation set.
+    - ``published``: the first floor(0.2 n) images of each class in lexicographic file order are the test set, as
+      Keras' ``validation_split=0.2`` takes them; inferred from the confusion matrices of Dajam & Qahmash,
+      IJACSA 16(5), 2025, which hold 87/42/26 images.
+    - ``holdout``: floor(``test_fraction`` n) random images of each class.
+    - ``grouped_holdout``: as many, but a group of near-copies stays together.
+    - ``grouped_kfold``: ``fold`` of ``folds`` parts of equal class shares, groups together; the parts follow from
+      ``seed`` and partition the images.
+    - ``curated``: the largest image of each group alone, no group whose images differ in class; then as ``holdout``.
+
+    All carve ``val_fraction`` of what remains, class by class, as validation set; the grouped ones by groups.
+
+    Args:
+        index: the dataset.
+        protocol: one of ``PROTOCOLS``.
+        seed: of the random parts.
+        test_fraction: share of each class, but for ``grouped_kfold``.
+        val_fraction: share of each class in what is not tested.
+        fold: the part that is tested, from 0, for ``grouped_kfold``.
+        folds: number of parts.
+        groups: case id -> number of its group; a case that is missing is alone.
+        exclude: case ids that are not to be used.
 
     Raises:
-        UserError: unknown protocol, another ``test_fraction`` than 0.2 with ``published``, or a class would be
-            missing from a split.
+        UserError: unknown protocol, a setting that it has not, unknown excluded cases, or a class would be missing
+            from a split.
     """
-    if protocol not in ("published", "holdout"):
-        raise UserError(f"split.protocol={protocol}: expected published or holdout")
+    if protocol not in PROTOCOLS:
+        raise UserError(f"split.protocol={protocol}: expected {', '.join(PROTOCOLS)}")
     if protocol == "published" and test_fraction != PUBLISHED_FRACTION:
         raise UserError(
             f"split.test_fraction={test_fraction}: split=published is fixed at {PUBLISHED_FRACTION}; use split=holdout"
         )
+    if protocol != "grouped_kfold" and fold != 0:
+        raise UserError(f"split.fold={fold}: split={protocol} has no folds; use split=grouped_kfold")
+    if not 0 <= fold < folds:
+        raise UserError(f"split.fold={fold}: expected 0 to {folds - 1}, as split.folds={folds}")
+    if unknown := sorted(set(exclude) - {case.case_id for case in index.cases}):
+        raise UserError(
+            f"split.exclude names {len(unknown)} images that {index.root} does not have, the first '{unknown[0]}'; "
+            "write names as in: benign (1)"
+        )
+    kept = [case for case in index.cases if case.case_id not in exclude]
+    if protocol == "curated":
+        kept = _curated(kept, groups or {})
     random = np.random.default_rng([seed, 20])
-    splits: dict[str, list[str]] = {split: [] for split in SPLITS}
+    labels = {case.case_id: case.label for case in kept}
+    units = _units(kept, (groups or {}) if protocol.startswith("grouped") else {})
+    test: list[Unit]
+    if protocol == "published":
+        test = [(case_id,) for case_id in _first(kept)]
+    elif protocol == "grouped_kfold":
+        parts = _partition(units, labels, folds, random)
+        for number, part in enumerate(parts):
+            _check_classes(index, protocol, f"the test of fold {number}", labels, [i for unit in part for i in unit])
+        test = parts[fold]
+        random = np.random.default_rng([seed, 20, fold])
+    else:
+        test = _draw(units, labels, lambda count: int(test_fraction * count + 1e-9), random)
+    rest = sorted(set(units) - set(test))
+    val = _draw(rest, labels, lambda count: max(1, round(val_fraction * count)), random)
+    train = sorted(set(rest) - set(val))
+    lists = {
+        split: tuple(sorted(case_id for unit in part for case_id in unit))
+        for split, part in (("test", test), ("val", val), ("train", train))
+    }
+    for split, ids in lists.items():
+        _check_classes(index, protocol, split, labels, ids)
+    left = tuple(sorted({case.case_id for case in index.cases} - set(labels)))
+    return Manifest(protocol, seed, fold if protocol == "grouped_kfold" else None, index.digest, **lists, excluded=left)
+
+
+Unit = tuple[str, ...]  # case ids that stay together
+
+
+def _units(cases: Sequence[Case], groups: Mapping[str, int]) -> list[Unit]:
+    """The groups, and each other case alone."""
+    members: dict[Any, list[str]] = defaultdict(list)
+    for case in cases:
+        members[groups.get(case.case_id, case.case_id)].append(case.case_id)
+    return [tuple(ids) for ids in members.values()]
+
+
+def _curated(cases: Sequence[Case], groups: Mapping[str, int]) -> list[Case]:
+    """The largest image of each group (the first by name of equals), without groups of several classes."""
+    by_id = {case.case_id: case for case in cases}
+    chosen = set()
+    for unit in _units(cases, groups):
+        if len({by_id[case_id].label for case_id in unit}) == 1:
+            chosen.add(min(unit, key=lambda case_id: (-by_id[case_id].height * by_id[case_id].width, case_id)))
+    return [case for case in cases if case.case_id in chosen]
+
+
+def _first(cases: Sequence[Case]) -> list[str]:
+    """The published test set: the first images of each class."""
+    chosen: list[str] = []
     for label in CLASSES:
-        ids = [case.case_id for case in index.cases if case.label == label]
-        if protocol == "published":
-            tested = int(PUBLISHED_FRACTION * len(ids))
-        else:
-            tested = int(test_fraction * len(ids) + 1e-9)
-            ids = [ids[i] for i in random.permutation(len(ids))]
-        test, rest = ids[:tested], ids[tested:]
-        validated = max(1, round(val_fraction * len(rest)))
-        rest = [rest[i] for i in random.permutation(len(rest))]
-        parts = {"test": test, "val": rest[:validated], "train": rest[validated:]}
-        for split, part in parts.items():
-            if not part:
-                raise UserError(
-                    f"split={protocol} of {index.root} leaves no {label} image for {split}: the class has "
-                    f"{len(ids)} images, at least 5 are needed; add images or change the fractions"
-                )
-            splits[split] += part
-    lists = {split: tuple(sorted(ids)) for split, ids in splits.items()}
-    return Manifest(protocol, seed, None, index.digest, **lists)
+        ids = [case.case_id for case in cases if case.label == label]
+        chosen += ids[: int(PUBLISHED_FRACTION * len(ids))]
+    return chosen
+
+
+def _draw(
+    units: Sequence[Unit], labels: Mapping[str, str], quota: Callable[[int], int], random: np.random.Generator
+) -> list[Unit]:
+    """Random units, class by class while they fit, with at most ``quota(images of the class)`` of each class.
+
+    What a class falls short of its quota is less than the smallest unit of it that was not drawn.
+    """
+    room = {label: quota(count) for label, count in Counter(labels[i] for unit in units for i in unit).items()}
+    drawn = []
+    for label in CLASSES:
+        of_class = [unit for unit in units if labels[unit[0]] == label]
+        for number in random.permutation(len(of_class)):
+            counts = Counter(labels[case_id] for case_id in of_class[number])
+            if all(count <= room[name] for name, count in counts.items()):
+                room = {name: left - counts[name] for name, left in room.items()}
+                drawn.append(of_class[number])
+    return drawn
+
+
+def _partition(
+    units: Sequence[Unit], labels: Mapping[str, str], folds: int, random: np.random.Generator
+) -> list[list[Unit]]:
+    """Parts of equal class shares: large units first, each to the part that has least of its classes.
+
+    Two parts differ in a class by no more than its largest unit, but for what units of several classes add.
+    """
+    if folds > len(units):
+        raise UserError(f"split.folds={folds}: there are {len(units)} groups of images; expected at most as many folds")
+    totals = Counter(labels[case_id] for unit in units for case_id in unit)
+    shuffled = [units[number] for number in random.permutation(len(units))]
+    several = {unit: len({labels[case_id] for case_id in unit}) > 1 for unit in shuffled}
+    shuffled.sort(key=lambda unit: (not several[unit], -len(unit)))
+    parts: list[list[Unit]] = [[] for _ in range(folds)]
+    held: list[Counter[str]] = [Counter() for _ in range(folds)]
+    for unit in shuffled:
+        counts = Counter(labels[case_id] for case_id in unit)
+        order = random.permutation(folds)  # among equals, any
+        chosen = min(order, key=lambda part: sum(held[part][label] / totals[label] for label in counts))
+        parts[chosen].append(unit)
+        held[chosen].update(counts)
+    return parts
+
+
+def _check_classes(index: Index, protocol: str, split: str, labels: Mapping[str, str], ids: Collection[str]) -> None:
+    """Every class of the dataset must be in every split."""
+    for label in CLASSES:
+        if any(case.label == label for case in index.cases) and not any(labels[case_id] == label for case_id in ids):
+            count = sum(found == label for found in labels.values())
+            raise UserError(
+                f"split={protocol} of {index.root} leaves no {label} image for {split}: the class has {count} images "
+                "to use, at least 5 groups of near-copies are needed; add images or change the fractions or folds"
+            )
+
+
+def read_exclusions(path: Path) -> list[str]:
+    """Read case ids, one a line, or the first column of a CSV file; a heading ``image`` and empty lines are skipped.
+
+    Raises:
+        UserError: the file cannot be read or names no image.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            ids = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"split.exclude={path}: cannot be read ({one_line(error)})") from None
+    ids = ids[1:] if ids[:1] == ["image"] else ids
+    if not ids:
+        raise UserError(f"split.exclude={path}: expected case ids, one a line, as benign (1); found none")
+    return ids
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -132,7 +283,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
             "fold": manifest.fold,
             "digest": manifest.digest,
             "data_digest": manifest.data_digest,
-            **{split: getattr(manifest, split) for split in SPLITS},
+            **{split: getattr(manifest, split) for split in (*SPLITS, "excluded")},
         },
     )
 
@@ -173,24 +324,24 @@ def _parse(path: Path, content: Any) -> Manifest:
     if content["schema"] != MANIFEST_SCHEMA:
         raise UserError(f"split.manifest={path}: schema {content['schema']}, this version reads {MANIFEST_SCHEMA}")
     lists: dict[str, tuple[str, ...]] = {}
-    for split in SPLITS:
-        ids = content[split]
+    for split in (*SPLITS, "excluded"):
+        ids = content.get(split, [])
         if not isinstance(ids, list) or not all(isinstance(item, str) for item in ids):
             raise UserError(f"split.manifest={path}: {split} must be a list of case ids")
         lists[split] = tuple(ids)
     fixed: dict[str, Any] = {key: content[key] for key in ("protocol", "seed", "fold", "data_digest")}
-    return Manifest(**fixed, train=lists["train"], val=lists["val"], test=lists["test"])
+    return Manifest(**{**fixed, **lists})
 
 
 def verify_manifest(manifest: Manifest, cases: Sequence[Case], source: str) -> None:
-    """Check that every case of the dataset is used exactly once and that every split has every class.
+    """Check that every case of the dataset is in one list and that every split has every class of the dataset.
 
     Raises:
         UserError: with the first cases that are wrong.
     """
     known = {case.case_id: case.label for case in cases}
     used: dict[str, str] = {}
-    for split in SPLITS:
+    for split in (*SPLITS, "excluded"):
         for case_id in getattr(manifest, split):
             if case_id not in known:
                 raise UserError(f"{source}: {split} names the unknown case '{case_id}'; use this dataset's manifest")
@@ -202,5 +353,5 @@ def verify_manifest(manifest: Manifest, cases: Sequence[Case], source: str) -> N
         raise UserError(f"{source}: {len(missing)} cases of the dataset are in no split, the first '{missing[0]}'")
     for split in SPLITS:
         present = {known[case_id] for case_id in getattr(manifest, split)}
-        if absent := [label for label in CLASSES if label not in present]:
+        if absent := sorted(set(known.values()) - present):
             raise UserError(f"{source}: {split} has no {absent[0]} image; every split needs every class")

@@ -75,8 +75,8 @@ class BaseTask(LightningModule):
         self.results: dict[str, dict[str, Tensor]] = {}
         self._average = MeanMetric()
         self._gathered: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}, "test": {}}
-        self._case_ids: list[str] = []
-        self._rows: list[dict[str, Any]] = []
+        self._case_ids: dict[str, list[str]] = {"val": [], "test": []}
+        self._rows: dict[str, list[dict[str, Any]]] = {"val": [], "test": []}
 
     @abstractmethod
     def configure_network(self) -> BuiltModel:
@@ -97,7 +97,7 @@ class BaseTask(LightningModule):
 
     @abstractmethod
     def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
-        """Columns of ``predictions.csv`` behind ``image`` and ``label``, from what was gathered in the test."""
+        """Columns of ``predictions.csv`` behind ``image`` and ``label``, from what was gathered."""
 
     @property
     @abstractmethod
@@ -151,8 +151,8 @@ class BaseTask(LightningModule):
     def _gathered_step(self, batch: Batch, split: str) -> Tensor:
         loss = self._step(batch, split)
         self.gather(split, loss=loss.detach().float().expand(len(batch["image"])), label=batch["label"])
-        if split == "test":
-            self._case_ids += batch["case_id"]
+        if split in self._case_ids:
+            self._case_ids[split] += batch["case_id"]
         return loss
 
     def gather(self, split: str, **values: Tensor) -> None:
@@ -167,11 +167,12 @@ class BaseTask(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start to gather validation batches."""
         self._gathered["val"].clear()
+        self._case_ids["val"].clear()
 
     def on_test_epoch_start(self) -> None:
         """Start to gather test batches."""
         self._gathered["test"].clear()
-        self._case_ids.clear()
+        self._case_ids["test"].clear()
 
     def on_train_epoch_end(self) -> None:
         """Log the training metrics."""
@@ -189,8 +190,8 @@ class BaseTask(LightningModule):
         gathered = {name: torch.cat(parts) for name, parts in self._gathered[split].items()}
         self._gathered[split].clear()
         values = {"loss": self.mean(gathered.pop("loss")), **self.summarize(split, gathered)}
-        if split == "test":
-            self._rows = self._tabulate(gathered)
+        if split in self._rows:
+            self._rows[split] = self._tabulate(split, gathered)
         self.results[split] = values
         # every rank has computed the value over all ranks: nothing to reduce
         self.log_dict({f"{split}/{key}": value for key, value in values.items() if value.numel() == 1})
@@ -202,14 +203,14 @@ class BaseTask(LightningModule):
         self._average.reset()
         return mean
 
-    def predictions(self) -> list[dict[str, Any]]:
-        """Rows of ``predictions.csv`` from the last test, of all ranks, sorted by image."""
-        rows = [row for part in of_all_ranks(self._rows) for row in part]
+    def predictions(self, split: str = "test") -> list[dict[str, Any]]:
+        """Rows of ``predictions.csv`` from the last test, or the last validation, of all ranks, sorted by image."""
+        rows = [row for part in of_all_ranks(self._rows[split]) for row in part]
         return sorted(rows, key=lambda row: str(row["image"]))
 
-    def _tabulate(self, gathered: dict[str, Tensor]) -> list[dict[str, Any]]:
+    def _tabulate(self, split: str, gathered: dict[str, Tensor]) -> list[dict[str, Any]]:
         labels = [CLASSES[label] for label in gathered["label"].tolist()]
-        columns = {"image": list(self._case_ids), "label": labels, **self.columns(gathered)}
+        columns = {"image": list(self._case_ids[split]), "label": labels, **self.columns(gathered)}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def predicted_masks(self) -> dict[str, NDArray[np.bool_]]:

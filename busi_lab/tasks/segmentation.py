@@ -186,7 +186,7 @@ class MaskTask(BaseTask):
 
     def predicted_masks(self) -> dict[str, Mask]:
         """Case id -> mask bool ``[H, W]`` from the last test, of all ranks."""
-        own = dict(zip(self._case_ids, self.masks.kept, strict=True))
+        own = dict(zip(self._case_ids["test"], self.masks.kept, strict=True))
         return {case_id: mask for part in of_all_ranks(own) for case_id, mask in part.items()}
 
 
