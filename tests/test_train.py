@@ -118,6 +118,21 @@ def test_a_manifest_can_be_used_again(cli: Cli, phantom_root: Path, tmp_path: Pa
     assert read_summary(second).split["seed"] == 5
 
 
+def test_leaks_are_counted_and_groups_travel_with_the_predictions(cli: Cli, phantom_copy: Path, tmp_path: Path) -> None:
+    for kind in ("", "_mask"):  # a copy of what is tested among what is learnt
+        shutil.copy(phantom_copy / f"benign/benign (1){kind}.png", phantom_copy / f"benign/benign (9){kind}.png")
+    for split, leaked in (("published", 1), ("grouped_holdout", 0)):
+        run = tmp_path / split
+        smoke = (f"data.root={phantom_copy}", *FAST, "data.subset=null", f"split={split}", f"hydra.run.dir={run}")
+        assert cli(*smoke)[0] == 0
+        assert read_summary(run).split["leaked"] == leaked
+        assert f"leaks: {leaked} of " in (run / "train.log").read_text()
+        tables = [rows(run / name) for name in ("predictions.csv", "validation.csv")]
+        assert not {row["image"] for row in tables[0]} & {row["image"] for row in tables[1]}
+        groups = {row["image"]: row["group"] for table in tables for row in table}
+        assert all(group == image for image, group in groups.items() if image not in ("benign (1)", "benign (9)"))
+
+
 def test_two_processes_share_one_run(phantom_root: Path, tmp_path: Path) -> None:
     """Distributed training on the CPU: every test image is predicted once."""
     run = tmp_path / "run"
@@ -236,6 +251,12 @@ def test_damaged_data(cli: Cli, phantom_copy: Path, tmp_path: Path, what: str, m
         (("task._target_=busi_lab.tasks.Nothing",), "cannot be imported"),
         (("optim.name=adamm",), "not an optimiser of timm"),
         (("split.manifest=/nowhere.json",), "no such file"),
+        (("split=grouped_kfold", "split.fold=9"), "split.fold=9: expected 0 to 4"),
+        (("split=grouped_kfold", "split.folds=25"), "split=grouped_kfold of"),
+        (("split=holdout", "split.fold=1"), "split=holdout has no folds"),
+        (("split.exclude=/nowhere.txt",), "split.exclude=/nowhere.txt: cannot be read"),
+        (("split.groups=/nowhere.csv",), "/nowhere.csv cannot be read"),
+        (("data.classes=[benign]",), "a task with classes needs two or three"),
         (("data.cache_dir=/dev/null/cache",), "pixel cache cannot be written"),
         (("data.cache_dir=null", "data=phantom"), "needs data.cache_dir"),
         (("callbacks.best=null",), "callbacks.best: expected a BestCheckpoint"),
