@@ -18,13 +18,13 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from typing import IO, TYPE_CHECKING, Any
 
 from busi_lab.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 CLASSES = ("benign", "malignant", "normal")
 """Class names in the order of every probability column, logit and confusion matrix."""
@@ -246,8 +246,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_masks(folder: Path, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+def write_masks(folder: Path, masks: "Mapping[str, NDArray[np.bool_]]") -> None:
     """Write masks, bool ``[H, W]`` by case id, as 1-bit PNG files ``CASE_ID.png``; no masks, no folder."""
+    from PIL import Image
+
     for case_id, mask in masks.items():
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask).save(folder / f"{case_id}.png", optimize=True)

@@ -646,10 +646,10 @@ def test_nothing_is_decoded_after_setup(phantom_root: Path, monkeypatch: pytest.
 def test_preparing_stores_and_setup_reads(phantom_root: Path, tmp_path: Path, reads: list[Path]) -> None:
     data = BusiDataModule(str(phantom_root), image_size=SIZE, cache_dir=str(tmp_path))
     data.prepare_data()
-    assert len(reads) == 60
+    assert len(reads) == 2 * 60  # for the cache, and for the groups of near-copies
     data.setup()
     ready(phantom_root, cache_dir=str(tmp_path))
-    assert len(reads) == 60
+    assert len(reads) == 2 * 60
 
 
 def test_augmenting_leaves_the_cache_as_it_is(phantom_root: Path) -> None:

@@ -199,9 +199,11 @@ class BusiDataModule(LightningDataModule):
         self.cache: PixelCache | None = None
 
     def prepare_data(self) -> None:
-        """Decode the dataset into the cache, once on a machine."""
+        """Decode the dataset into the cache and look for near-copies, once on a machine."""
         if self._cache_dir is not None and self.cache is None:
-            open_cache(self._root, self._image_size, self._cache_dir)
+            cache = open_cache(self._root, self._image_size, self._cache_dir)
+            if not self._split.get("groups"):
+                cached_groups(cache.index, self._cache_dir)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the cache and split it.

@@ -64,17 +64,23 @@ class Subject:
 
     @cached_property
     def calibration(self) -> "Calibration | None":
-        """Probabilities before and after scaling, each run with the temperature of its own validation images."""
-        if self.cases is None or self.cases.probabilities is None:
+        """Probabilities before and after scaling, each fold with the temperature of its own validation images.
+
+        Of the first pair of seeds alone: averaged over seeds, they would be those of an ensemble, which is less
+        confident than its members.
+        """
+        runs = self.repeats[0]
+        cases = self._pool([read_test_cases(run) for run in runs])
+        if cases is None or cases.probabilities is None:
             return None
         temperatures, scaled = [], []
-        for run in (run for runs in self.repeats for run in runs):
+        for run in runs:
             test, validation = read_test_cases(run), read_validation_cases(run)
             if test is None or test.probabilities is None or validation is None or validation.probabilities is None:
-                return Calibration(self.cases, self.cases.probabilities, (), None)
+                return Calibration(cases, cases.probabilities, (), None)
             temperatures.append(fit_temperature(validation.probabilities, validation.actual))
             scaled.append(replace(test, probabilities=scale_temperature(test.probabilities, temperatures[-1])))
-        return Calibration(self.cases, self.cases.probabilities, tuple(temperatures), pool(scaled).probabilities)
+        return Calibration(cases, cases.probabilities, tuple(temperatures), pool(scaled).probabilities)
 
     @staticmethod
     def _pool(parts: Sequence[Cases | None]) -> Cases | None:
@@ -107,7 +113,12 @@ def clinical_blocks(subjects: Sequence[Subject], pooled: bool = False) -> tuple[
         subjects: runs, or experiments.
         pooled: they are experiments, which needs words on how their runs are joined.
     """
-    blocks = (_malignant(subjects), _operating_points(subjects, pooled), _calibration(subjects), _areas(subjects))
+    blocks = (
+        _malignant(subjects),
+        _operating_points(subjects, pooled),
+        _calibration(subjects, pooled),
+        _areas(subjects),
+    )
     return tuple(block for block in blocks if block is not None)
 
 
@@ -208,7 +219,7 @@ def _range(values: Sequence[float], digits: int) -> str:
     return " to ".join(ends)
 
 
-def _calibration(subjects: Sequence[Subject]) -> Block | None:
+def _calibration(subjects: Sequence[Subject], pooled: bool) -> Block | None:
     lines, ends = [], []
     for subject in subjects:
         found = subject.calibration
@@ -230,6 +241,11 @@ def _calibration(subjects: Sequence[Subject]) -> Block | None:
         "validation images best (least negative log likelihood); above 1 it lowers confidence, and the predicted "
         "classes stay."
     ]
+    if pooled:
+        sentences.append(
+            "Each fold has the temperature of its own validation images; the figures are of the first pair of seeds, "
+            "because probabilities averaged over seeds are less confident than those of any run."
+        )
     if ends:
         sentences.append(f"The temperature of {_list(ends)} is at the end of its range: read it as no optimum found.")
     titles = ("run", "temperature", "ECE before", "ECE after", "Brier before", "Brier after")
