@@ -82,6 +82,14 @@ class State(NamedTuple):
     fit_finished: bool
 
 
+class Predicted(NamedTuple):
+    """Rows of ``predictions.csv`` and ``validation.csv``, and the test masks by case id."""
+
+    test: list[dict[str, Any]]
+    validation: list[dict[str, Any]]
+    masks: dict[str, Any]
+
+
 def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     """Carry out one run, or continue one, and write its directory.
 
@@ -122,13 +130,13 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
             if tracker and isinstance(task, MaskTask):
                 _show_masks(trainer, data, tracker)
             _write_inputs(directory, resolved, data)
-            rows = _fit_and_test(task, data, trainer, state, summary)
-            for name, table in ((VALIDATION, _with_groups(task.predictions("val"), data)), (PREDICTIONS, rows)):
-                write_rows(directory / name, table, table[0])
-            write_masks(directory / MASKS, task.predicted_masks())
+            predicted = _fit_and_test(task, data, trainer, state, summary)
+            for name, rows in ((VALIDATION, predicted.validation), (PREDICTIONS, predicted.test)):
+                write_rows(directory / name, rows, rows[0])
+            write_masks(directory / MASKS, predicted.masks)
             summary.status = "finished"
             if tracker is not None:
-                tracker.log_result(summary, rows, data.pictures(), data.true_masks(), task.predicted_masks())
+                tracker.log_result(summary, predicted.test, data.pictures(), data.true_masks(), predicted.masks)
         except Interrupted:
             log.info("stopped; continue with: busi-train %s", shlex.quote(f"resume={quoted(directory)}"))
             raise
@@ -390,8 +398,8 @@ def _write_inputs(directory: Path, resolved: Any, data: BusiDataModule) -> None:
 
 def _fit_and_test(
     task: BaseTask, data: BusiDataModule, trainer: Trainer, state: State | None, summary: Summary
-) -> list[dict[str, Any]]:
-    """Fit, then judge the best epoch on validation and, once, on test; returns the rows of the predictions."""
+) -> Predicted:
+    """Fit, then judge the best epoch on validation and, once, on test; every rank gathers what all predicted."""
     directory = Path(trainer.default_root_dir)
     if state is None:
         trainer.fit(task, datamodule=data)
@@ -411,7 +419,8 @@ def _fit_and_test(
         summary.metrics.update(_plain(task.results[split], split))
     summary.seconds["test"] = time.perf_counter() - clock
     summary.inference_milliseconds = _time_inference(task, trainer)
-    return _with_groups(task.predictions(), data)
+    test, validation = (_with_groups(task.predictions(split), data) for split in ("test", "val"))
+    return Predicted(test, validation, task.predicted_masks())
 
 
 def _with_groups(rows: list[dict[str, Any]], data: BusiDataModule) -> list[dict[str, Any]]:
