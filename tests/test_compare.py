@@ -709,9 +709,15 @@ def test_protocols_stand_side_by_side_with_their_leaks(runs: Path, tmp_path: Pat
     assert "published with 30 test images, leaked 9 of 30 (30 %)" in block.sentences[1]
     assert "accuracy is lower under grouped_kfold than under published (-0.333, 95 % -0." in block.sentences[2]
     assert "have no test image and no group in common: they are independent" in block.sentences[3]
+    (pair,) = read_table(tmp_path / "made/pairs.csv")
+    assert (pair["protocol"], pair["second_protocol"]) == ("grouped_kfold", "published")
+    assert pair["verdict"] == "grouped_kfold is lower than published"
     make_predictions(runs / "p", range(30))
     (block,) = compare([runs], tmp_path / "made", formats=("csv",)).analysis.protocols
     assert "share 30 test images, so their groups are resampled together" in block.sentences[3]
+    make_predictions(runs / "p", range(200, 230), set(range(200, 210)))
+    (block,) = compare([runs], tmp_path / "made", formats=("csv",)).analysis.protocols
+    assert "apart: no pair; not told apart: grouped_kfold and published in accuracy (+0.000)." in block.sentences[2]
 
 
 def test_the_measured_leak_replaces_the_fixed_warning(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,10 +41,11 @@ def analyse(comparison: Comparison, require_repeats: bool = False) -> Comparison
     scopes = _scopes(experiments)
     folds = _fold_tables(experiments)
     tests = {scope: compare_models(items) for scope, items in scopes.items()}
+    protocols = [(items, compare_protocols(items)) for items in _several_protocols(experiments)]
     return replace(
         comparison,
         analysis=Analysis(
-            tuple(_protocols(experiments)),
+            tuple(_side_by_side(items, found) for items, found in protocols),
             tuple(block for scope, items in scopes.items() if (block := _repeats(scope, items))),
             tuple(_tests(scope, scopes[scope], found) for scope, found in tests.items() if found),
             {
@@ -53,7 +54,7 @@ def analyse(comparison: Comparison, require_repeats: bool = False) -> Comparison
                 if table.number not in folds and (blocks := clinical_blocks(subjects_of(table)))
             },
             tuple(_repeat_record(item) for item in experiments),
-            tuple(_pair_record(test) for found in tests.values() for test in found),
+            tuple(_pair_record(test) for found in [*tests.values(), *(own for _, own in protocols)] for test in found),
             tuple(pooled for scope, items in scopes.items() for pooled in _pooled(scope, items)),
             folds,
         ),
@@ -227,17 +228,17 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _protocols(experiments: Sequence[Experiment]) -> list[Block]:
+def _several_protocols(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
+    """Experiments under more than one protocol, each with all of them."""
     groups: dict[tuple[str | None, ...], list[Experiment]] = defaultdict(list)
     for item in experiments:
         summary = item.rows[0].run.summary
         key = (item.rows[0].run.name, summary.task, summary.model, summary.weights, item.table.dataset)
         groups[tuple(map(str, key))].append(item)
-    several = [items for items in groups.values() if len({item.protocol for item in items}) > 1]
-    return [_side_by_side(items) for items in several]
+    return [items for items in groups.values() if len({item.protocol for item in items}) > 1]
 
 
-def _side_by_side(items: Sequence[Experiment]) -> Block:
+def _side_by_side(items: Sequence[Experiment], tests: Sequence[Difference]) -> Block:
     first, summary = items[0], items[0].rows[0].run.summary
     protocols = [item.protocol for item in items]
     labels = [
@@ -249,7 +250,6 @@ def _side_by_side(items: Sequence[Experiment]) -> Block:
     label_of = {id(item): label for item, label in zip(items, labels, strict=True)}
     names, figures = _figure_cells(items, any(len(item.rows) > 1 for item in items))
     lines = tuple((label, *_facts(item), *cells) for label, item, cells in zip(labels, items, figures, strict=True))
-    tests = compare_protocols(items)
     model = f" ({text(summary.model)}, weights {text(summary.weights)})" if summary.model else ""
     splits = []
     for label, item in zip(labels, items, strict=True):
@@ -273,20 +273,21 @@ def _side_by_side(items: Sequence[Experiment]) -> Block:
 
 
 def _what_differs(tests: Sequence[Difference], label_of: Mapping[int, str]) -> str:
-    """The third sentence for a reviewer: every pair of protocols and its difference."""
+    """The third sentence for a reviewer: the pairs of protocols that differ, each with its figures, then the others."""
     if not tests:
         return "Nothing can be told apart, because fewer than two protocols have readable predictions."
-    parts = []
+    told, level = [], []
     for test in tests:
         measure, gap = MEASURES[test.measure], test.difference
         first, second = label_of[id(test.first)], label_of[id(test.second)]
-        numbers = f"{gap.value:+.3f}, 95 % {gap.low:+.3f} to {gap.high:+.3f}, p {_p(test.corrected)} after Holm"
         if test.told_apart:
             way = "higher" if gap.value > 0 else "lower"
-            parts.append(f"{measure} is {way} under {first} than under {second} ({numbers})")
+            numbers = f"{gap.value:+.3f}, 95 % {gap.low:+.3f} to {gap.high:+.3f}, p {_p(test.corrected)} after Holm"
+            told.append(f"{measure} is {way} under {first} than under {second} ({numbers})")
         else:
-            parts.append(f"{measure} under {first} and {second} is not told apart ({numbers})")
-    return f"What can be told apart: {'; '.join(parts)}."
+            level.append(f"{first} and {second} in {measure} ({gap.value:+.3f})")
+    words = f"What can be told apart: {'; '.join(told) or 'no pair'}."
+    return f"{words[:-1]}; not told apart: {'; '.join(level)}." if level else words
 
 
 def _repeat_record(item: Experiment) -> dict[str, Any]:
@@ -324,6 +325,7 @@ def _pair_record(test: Difference) -> dict[str, Any]:
         "second": test.second.label,
         "data": text(test.first.table.dataset),
         "protocol": test.first.protocol,
+        "second_protocol": test.second.protocol,
         "images": test.images,
         "measure": test.measure,
         "test": test.test,

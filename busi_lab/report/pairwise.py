@@ -111,8 +111,9 @@ def _between(first: Experiment, second: Experiment, measure: str) -> Difference:
 
 
 def outcome(test: Difference) -> str:
-    """A plain sentence without a full stop: better, worse, or not told apart."""
-    first, second = test.first.label, test.second.label
+    """A plain sentence without a full stop: better, worse, or not told apart; of two protocols higher or lower."""
+    up, down = ("higher", "lower") if test.relation else ("better", "worse")
+    first, second = ((item.protocol if test.relation else item.label) for item in (test.first, test.second))
     if not test.told_apart:
         return f"{first} and {second} are not told apart"
-    return f"{first} is {'better' if test.difference.value > 0 else 'worse'} than {second}"
+    return f"{first} is {up if test.difference.value > 0 else down} than {second}"
