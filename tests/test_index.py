@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -18,15 +17,13 @@ from PIL import Image
 from busi_lab.data import cli
 from busi_lab.data.index import (
     CaseFiles,
-    UnreadableImageError,
     check_dataset,
     index_dataset,
     list_files,
     read_case,
-    read_image,
-    read_mask,
     resolve_root,
 )
+from busi_lab.data.reading import read_image
 from busi_lab.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -103,52 +100,6 @@ def test_the_parent_and_hidden_files_are_fine(root: Path) -> None:
     (root.parent / "notes").mkdir()
     assert resolve_root(root.parent) == root
     assert index_dataset(root.parent).digest == before
-
-
-RGB = np.stack([SQUARE] * 3, axis=-1)
-ALPHA = np.full_like(SQUARE, 255)
-
-
-@pytest.mark.parametrize(
-    "stored",
-    [
-        Image.fromarray(SQUARE).convert("1"),
-        SQUARE,
-        RGB,
-        np.dstack([RGB, ALPHA]),
-        np.dstack([RGB, SQUARE]),
-        SQUARE // 255,
-        SQUARE // 255 * 128,
-        SQUARE.astype(np.uint16) * 257,
-        Image.fromarray(SQUARE // 255).convert("P"),
-        Image.fromarray(np.dstack([SQUARE, ALPHA])),
-    ],
-    ids=["1-bit", "gray", "RGB", "RGBA", "alpha", "0/1", "0/128", "16-bit", "palette", "gray-alpha"],
-)
-def test_masks_of_every_kind_read_alike(tmp_path: Path, stored: Any) -> None:
-    mask = read_mask(write(tmp_path / "mask.png", stored))
-    assert mask.dtype == np.bool_
-    assert np.array_equal(mask, SQUARE > 0)
-
-
-def test_soft_edges_of_a_mask_are_cut_at_half() -> None:
-    path = Path("mask.png")
-    values = np.array([[0, 60, 127, 128, 200, 255]], np.uint8)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("busi_lab.data.index.read_image", lambda _: values)
-        assert read_mask(path).tolist() == [[False, False, False, True, True, True]]
-
-
-def test_colour_becomes_luminance_and_16_bits_become_8(tmp_path: Path) -> None:
-    gray = noise(20, 30)
-    colour = np.stack([gray] * 3, axis=-1)
-    colour[:3, :4] = (255, 0, 0)
-    read = read_image(write(tmp_path / "colour.png", colour))
-    assert read.dtype == np.uint8 and read.shape == (20, 30)
-    assert np.array_equal(read[3:], gray[3:])
-    assert set(read[:3, :4].ravel()) == {76}  # 0.299 of full red (ITU-R 601)
-    deep = write(tmp_path / "deep.png", gray.astype(np.uint16) * 256 + 99)
-    assert np.array_equal(read_image(deep), gray)
 
 
 def test_the_content_hash_knows_pixels_not_files(root: Path) -> None:
@@ -296,33 +247,6 @@ def test_all_defects_are_found_at_once_and_an_error_names_the_first(root: Path) 
     assert index.counts == {"benign": 0, "malignant": 2, "normal": 2}
     with pytest.raises(UserError, match=r"benign \(1\).png: mask is missing.*\(and 1 more\); list all with"):
         index_dataset(root)  # stops before decoding: names alone are wrong
-
-
-def test_a_png_cut_anywhere_is_refused_or_whole(tmp_path: Path) -> None:
-    gray = noise(9, 11)
-    whole = write(tmp_path / "whole.png", gray).read_bytes()
-    path = tmp_path / "cut.png"
-    refused = 0
-    for length in range(len(whole)):
-        path.write_bytes(whole[:length])
-        try:
-            assert np.array_equal(read_image(path), gray)  # only the end mark is missing
-        except UnreadableImageError:
-            refused += 1
-    assert refused >= len(whole) - 20
-
-
-def test_flipped_bytes_never_end_in_a_traceback(tmp_path: Path) -> None:
-    whole = write(tmp_path / "whole.png", noise(9, 11)).read_bytes()
-    path = tmp_path / "bad.png"
-    for position in range(len(whole)):
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x41]) + whole[position + 1 :])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                read_image(path)
-            except UnreadableImageError as error:
-                assert "\n" not in str(error)
 
 
 def test_a_single_unreadable_case_is_named_with_its_root(root: Path) -> None:

@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from busi_lab.data.index import Case, Gray, Index, Mask, index_dataset, list_files, resolve_root
+from busi_lab.data.index import Case, Index, index_dataset, list_files, resolve_root
+from busi_lab.data.reading import Gray, Mask
 from busi_lab.errors import UserError, one_line
 
 _VERSION = 1  # raise when the stored pixels of the same files would differ

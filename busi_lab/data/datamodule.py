@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir
 from busi_lab.data.duplicates import cached_groups, read_groups
-from busi_lab.data.index import Gray, read_case
+from busi_lab.data.index import read_case
+from busi_lab.data.reading import Gray
 from busi_lab.data.splits import Manifest, make_manifest, read_exclusions, read_manifest
 from busi_lab.data.transforms import Augmentation
 from busi_lab.run_directory import CLASSES

@@ -34,7 +34,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_lab.data.index import Case, Gray, Index, Mask, read_case
+from busi_lab.data.index import Case, Index, read_case
+from busi_lab.data.reading import Gray, Mask
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import write_json, write_rows
 

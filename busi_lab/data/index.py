@@ -16,22 +16,15 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from busi_lab.errors import UserError, one_line
+from busi_lab.data.reading import Gray, Mask, UnreadableImageError, read_image, read_mask
+from busi_lab.errors import UserError
 from busi_lab.run_directory import CLASSES
 
-Gray = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
 Visit = Callable[[int, Gray, Mask], None]
 
 _MASK_NAME = re.compile(r"(?P<image>.+?)_mask(?:_(?P<number>\d+))?$")
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}  # dropped by file managers, like every name with a leading dot
-
-
-class UnreadableImageError(Exception):
-    """A file that is no intact image; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -168,43 +161,6 @@ def list_files(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
 
 def _is_system_file(path: Path) -> bool:
     return path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES
-
-
-def read_image(path: Path) -> Gray:
-    """Read a scan as gray levels; colour (Doppler, coloured calipers) becomes luminance, alpha is dropped.
-
-    Returns:
-        uint8 ``[H, W]``; 16-bit files are scaled to 8 bits.
-
-    Raises:
-        UnreadableImageError: the file is empty, cut, corrupt, or no image.
-    """
-    try:
-        if path.stat().st_size == 0:
-            raise UnreadableImageError("the file is empty")
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):
-                return (np.asarray(image, dtype=np.uint32) >> 8).clip(0, 255).astype(np.uint8)
-            return np.asarray(image.convert("L"))
-    except UnidentifiedImageError:
-        raise UnreadableImageError("the content is not an image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"the image cannot be decoded ({one_line(error)})") from None
-
-
-def read_mask(path: Path) -> Mask:
-    """Read one mask file, stored as 1-bit, gray, RGB or RGBA.
-
-    Returns:
-        bool ``[H, W]``, true where the value is above half of the file's maximum, so that masks of 0 and 1,
-        0 and 255, and softened edges all read as meant.
-
-    Raises:
-        UnreadableImageError: as :func:`read_image`.
-    """
-    values = read_image(path)
-    mask: Mask = values > values.max(initial=0) / 2
-    return mask
 
 
 def read_case(root: Path, case: CaseFiles) -> tuple[Gray, Mask]:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from busi_lab.data.index import UnreadableImageError, read_image, read_mask
+from busi_lab.data.reading import UnreadableImageError, read_image, read_mask
 from busi_lab.report.predictions import (
     Example,
     dice_examples,
