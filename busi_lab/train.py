@@ -1,9 +1,7 @@
 """busi-train: fit, validate the best epoch, test; one run, or a sweep with ``-m``."""
 
-import errno
 import math
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +11,12 @@ import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from busi_lab import sweep
+from busi_lab.commandline import advice, command_line, first_sentence, hydra_errors, is_full_disk, overridden_keys
 from busi_lab.config import config_dir, may_change_on_resume, parse_config
 from busi_lab.errors import UserError, exit_on_user_error, one_line
 from busi_lab.run_directory import (
@@ -115,7 +114,7 @@ def _resumed(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise UserError(
                 f"{override}: a continued run keeps its configuration; only trainer, logger and data.root may change"
             )
-    keys = [item.lstrip("+~").split("=", 1)[0] for item in overrides]
+    keys = overridden_keys(overrides)
     if "trainer.max_epochs" in keys and scheduler in ("onecycle", "cosine"):
         raise UserError(
             f"trainer.max_epochs: the {scheduler} schedule was planned for {epochs} epochs and cannot change"
@@ -153,15 +152,15 @@ def _job(config: DictConfig) -> float:
     _entered.append(str(config.run_dir))
     overrides = list(HydraConfig.get().overrides.task)
     try:
-        return train(config, overrides, _command(HydraConfig.get()))
+        return train(config, overrides, command_line("busi-train", HydraConfig.get()))
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        rejection = error if isinstance(error, UserError) else UserError(_first_sentence(error))
+        rejection = error if isinstance(error, UserError) else UserError(first_sentence(error))
         sweep.record_failure(Path(config.run_dir), config, rejection)
         _rejected.append(rejection)
         return math.nan
     except OSError as error:
         sweep.record_failure(Path(config.run_dir), config, error)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full_disk(error):
             raise
         full = f"no space left for {error.filename or config.run_dir}; free some, then continue the run or start again"
         _rejected.append(UserError(full))
@@ -169,15 +168,6 @@ def _job(config: DictConfig) -> float:
     except Exception as error:
         sweep.record_failure(Path(config.run_dir), config, error)
         raise
-
-
-def _command(hydra_config: Any) -> str:
-    """The command line that gives this run alone, without where to write it."""
-    folders = [item.path for item in hydra_config.runtime.config_sources if item.provider == "command-line"]
-    flags = [part for folder in folders for part in ("--config-dir", folder)]
-    overrides = list(hydra_config.overrides.task)
-    alone = ["hydra.mode=RUN"] if any(item.startswith("sweep=") for item in overrides) else []
-    return shlex.join(["busi-train", *flags, *overrides, *alone])
 
 
 def main() -> None:
@@ -188,21 +178,9 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     with exit_on_user_error():
         try:
-            _write_into_resumed_run()
-            _job()
-        except OverrideParseException as error:
-            raise UserError(_advice(error.override, error)) from None
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(_first_sentence(error)) from None
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(f"no space left for {error.filename or 'the run directory'}; free some") from None
-            if _entered or sweep.is_running():  # not Hydra making its directory
-                raise
-            raise UserError(
-                f"{error.filename}: cannot be written ({error.strerror}); set hydra.run.dir or hydra.sweep.dir "
-                "to a writable folder"
-            ) from None
+            with hydra_errors(lambda: bool(_entered) or sweep.is_running()):
+                _write_into_resumed_run()
+                _job()
         except BaseException as stopped:
             if (signum := getattr(stopped, "signum", None)) is None:
                 raise
@@ -210,17 +188,6 @@ def main() -> None:
         if _rejected:
             raise _rejected[0]
         sys.exit(sweep.conclude())
-
-
-def _advice(override: str, error: Exception) -> str:
-    return (
-        f"{override}: {_first_sentence(error)}; a value with brackets, commas, spaces or ~ needs two pairs of quotes, "
-        "as in \"KEY='benign (1)'\""
-    )
-
-
-def _first_sentence(error: Exception) -> str:
-    return one_line(error).split(" See https")[0].split(" Config search path:")[0]
 
 
 def _write_into_resumed_run() -> None:
@@ -231,7 +198,7 @@ def _write_into_resumed_run() -> None:
     try:
         value = OverridesParser.create().parse_override(given[-1]).value()
     except HydraException as error:
-        raise UserError(_advice(given[-1], error)) from None
+        raise UserError(advice(given[-1], error)) from None
     if value is not None:
         check_resumable(Path(str(value)))
         sys.argv.append(f"hydra.run.dir={quoted(Path(str(value)).absolute())}")

@@ -91,8 +91,18 @@ def read_scans(path: Path) -> Generator[Scan, None, None]:
             yield scan
 
 
-def read_image(path: Path) -> Gray:
-    """Read the only scan of a file, uint8 ``[H, W]``.
+def is_scan_file(path: Path) -> bool:
+    """Whether a file in a folder of scans is one: by its ending, or a DICOM file without any; hidden files are none."""
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    if path.suffix:
+        return path.suffix.lower() in SUFFIXES
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def read_scan(path: Path) -> Scan:
+    """Read the only scan of a file.
 
     Raises:
         UnreadableImageError: as :func:`read_scans`, or the file has several frames.
@@ -101,7 +111,12 @@ def read_image(path: Path) -> Gray:
         scan = next(scans)
     if scan.frame is not None:
         raise UnreadableImageError("the file holds several frames; expected one image: export single frames")
-    return scan.pixels
+    return scan
+
+
+def read_image(path: Path) -> Gray:
+    """The pixels of :func:`read_scan`, uint8 ``[H, W]``."""
+    return read_scan(path).pixels
 
 
 def read_mask(path: Path) -> Mask:

@@ -2,7 +2,8 @@
 
 from busi_lab.tasks.base import BaseTask
 from busi_lab.tasks.classification import ClassificationTask
+from busi_lab.tasks.loading import load_task
 from busi_lab.tasks.multitask import MultiTask
 from busi_lab.tasks.segmentation import MaskTask, SegmentationTask
 
-__all__ = ["BaseTask", "ClassificationTask", "MaskTask", "MultiTask", "SegmentationTask"]
+__all__ = ["BaseTask", "ClassificationTask", "MaskTask", "MultiTask", "SegmentationTask", "load_task"]

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import timm.optim
@@ -21,13 +21,20 @@ Batch = dict[str, Any]
 T = TypeVar("T")
 
 
+class Outputs(NamedTuple):
+    """Logits of a batch: ``classes`` ``[B, 3]``, ``masks`` ``[B, 1, S, S]``; None for what a task has not."""
+
+    classes: Tensor | None
+    masks: Tensor | None
+
+
 class BaseTask(LightningModule):
     """A task takes gray scans as bytes, ``image`` uint8 ``[B, 1, S, S]``, and does all scaling itself.
 
     So a checkpoint carries everything that turns a scan into an answer. Subclasses implement
-    :meth:`configure_network`, :meth:`_step`, :meth:`summarize` and :meth:`columns`. Constructor arguments are plain
-    values, so that ``load_from_checkpoint`` rebuilds the task with ``weights_only=True`` and without the original
-    weight files.
+    :meth:`configure_network`, :meth:`outputs`, :meth:`_step`, :meth:`summarize` and :meth:`columns`. Constructor
+    arguments are plain values, so that ``load_from_checkpoint`` rebuilds the task with ``weights_only=True`` and
+    without the original weight files.
 
     Args:
         model: the ``model`` group of the configuration.
@@ -41,6 +48,9 @@ class BaseTask(LightningModule):
 
     kind: str
     """What the task is called in ``summary.json``."""
+
+    has_classes = False
+    """Whether the network has a class output."""
 
     def __init__(
         self,
@@ -67,7 +77,7 @@ class BaseTask(LightningModule):
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         for name, values in (("mean", built.mean), ("std", built.std)):
-            self.register_buffer(f"_{name}", torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+            self.register_buffer(f"_{name}", torch.tensor(values).view(1, -1, 1, 1))
         if self.frozen:
             for parameter in self.backbone_parameters():
                 parameter.requires_grad_(False)
@@ -81,6 +91,10 @@ class BaseTask(LightningModule):
     @abstractmethod
     def configure_network(self) -> BuiltModel:
         """Build the network from ``self.model_settings``."""
+
+    @abstractmethod
+    def outputs(self, image: Tensor) -> Outputs:
+        """Logits of scans uint8 ``[B, 1, S, S]``, told apart."""
 
     @abstractmethod
     def _step(self, batch: Batch, split: str) -> Tensor:
@@ -108,6 +122,17 @@ class BaseTask(LightningModule):
     def frozen(self) -> bool:
         """Whether the backbone keeps its weights and batch-norm statistics."""
         return bool(self.model_settings.get("freeze") == "backbone")
+
+    @property
+    def head_modules(self) -> tuple[nn.Module, ...]:
+        """The modules behind the backbone."""
+        return self._heads
+
+    @property
+    def model_name(self) -> str:
+        """The network's backbone or encoder, for people."""
+        settings = self.model_settings
+        return str(settings.get("backbone") or settings.get("encoder") or settings["name"])
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Parameters behind the backbone."""

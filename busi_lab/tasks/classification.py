@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from busi_lab.metrics import classification_metrics
 from busi_lab.models.classifiers import BuiltModel, build_classifier
 from busi_lab.run_directory import CLASSES
-from busi_lab.tasks.base import BaseTask, Batch
+from busi_lab.tasks.base import BaseTask, Batch, Outputs
 
 
 class ClassificationPart(nn.Module):
@@ -72,6 +72,7 @@ class ClassificationTask(BaseTask):
     """
 
     kind = "classification"
+    has_classes = True
 
     def __init__(
         self,
@@ -100,6 +101,10 @@ class ClassificationTask(BaseTask):
             image_size=self.image_size,
             dropout=settings["dropout"],
         )
+
+    def outputs(self, image: Tensor) -> Outputs:
+        """Class logits alone."""
+        return Outputs(self(image), None)
 
     @property
     def metric_names(self) -> list[str]:

@@ -10,7 +10,7 @@ from busi_lab.errors import UserError
 from busi_lab.models.classifiers import BuiltModel
 from busi_lab.models.segmenters import build_segmenter
 from busi_lab.run_directory import CLASSES
-from busi_lab.tasks.base import Batch
+from busi_lab.tasks.base import Batch, Outputs
 from busi_lab.tasks.classification import ClassificationPart
 from busi_lab.tasks.segmentation import MaskTask, SegmentationPart, segmenter_settings
 
@@ -43,6 +43,7 @@ class MultiTask(MaskTask):
     """
 
     kind = "multitask"
+    has_classes = True
 
     def __init__(
         self,
@@ -77,6 +78,11 @@ class MultiTask(MaskTask):
         """Build the shared encoder with its two heads."""
         settings = segmenter_settings(self.model_settings)
         return build_segmenter(image_size=self.image_size, num_classes=len(CLASSES), **settings)
+
+    def outputs(self, image: Tensor) -> Outputs:
+        """Class and mask logits."""
+        masks, classes = self(image)
+        return Outputs(classes, masks)
 
     @property
     def metric_names(self) -> list[str]:

@@ -14,7 +14,7 @@ from busi_lab.losses import SegmentationLoss
 from busi_lab.metrics import SEGMENTATION_METRICS, SegmentationMetrics, hausdorff95, overlap
 from busi_lab.models.classifiers import BuiltModel
 from busi_lab.models.segmenters import build_segmenter
-from busi_lab.tasks.base import BaseTask, Batch, of_all_ranks
+from busi_lab.tasks.base import BaseTask, Batch, Outputs, of_all_ranks
 
 CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds that are tried on validation."""
@@ -176,8 +176,9 @@ class MaskTask(BaseTask):
 
     def predict_masks(self, image: Tensor) -> Tensor:
         """Masks bool ``[B, 1, S, S]`` of scans uint8 ``[B, 1, S, S]``."""
-        output = self(image)
-        return self.masks.predict(output if isinstance(output, Tensor) else output[0])
+        logits = self.outputs(image).masks
+        assert logits is not None
+        return self.masks.predict(logits)
 
     def on_test_epoch_start(self) -> None:
         """Start to gather test batches and masks."""
@@ -232,6 +233,10 @@ class SegmentationTask(MaskTask):
     def configure_network(self) -> BuiltModel:
         """Build the segmenter."""
         return build_segmenter(image_size=self.image_size, **segmenter_settings(self.model_settings))
+
+    def outputs(self, image: Tensor) -> Outputs:
+        """Mask logits alone."""
+        return Outputs(None, self(image))
 
     @property
     def metric_names(self) -> list[str]:

@@ -1,0 +1,180 @@
+"""What in a scan speaks for a class: Grad-CAM and occlusion, both of Captum, and how well they hit the lesion."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from busi_lab.data.cache import resize_scan
+from busi_lab.errors import UserError
+from busi_lab.run_directory import CLASSES
+from busi_lab.tasks import BaseTask
+
+if TYPE_CHECKING:
+    from busi_lab.data.reading import Gray, Mask
+
+Heat = NDArray[np.float32]
+
+_WINDOW = 8  # windows of the occlusion side by side
+_AT_ONCE = 32  # occluded copies in a batch
+
+
+class ClassLogits(nn.Module):
+    """The class logits of a task's network, whether or not it has masks as well.
+
+    Args:
+        task: with a class output.
+    """
+
+    def __init__(self, task: BaseTask) -> None:
+        super().__init__()
+        self.network = task.network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map the network's input ``[B, C, S, S]`` to logits ``[B, 3]``."""
+        output = self.network(image)
+        logits: Tensor = output if isinstance(output, Tensor) else output[1]
+        return logits
+
+
+class Explainer:
+    """Explanations of classifiers that are loaded already.
+
+    Methods: ``gradcam`` (Selvaraju et al., ICCV 2017) on the last features that have a place in the image;
+    ``occlusion`` (Zeiler & Fergus, ECCV 2014): how far the class's probability falls where a window is grayed out.
+
+    Args:
+        tasks: with a class output; their maps are averaged.
+        methods: names of the methods.
+
+    Raises:
+        UserError: Captum is missing, no task has classes, or a network that Grad-CAM does not suit.
+    """
+
+    def __init__(self, tasks: Sequence[BaseTask], methods: Sequence[str]) -> None:
+        try:
+            import captum.attr as captum
+        except ImportError:
+            raise UserError("explanations need Captum: pip install 'busi-lab[explain]'") from None
+        if not tasks:
+            raise UserError("explanations are of a class: give a classifier or a joint run")
+        if unknown := sorted(set(methods) - METHODS.keys()):
+            raise UserError(f"explanation {unknown[0]}: expected {' or '.join(METHODS)}")
+        self._methods = {
+            method: [(task, METHODS[method](captum, task)) for task in tasks] for method in dict.fromkeys(methods)
+        }
+
+    def explain(self, pixels: "Gray", label: str) -> dict[str, Heat]:
+        """Maps of what speaks for ``label``, by method.
+
+        Args:
+            pixels: uint8 ``[H, W]``.
+            label: a class.
+
+        Returns:
+            float32 ``[H, W]``, 0 to 1; all 0 where nothing speaks for the class.
+        """
+        target, (height, width) = CLASSES.index(label), pixels.shape
+        found: dict[str, Heat] = {}
+        for method, pairs in self._methods.items():
+            heats = []
+            for task, attribute in pairs:
+                heat = attribute(_network_input(task, pixels), target).clamp(min=0).cpu().numpy().astype(np.float32)
+                heats.append(cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR) / max(heat.max(), 1e-12))
+            found[method] = np.stack(heats).mean(axis=0)
+        return found
+
+
+def _network_input(task: BaseTask, pixels: "Gray") -> Tensor:
+    image = torch.from_numpy(np.array(resize_scan(pixels, task.image_size)))[None, None].to(task.device)
+    return task.scale(image).detach()
+
+
+Attribute = Callable[[Tensor, int], Tensor]
+"""From an input ``[1, C, S, S]`` and a class to a map ``[h, w]``."""
+
+
+def _gradcam(captum: Any, task: BaseTask) -> Attribute:
+    model = ClassLogits(task)
+    method = captum.LayerGradCam(model, last_features(task))
+
+    def attribute(image: Tensor, target: int) -> Tensor:
+        # a frozen backbone has gradients only if its input asks for them
+        heat: Tensor = method.attribute(image.requires_grad_(), target=target, relu_attributions=True)
+        return heat.detach()[0, 0]
+
+    return attribute
+
+
+def _occlusion(captum: Any, task: BaseTask) -> Attribute:
+    model = ClassLogits(task)
+    method = captum.Occlusion(lambda image: model(image).float().softmax(dim=1))
+
+    @torch.no_grad()
+    def attribute(image: Tensor, target: int) -> Tensor:
+        channels, side = image.shape[1], max(2, task.image_size // _WINDOW)
+        heat: Tensor = method.attribute(
+            image,
+            target=target,
+            sliding_window_shapes=(channels, side, side),
+            strides=(channels, max(1, side // 2), max(1, side // 2)),
+            baselines=image.mean(dim=(2, 3), keepdim=True).expand_as(image),
+            perturbations_per_eval=_AT_ONCE,
+        )
+        return heat[0].mean(dim=0)
+
+    return attribute
+
+
+METHODS: Mapping[str, Callable[[Any, BaseTask], Attribute]] = {"gradcam": _gradcam, "occlusion": _occlusion}
+"""Methods by their names."""
+
+
+def last_features(task: BaseTask) -> nn.Module:
+    """The last module before the heads whose output has a place in the image and decides the class.
+
+    Raises:
+        UserError: there are no convolutional features, as in a transformer.
+    """
+    heads = {module for head in task.head_modules for module in head.modules()}
+    leaves = [module for module in task.network.modules() if not [*module.children()] and module not in heads]
+    seen: list[tuple[nn.Module, Tensor]] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4 and min(output.shape[2:]) > 1:
+            seen.append((module, output))
+
+    hooks = [module.register_forward_hook(keep) for module in leaves]
+    try:
+        with torch.enable_grad():
+            blank = torch.zeros(1, 1, task.image_size, task.image_size, dtype=torch.uint8, device=task.device)
+            logits = ClassLogits(task)(task.scale(blank).requires_grad_())
+            gradients = torch.autograd.grad(logits.sum(), [output for _, output in seen], allow_unused=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    used = [module for (module, _), gradient in zip(seen, gradients, strict=True) if gradient is not None]
+    times = [sum(module is other for other, _ in seen) for module in used]
+    single = [module for module, count in zip(used, times, strict=True) if count == 1]  # Captum knows one call alone
+    if len(single) < 2:
+        raise UserError(f"gradcam needs convolutional features, which {task.model_name} lacks; use occlusion")
+    return single[-1]
+
+
+def pointing_hit(heat: Heat, mask: "Mask") -> bool:
+    """Whether the highest point of a map ``[H, W]`` lies in the lesion ``[H, W]``.
+
+    Source: the pointing game of Zhang et al., ECCV 2016, without its tolerance. Where the map is flat, it points
+    nowhere and does not hit.
+    """
+    return bool(heat.max() > heat.min() and mask[np.unravel_index(int(heat.argmax()), heat.shape)])
+
+
+def energy_inside(heat: Heat, mask: "Mask") -> float:
+    """Share of a map's sum that lies in the lesion, 0 to 1 (Wang et al., Score-CAM, CVPR Workshops 2020); 0 if none."""
+    total = float(heat.sum())
+    return float(heat[mask].sum()) / total if total else 0.0

@@ -1,0 +1,272 @@
+"""Trained runs applied to scans: class probabilities and lesion masks at the scan's own resolution."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from busi_lab.data.cache import resize_scan
+from busi_lab.data.reading import Gray, Mask, Scan, read_scan
+from busi_lab.errors import UserError
+from busi_lab.run_directory import CLASSES, Summary
+from busi_lab.tasks import BaseTask, MaskTask, load_task
+
+Spacing = tuple[float, float]
+"""Millimetres between rows, and between columns."""
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One connected part of a mask.
+
+    Attributes:
+        area_pixels: its pixels.
+        area_mm2: its area; None without pixel spacing.
+        bounding_box: left, top, width, height, pixels.
+        longest_diameter_pixels: largest distance of two corners of its pixels, so the outer edge is included.
+        longest_diameter_mm: the largest such distance in millimetres; None without pixel spacing.
+    """
+
+    area_pixels: int
+    area_mm2: float | None
+    bounding_box: tuple[int, int, int, int]
+    longest_diameter_pixels: float
+    longest_diameter_mm: float | None
+
+
+@dataclass(frozen=True)
+class UsedRun:
+    """A run that took part in a prediction."""
+
+    directory: str
+    role: str
+    experiment: str | None
+    model: str | None
+    seed: int | None
+    split: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the runs make of one scan.
+
+    Attributes:
+        height: of the scan, pixels, as ``width``.
+        spacing: millimetres between rows and columns, where the file says.
+        probabilities: by class, in the order of ``CLASSES``; None without a classifier.
+        mask: bool ``[H, W]``; None without a segmenter.
+        lesions: the connected parts of the mask, largest first; None without a segmenter.
+        runs: what was used.
+    """
+
+    height: int
+    width: int
+    spacing: Spacing | None
+    probabilities: Mapping[str, float] | None
+    mask: Mask | None = field(repr=False)
+    lesions: tuple[Lesion, ...] | None
+    runs: tuple[UsedRun, ...]
+
+    @property
+    def label(self) -> str | None:
+        """The most probable class."""
+        return None if self.probabilities is None else max(self.probabilities, key=self.probabilities.__getitem__)
+
+    @property
+    def lesion_pixels(self) -> int | None:
+        """Pixels of the mask."""
+        return None if self.lesions is None else sum(lesion.area_pixels for lesion in self.lesions)
+
+    @property
+    def lesion_area_mm2(self) -> float | None:
+        """Area of the mask; None without a segmenter or pixel spacing."""
+        if self.lesions is None or self.spacing is None:
+            return None
+        return sum(lesion.area_pixels for lesion in self.lesions) * self.spacing[0] * self.spacing[1]
+
+
+def measure(mask: Mask, spacing: Spacing | None = None) -> tuple[Lesion, ...]:
+    """Measure the 8-connected parts of a mask bool ``[H, W]``, largest first."""
+    count, parts, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    return tuple(
+        _measure_part(parts, number, boxes[number].tolist(), spacing)
+        for number in sorted(range(1, count), key=lambda number: -boxes[number][cv2.CC_STAT_AREA])
+    )
+
+
+def _measure_part(parts: NDArray[Any], number: int, box: list[int], spacing: Spacing | None) -> Lesion:
+    left, top, width, height, area = box
+    rows, columns = np.nonzero(parts[top : top + height, left : left + width] == number)
+    corners = np.concatenate([np.stack([columns + x, rows + y], axis=1) for x in (0, 1) for y in (0, 1)])
+    hull = cv2.convexHull(corners.astype(np.int32))[:, 0].astype(np.float64)
+
+    def longest(points: NDArray[np.float64]) -> float:
+        return float(np.linalg.norm(points[:, None] - points[None], axis=2).max())
+
+    return Lesion(
+        area,
+        None if spacing is None else area * spacing[0] * spacing[1],
+        (left, top, width, height),
+        longest(hull),
+        None if spacing is None else longest(hull * np.array([spacing[1], spacing[0]])),
+    )
+
+
+class Predictor:
+    """Runs that are loaded once and applied to any number of scans.
+
+    Args:
+        classifiers: directories of runs with a class output, whose probabilities are averaged.
+        segmenters: directories of runs with a mask output, whose lesion probabilities are averaged, as are their
+            thresholds. A joint run may stand in both lists, and is applied once.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` and so on.
+        tta: average over each scan and its mirror image.
+
+    Raises:
+        UserError: no run, a run that cannot be used, or no such device.
+    """
+
+    def __init__(
+        self, classifiers: Sequence[Path], segmenters: Sequence[Path], device: str = "auto", tta: bool = False
+    ) -> None:
+        if not classifiers and not segmenters:
+            raise UserError("no run to predict with; give a classifier, a segmenter, or a run for both")
+        self.device = find_device(device)
+        self._tta = tta
+        loaded = {path: load_task(path) for path in dict.fromkeys([*classifiers, *segmenters])}
+        for paths, role in ((classifiers, "classifier"), (segmenters, "segmenter")):
+            for path in paths:
+                task = loaded[path][0]
+                if not (isinstance(task, MaskTask) if role == "segmenter" else task.has_classes):
+                    raise UserError(f"{path} is a {task.kind} run and cannot be the {role}; give another run")
+        self._tasks = {path: task.to(self.device) for path, (task, _) in loaded.items()}
+        self.classifiers, self.segmenters = list(classifiers), list(segmenters)
+        self.runs = tuple(
+            _used(path, loaded[path][1], role)
+            for paths, role in ((classifiers, "classifier"), (segmenters, "segmenter"))
+            for path in paths
+        )
+        self.model_seconds = 0.0
+
+    def task(self, path: Path) -> BaseTask:
+        """The task of one of the runs."""
+        return self._tasks[path]
+
+    def predict(self, image: "Gray | Scan | Path | str") -> Prediction:
+        """Predict one scan.
+
+        Args:
+            image: gray levels uint8 ``[H, W]``, a scan with its spacing, or a file with one scan.
+
+        Raises:
+            UnreadableImageError: the file holds no scan, or several.
+            ValueError: an array of another shape or type.
+        """
+        return self.predict_batch([as_scan(image)])[0]
+
+    def predict_batch(self, scans: Sequence[Scan]) -> list[Prediction]:
+        """Predict scans of any sizes together, in their order."""
+        if not scans:
+            return []
+        outputs = {path: self._apply(task, scans) for path, task in self._tasks.items()}
+        probabilities = masks = None
+        if self.classifiers:
+            probabilities = torch.stack([outputs[path][1] for path in self.classifiers]).mean(dim=0).tolist()
+        if self.segmenters:
+            masks = [
+                self._mask([outputs[path][0][i] for path in self.segmenters], scan) for i, scan in enumerate(scans)
+            ]
+        found = []
+        for i, scan in enumerate(scans):
+            height, width = scan.pixels.shape
+            mask = None if masks is None else masks[i]
+            found.append(
+                Prediction(
+                    height,
+                    width,
+                    scan.spacing,
+                    None if probabilities is None else dict(zip(CLASSES, probabilities[i], strict=True)),
+                    mask,
+                    None if mask is None else measure(mask, scan.spacing),
+                    self.runs,
+                )
+            )
+        return found
+
+    @torch.inference_mode()
+    def _apply(self, task: BaseTask, scans: Sequence[Scan]) -> tuple[Any, Any]:
+        """Mask logits ``[V, 1, S, S]`` of each scan in V views, and class probabilities ``[B, 3]`` on the CPU."""
+        images = torch.from_numpy(np.stack([resize_scan(scan.pixels, task.image_size) for scan in scans]))[:, None]
+        clock = time.perf_counter()
+        images = images.to(self.device)
+        views = [images, images.flip(-1)] if self._tta else [images]
+        outputs = [task.outputs(view) for view in views]
+        masks: Any = None
+        if outputs[0].masks is not None:
+            straight = [output.masks.float() for output in outputs if output.masks is not None]
+            masks = torch.stack([straight[0], *(view.flip(-1) for view in straight[1:])], dim=1)
+        classes: Any = None
+        if outputs[0].classes is not None:
+            each = [output.classes.float().softmax(dim=1) for output in outputs if output.classes is not None]
+            classes = torch.stack(each).mean(dim=0).cpu()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.model_seconds += time.perf_counter() - clock
+        return masks, classes
+
+    @torch.inference_mode()
+    def _mask(self, logits: Sequence[Tensor], scan: Scan) -> Mask:
+        """Average what the runs say, ``[V, 1, S, S]`` each, at the scan's resolution, and cut it at their threshold."""
+        resized = [F.interpolate(each, scan.pixels.shape, mode="bilinear", align_corners=False) for each in logits]
+        probability = torch.stack([each.sigmoid().mean(dim=0)[0] for each in resized]).mean(dim=0)
+        thresholds = [
+            task.masks.threshold for path in self.segmenters if isinstance(task := self._tasks[path], MaskTask)
+        ]
+        mask: Mask = (probability >= torch.stack(thresholds).mean()).cpu().numpy()
+        return mask
+
+
+def as_scan(image: "Gray | Scan | Path | str") -> Scan:
+    """What :meth:`Predictor.predict` takes, as a scan.
+
+    Raises:
+        UnreadableImageError: the file holds no scan, or several.
+        ValueError: an array of another shape or type.
+    """
+    if isinstance(image, Scan):
+        return image
+    if isinstance(image, Path | str):
+        return read_scan(Path(image))
+    if image.ndim != 2 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(f"image: expected gray levels uint8 [H, W], found {image.dtype} {list(image.shape)}")
+    return Scan(image, None, None)
+
+
+def _used(path: Path, summary: Summary, role: str) -> UsedRun:
+    split = {key: summary.split.get(key) for key in ("protocol", "seed", "fold", "digest", "leaked")}
+    return UsedRun(str(path), role, summary.experiment, summary.model, summary.seed, split)
+
+
+def find_device(name: str) -> torch.device:
+    """The device that a setting means.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"--device {name}: not to be had here ({first[:100]}); expected auto, cpu or cuda") from None
+    return device

@@ -1,0 +1,81 @@
+"""Pictures of a scan with what was found in it: outlines, words and heat maps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+
+TRUE: Colour = (255, 176, 0)
+PREDICTED: Colour = (86, 180, 233)
+_SMALLEST = 320  # pixels, the width from which a caption fits
+_DASH = 7  # pixels
+
+
+def outline(
+    picture: Image.Image, mask: NDArray[np.bool_], colour: Colour, dashed: bool = False, width: int = 2
+) -> None:
+    """Draw the contours of a mask bool ``[H, W]``, of any size, on ``picture``."""
+    size = picture.size
+    area = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(area, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    pen = ImageDraw.Draw(picture)
+    for contour in contours:
+        points = [(int(x), int(y)) for x, y in contour.reshape(-1, 2)]
+        length = _DASH if dashed else len(points)
+        for start in range(0, len(points), 2 * length):
+            pen.line([*points, points[0]][start : start + length + 1], fill=colour, width=width)
+
+
+def draw_overlay(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, lines: Sequence[str]) -> Image.Image:
+    """The scan with the outline of ``mask`` and, on a strip below that hides no tissue, words.
+
+    Args:
+        pixels: uint8 ``[H, W]``.
+        mask: bool ``[H, W]``; None for no outline.
+        lines: of words, the first one larger.
+
+    Returns:
+        RGB; a scan narrower than 320 pixels is enlarged by a whole factor.
+    """
+    picture = _enlarged(pixels)
+    if mask is not None and mask.any():
+        outline(picture, mask, PREDICTED, width=max(2, picture.width // 250))
+    return _captioned(picture, lines)
+
+
+def draw_heat(pixels: NDArray[np.uint8], heat: NDArray[Any], mask: NDArray[np.bool_] | None) -> Image.Image:
+    """The scan under a heat map float ``[h, w]`` of 0 to 1, with the outline of ``mask`` where there is one."""
+    picture = _enlarged(pixels)
+    values = cv2.resize(heat.astype(np.float32), picture.size, interpolation=cv2.INTER_LINEAR).clip(0, 1)
+    colours = cv2.applyColorMap((values * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    strength = 0.6 * values[..., None]
+    blended = np.asarray(picture) * (1 - strength) + colours * strength
+    result = Image.fromarray(blended.round().astype(np.uint8))
+    if mask is not None and mask.any():
+        outline(result, mask, PREDICTED, width=max(2, result.width // 250))
+    return result
+
+
+def _enlarged(pixels: NDArray[np.uint8]) -> Image.Image:
+    picture = Image.fromarray(pixels).convert("RGB")
+    factor = -(-_SMALLEST // picture.width)
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def _captioned(picture: Image.Image, lines: Sequence[str]) -> Image.Image:
+    size = max(13, picture.width // 36)
+    fonts = [ImageFont.load_default(round(size * (1.3 if i == 0 and len(lines) > 1 else 1))) for i in range(len(lines))]
+    heights = [round(font.size * 1.35) for font in fonts if isinstance(font, ImageFont.FreeTypeFont)]
+    margin = size // 2
+    framed = Image.new("RGB", (picture.width, picture.height + sum(heights) + margin), (20, 23, 27))
+    framed.paste(picture, (0, 0))
+    pen, top = ImageDraw.Draw(framed), picture.height + margin // 2
+    for line, font, height in zip(lines, fonts, heights, strict=True):
+        pen.text((margin, top), line, fill=(231, 233, 236), font=font)
+        top += height
+    return framed
