@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 CLASSES = ("benign", "malignant", "normal")
 """Class names in the order of every probability column, logit and confusion matrix."""
 
+_CONTRACT = (
+    *("image", "label", "group", "prediction", *(f"p_{name}" for name in CLASSES)),
+    *("dice", "iou", "lesion_pixels", "predicted_pixels", "pixels", "hd95"),
+)  # columns of predictions.csv that have a meaning of their own
+
 SCHEMA = 1
 CONFIG = "config.yaml"
 SPLIT = "split.json"
@@ -80,6 +85,16 @@ class Summary:
     versions: dict[str, str] = field(default_factory=dict)
     git: str | None = None
     command: str | None = None
+
+
+def class_number(label: str) -> int:
+    """Position of a label in :data:`CLASSES`; -1 for the empty label of a scan whose class is not known."""
+    return CLASSES.index(label) if label else -1
+
+
+def class_name(number: int) -> str:
+    """The label that :func:`class_number` turned into a number."""
+    return CLASSES[number] if number >= 0 else ""
 
 
 def _finite(value: Any) -> Any:
@@ -226,6 +241,16 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[
     write_atomically(path, buffer.getvalue())
 
 
+def add_further(row: Mapping[str, Any], further: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """A row of predictions with further columns behind it, ``labels_NAME`` where it is a name of the contract's."""
+    extended = dict(row)
+    for name, value in further:
+        while name in extended or name in _CONTRACT:
+            name = f"labels_{name}"
+        extended[name] = value
+    return extended
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return ""
@@ -247,12 +272,16 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def write_masks(folder: Path, masks: "Mapping[str, NDArray[np.bool_]]") -> None:
-    """Write masks, bool ``[H, W]`` by case id, as 1-bit PNG files ``CASE_ID.png``; no masks, no folder."""
+    """Write masks, bool ``[H, W]`` by case id, as 1-bit PNG files ``CASE_ID.png``; no masks, no folder.
+
+    A case id with slashes, such as ``site1/scan_3``, makes folders.
+    """
     from PIL import Image
 
     for case_id, mask in masks.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(folder / f"{case_id}.png", optimize=True)
+        path = folder / f"{case_id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path, optimize=True)
 
 
 @dataclass(frozen=True)

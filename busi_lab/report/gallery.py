@@ -2,7 +2,6 @@
 
 import base64
 import io
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 from busi_lab.data.index import UnreadableImageError, read_image, read_mask
+from busi_lab.data.layout import CaseFiles, list_files
 from busi_lab.report.predictions import (
     Example,
     dice_examples,
@@ -20,7 +20,7 @@ from busi_lab.report.predictions import (
     wrong_classes,
 )
 from busi_lab.report.tables import Table
-from busi_lab.run_directory import CLASSES, MASKS, Run
+from busi_lab.run_directory import MASKS, Run
 
 MISTAKES_SHOWN = 8
 WORST_SHOWN = 4
@@ -73,7 +73,8 @@ def hang_gallery(table: Table) -> Gallery:
         return Gallery(title, f"{who}, got every test image right.")
     root = _dataset(best.run)
     folder = best.run.path / MASKS if masks else None
-    pictures = tuple(_picture(root, folder, example) for example in examples)
+    files = _files(root) if root else {}
+    pictures = tuple(_picture(root, files.get(example.image), folder, example) for example in examples)
     return Gallery(title, f"{who}: {', then '.join(kinds)}. {_legend(root, masks is not None, pictures)}", pictures)
 
 
@@ -109,21 +110,25 @@ def _dataset(run: Run) -> Path | None:
         return None
 
 
-def _picture(root: Path | None, predictions: Path | None, example: Example) -> Picture:
+def _files(root: Path) -> dict[str, CaseFiles]:
+    try:
+        return {case.case_id: case for case in list_files(root)[0]}
+    except OSError:
+        return {}
+
+
+def _picture(root: Path | None, case: CaseFiles | None, predictions: Path | None, example: Example) -> Picture:
     """The scan as a small JPEG with the true lesions and, from the folder ``predictions``, the predicted outlined."""
     nothing = Picture(example, None, False)
-    if root is None or example.label not in CLASSES or re.search(r"[/\\\0]", example.image):
+    if root is None or case is None:
         return nothing
-    folder = root / example.label
     try:
-        picture = Image.fromarray(read_image(folder / f"{example.image}.png")).convert("RGB")
+        picture = Image.fromarray(read_image(root / case.image)).convert("RGB")
         size = picture.size
         picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
         lesion = Image.new("L", size)
-        for suffix in ("", *(f"_{i}" for i in range(1, 10))):
-            path = folder / f"{example.image}_mask{suffix}.png"
-            if path.exists():
-                lesion = ImageChops.lighter(lesion, Image.fromarray(read_mask(path)).convert("L").resize(size))
+        for name in case.masks:
+            lesion = ImageChops.lighter(lesion, Image.fromarray(read_mask(root / name)).convert("L").resize(size))
     except (UnreadableImageError, OSError, ValueError):
         return nothing
     _outline(picture, lesion, _TRUE, dashed=False)
