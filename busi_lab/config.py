@@ -245,7 +245,7 @@ def _check_ranges(config: RunConfig) -> None:
     if brightness is not None and not (len(brightness) == 2 and 0 <= brightness[0] <= brightness[1]):
         raise UserError(f"augment.brightness={brightness}: expected [lowest, highest] factor")
     choices: dict[str, tuple[Any, tuple[Any, ...]]] = {
-        "data.name": (data.name, ("busi", "phantom")),
+        "data.name": (data.name, ("busi", "phantom", "labels")),
         "model.in_chans": (model.in_chans, (1, 3)),
         "model.freeze": (model.freeze, ("none", "backbone")),
         "scheduler.name": (config.scheduler.name, ("none", "cosine", "onecycle", "plateau")),

@@ -37,6 +37,7 @@ from busi_lab.callbacks import (
 from busi_lab.config import RunConfig, check_arguments
 from busi_lab.data.cache import resolve_cache_dir
 from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.data.layout import require_layout
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.data.splits import write_manifest
 from busi_lab.errors import UserError, one_line
@@ -54,6 +55,7 @@ from busi_lab.run_directory import (
     SPLIT,
     VALIDATION,
     Summary,
+    add_further,
     locked,
     median_speed,
     quoted,
@@ -72,6 +74,7 @@ _RESERVED = {
     *("callbacks", "logger", "default_root_dir", "enable_checkpointing", "barebones", "plugins", "fast_dev_run"),
     *("limit_val_batches", "limit_test_batches", "check_val_every_n_epoch", "val_check_interval"),
 }
+_NOTHING_TO_TRAIN_ON = "split=all tests everything and leaves nothing to train on; it is for busi-eval"
 _VERSIONS = ("busi-lab", "torch", "lightning", "timm", "torchmetrics", "albumentations", "numpy")
 
 
@@ -106,11 +109,15 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     """
     started = time.perf_counter()
     directory = Path(config.run_dir)
+    if config.split.protocol == "all" and not config.split.manifest:
+        raise UserError(_NOTHING_TO_TRAIN_ON)
     _quieten()
     settings = _trainer_settings(config.trainer)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     task = _build_task(config)
     data = _build_data(config, task)
+    if data.full_manifest.protocol == "all":
+        raise UserError(f"split.manifest={config.split.manifest}: {_NOTHING_TO_TRAIN_ON}")
     callbacks = _build_callbacks(config, task)
     state = _find_state(directory, task, data) if config.resume else None
     record = EpochRecord(directory)
@@ -297,10 +304,13 @@ def _build_data(config: RunConfig, task: BaseTask) -> BusiDataModule:
     settings["cache_dir"] = None if folder is None else str(folder)
     if name == "phantom":
         settings["root"] = str(_phantom_root(folder, phantom or {}))
+    else:
+        require_layout(settings["root"], name)
     data = BusiDataModule(
         **settings,
         split=asdict(config.split),
         augment=asdict(config.augment),
+        labels=not isinstance(task, SegmentationTask),
         masks=isinstance(task, MaskTask),
         original_masks=isinstance(task, MaskTask) and task.masks.original,
         seed=config.seed,
@@ -424,8 +434,14 @@ def _fit_and_test(
 
 
 def _with_groups(rows: list[dict[str, Any]], data: BusiDataModule) -> list[dict[str, Any]]:
-    """Rows of predictions with the group of each image behind its label."""
-    return [{"image": row["image"], "label": row["label"], "group": data.group(row["image"]), **row} for row in rows]
+    """Rows of predictions with the group of each image behind its label, and further columns at the end."""
+    return [
+        add_further(
+            {"image": row["image"], "label": row["label"], "group": data.group(row["image"]), **row},
+            data.further(row["image"]),
+        )
+        for row in rows
+    ]
 
 
 def _time_inference(task: BaseTask, trainer: Trainer) -> float:
@@ -474,7 +490,7 @@ def _leaks(summary: Summary) -> str:
     leaked, tested = summary.split["leaked"], summary.data["test"]
     share = f"{leaked} of {tested} test images ({leaked / tested:.0%})"
     advice = "; split=grouped_holdout keeps them apart" if leaked else ""
-    return f"leaks: {share} have a near-copy in training or validation{advice}"
+    return f"leaks: {share} have a near-copy, or the same patient, in training or validation{advice}"
 
 
 def _result(summary: Summary, directory: Path) -> str:
