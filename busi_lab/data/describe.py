@@ -184,7 +184,8 @@ def _lesion_histogram(axes: Axes, cases: Sequence[Case]) -> None:
     axes.set(xlabel="lesion area, share of the scan", ylabel="share of the class's scans", xlim=(0, highest))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.legend(frameon=False)
+    if any(areas.values()):
+        axes.legend(frameon=False)
 
 
 def contact_sheet(index: Index) -> Figure:
