@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -13,6 +13,7 @@ from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import CLASSES
 
 Dict = dict[str, Any]
+C = TypeVar("C", "RunConfig", "EvalConfig")
 
 
 def config_dir() -> Path:
@@ -139,6 +140,23 @@ class RunConfig:
         return f"{model.arch}-{model.encoder}" if model.arch else model.backbone or model.name
 
 
+@dataclass
+class EvalConfig:
+    """One evaluation of a finished run: see :func:`busi_lab.evaluation.evaluate`."""
+
+    run_dir: str
+    run: str
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    trainer: Dict = field(default_factory=dict)
+    logger: dict[str, Dict | None] = field(default_factory=dict)
+    flags: str | None = None
+    stress: str | None = None
+    shortcuts: bool = False
+    explain: str | None = None
+    command: str | None = None
+
+
 def may_change_on_resume(override: str) -> bool:
     """Whether an override of the command line may be given to a run that is continued."""
     group, _, rest = override.lstrip("+~").split("=", 1)[0].partition(".")
@@ -153,47 +171,58 @@ def parse_config(config: DictConfig) -> RunConfig:
     Raises:
         UserError: unknown key, wrong type, or a value outside its range.
     """
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), config)
-        parsed = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        reason = one_line(error).split(" full_key:")[0]
-        known = _known_keys(str(key).rpartition(".")[0]) if key and "not in" in reason else ""
-        raise UserError(f"configuration: {key or '?'}: {reason}{known}") from None
-    assert isinstance(parsed, RunConfig)
+    parsed = _parse(config, RunConfig)
     _check_ranges(parsed)
     return parsed
 
 
-def _known_keys(group: str) -> str:
-    groups = {item.name: item.default_factory for item in fields(RunConfig)}
-    owner: Any = groups.get(group, RunConfig) if group else RunConfig
+def parse_eval_config(config: DictConfig) -> EvalConfig:
+    """Check a configuration composed for an evaluation, as :func:`parse_config` does.
+
+    Raises:
+        UserError: unknown key, wrong type, or a value outside its range.
+    """
+    parsed = _parse(config, EvalConfig)
+    _check_data(parsed.data, parsed.split)
+    for key, value, allowed in (
+        ("stress", parsed.stress, ("ultrasound",)),
+        ("explain", parsed.explain, ("gradcam", "occlusion")),
+    ):
+        if value is not None and value not in allowed:
+            raise UserError(f"{key}={value}: expected null or {' or '.join(allowed)}")
+    return parsed
+
+
+def _parse(config: DictConfig, kind: type[C]) -> C:
+    """A configuration as an object of its schema."""
+    try:
+        parsed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), config))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        reason = one_line(error).split(" full_key:")[0]
+        known = _known_keys(kind, str(key).rpartition(".")[0]) if key and "not in" in reason else ""
+        raise UserError(f"configuration: {key or '?'}: {reason}{known}") from None
+    assert isinstance(parsed, kind)
+    return parsed
+
+
+def _known_keys(kind: Any, group: str) -> str:
+    groups = {item.name: item.default_factory for item in fields(kind)}
+    owner: Any = groups.get(group, kind) if group else kind
     return f"; known keys: {', '.join(item.name for item in fields(owner))}" if hasattr(owner, "__mro__") else ""
 
 
 def _check_ranges(config: RunConfig) -> None:
     """Rules that types do not express."""
-    data, split, model, optim = config.data, config.split, config.model, config.optim
-    if split.protocol == "published" and not split.manifest and split.test_fraction != 0.2:
-        raise UserError(
-            f"split.test_fraction={split.test_fraction}: split=published is fixed at 0.2; use split=holdout"
-        )
-    if split.folds < 2:
-        raise UserError(f"split.folds={split.folds}: expected at least 2")
-    if split.manifest and split.exclude:
-        raise UserError("split.exclude: a manifest says itself what is used; leave split.exclude or split.manifest out")
-    if data.image_size < 32:
-        raise UserError(f"data.image_size={data.image_size}: expected at least 32, where backbones keep one position")
+    _check_data(config.data, config.split)
+    data, model, optim = config.data, config.model, config.optim
     positive = {
         "data.batch_size": data.batch_size,
-        "data.eval_batch_size": data.eval_batch_size,
         "optim.lr": optim.lr,
     }
-    optional = {"data.subset": data.subset, "optim.backbone_lr": optim.backbone_lr}
-    for key, value in {**positive, **{k: v for k, v in optional.items() if v is not None}}.items():
-        if value <= 0:
-            raise UserError(f"{key}={value}: expected more than 0")
+    if optim.backbone_lr is not None:
+        positive["optim.backbone_lr"] = optim.backbone_lr
+    _check_positive(positive)
     epochs = config.trainer.get("max_epochs")
     if not isinstance(epochs, int) or epochs < 1:
         raise UserError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
@@ -203,31 +232,20 @@ def _check_ranges(config: RunConfig) -> None:
         raise UserError(f"model.backbone={model.backbone}: {model.name} has no backbone; set model=timm")
     if model.name in ("timm", "custom_cnn") and (model.arch or model.encoder):
         raise UserError(f"model.arch={model.arch}, model.encoder={model.encoder}: belong to model=smp")
-    classes = data.classes
-    if classes is not None and (not classes or len(set(classes)) < len(classes) or not set(classes) <= set(CLASSES)):
-        raise UserError(f"data.classes={classes}: expected null or some of {', '.join(CLASSES)}, each once")
     nonnegative = {
         "seed": config.seed,
-        "split.seed": split.seed,
-        "data.num_workers": data.num_workers or 0,
         "optim.weight_decay": optim.weight_decay,
         **{f"augment.{key}": value for key, value in vars(config.augment).items() if isinstance(value, float)},
     }
-    for key, value in nonnegative.items():
-        if value < 0:
-            raise UserError(f"{key}={value}: expected 0 or more")
+    _check_nonnegative(nonnegative)
     for key in ("shift", "zoom", "contrast", "gamma", "speckle"):
         if (amount := getattr(config.augment, key)) >= 1:
             raise UserError(f"augment.{key}={amount}: expected at least 0 and less than 1")
     fractions = {
-        "split.test_fraction": split.test_fraction,
-        "split.val_fraction": split.val_fraction,
         "scheduler.warmup_fraction": config.scheduler.warmup_fraction,
         "scheduler.factor": config.scheduler.factor,
     }
-    for key, value in fractions.items():
-        if not 0 < value < 1:
-            raise UserError(f"{key}={value}: expected a share between 0 and 1")
+    _check_fractions(fractions)
     if not 0 <= model.dropout < 1:
         raise UserError(f"model.dropout={model.dropout}: expected at least 0 and less than 1")
     smoothing = config.task.get("label_smoothing", 0)
@@ -245,7 +263,6 @@ def _check_ranges(config: RunConfig) -> None:
     if brightness is not None and not (len(brightness) == 2 and 0 <= brightness[0] <= brightness[1]):
         raise UserError(f"augment.brightness={brightness}: expected [lowest, highest] factor")
     choices: dict[str, tuple[Any, tuple[Any, ...]]] = {
-        "data.name": (data.name, ("busi", "phantom")),
         "model.in_chans": (model.in_chans, (1, 3)),
         "model.freeze": (model.freeze, ("none", "backbone")),
         "scheduler.name": (config.scheduler.name, ("none", "cosine", "onecycle", "plateau")),
@@ -254,6 +271,48 @@ def _check_ranges(config: RunConfig) -> None:
     for key, (value, allowed) in choices.items():
         if value not in allowed:
             raise UserError(f"{key}={value}: expected {' or '.join(map(str, allowed))}")
+
+
+def _check_data(data: DataConfig, split: SplitConfig) -> None:
+    """Rules of what is read and how it is split."""
+    if data.name not in ("busi", "phantom", "labels"):
+        raise UserError(f"data.name={data.name}: expected busi or phantom or labels")
+    if split.protocol == "published" and not split.manifest and split.test_fraction != 0.2:
+        raise UserError(
+            f"split.test_fraction={split.test_fraction}: split=published is fixed at 0.2; use split=holdout"
+        )
+    if split.folds < 2:
+        raise UserError(f"split.folds={split.folds}: expected at least 2")
+    if split.manifest and split.exclude:
+        raise UserError("split.exclude: a manifest says itself what is used; leave split.exclude or split.manifest out")
+    if data.image_size < 32:
+        raise UserError(f"data.image_size={data.image_size}: expected at least 32, where backbones keep one position")
+    classes = data.classes
+    if classes is not None and (not classes or len(set(classes)) < len(classes) or not set(classes) <= set(CLASSES)):
+        raise UserError(f"data.classes={classes}: expected null or some of {', '.join(CLASSES)}, each once")
+    _check_positive({"data.eval_batch_size": data.eval_batch_size})
+    if data.subset is not None:
+        _check_positive({"data.subset": data.subset})
+    _check_nonnegative({"split.seed": split.seed, "data.num_workers": data.num_workers or 0})
+    _check_fractions({"split.test_fraction": split.test_fraction, "split.val_fraction": split.val_fraction})
+
+
+def _check_positive(values: Mapping[str, float]) -> None:
+    for key, value in values.items():
+        if value <= 0:
+            raise UserError(f"{key}={value}: expected more than 0")
+
+
+def _check_nonnegative(values: Mapping[str, float]) -> None:
+    for key, value in values.items():
+        if value < 0:
+            raise UserError(f"{key}={value}: expected 0 or more")
+
+
+def _check_fractions(values: Mapping[str, float]) -> None:
+    for key, value in values.items():
+        if not 0 < value < 1:
+            raise UserError(f"{key}={value}: expected a share between 0 and 1")
 
 
 def check_arguments(group: str, target: Any, arguments: Mapping[str, Any]) -> None:

@@ -34,11 +34,12 @@ from busi_lab.callbacks import (
     MaskPanel,
     StopRequest,
 )
-from busi_lab.config import RunConfig, check_arguments
+from busi_lab.config import AugmentConfig, DataConfig, RunConfig, SplitConfig, check_arguments
 from busi_lab.data.cache import resolve_cache_dir
 from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.data.layout import require_layout
 from busi_lab.data.phantom import generate_phantoms
-from busi_lab.data.splits import write_manifest
+from busi_lab.data.splits import Manifest, write_manifest
 from busi_lab.errors import UserError, one_line
 from busi_lab.models.segmenters import STRIDE
 from busi_lab.run_directory import (
@@ -54,6 +55,7 @@ from busi_lab.run_directory import (
     SPLIT,
     VALIDATION,
     Summary,
+    add_further,
     locked,
     median_speed,
     quoted,
@@ -72,6 +74,7 @@ _RESERVED = {
     *("callbacks", "logger", "default_root_dir", "enable_checkpointing", "barebones", "plugins", "fast_dev_run"),
     *("limit_val_batches", "limit_test_batches", "check_val_every_n_epoch", "val_check_interval"),
 }
+_NOTHING_TO_TRAIN_ON = "split=all tests everything and leaves nothing to train on; it is for busi-eval"
 _VERSIONS = ("busi-lab", "torch", "lightning", "timm", "torchmetrics", "albumentations", "numpy")
 
 
@@ -106,21 +109,25 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     """
     started = time.perf_counter()
     directory = Path(config.run_dir)
-    _quieten()
-    settings = _trainer_settings(config.trainer)
+    if config.split.protocol == "all" and not config.split.manifest:
+        raise UserError(_NOTHING_TO_TRAIN_ON)
+    quieten()
+    settings = trainer_settings(config.trainer)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     task = _build_task(config)
-    data = _build_data(config, task)
+    data = build_data(config.data, config.split, task, config.augment, config.seed)
+    if data.full_manifest.protocol == "all":
+        raise UserError(f"split.manifest={config.split.manifest}: {_NOTHING_TO_TRAIN_ON}")
     callbacks = _build_callbacks(config, task)
     state = _find_state(directory, task, data) if config.resume else None
     record = EpochRecord(directory)
-    trainer = _build_trainer(settings, [EpochSeed(config.seed), record, *callbacks], config)
+    trainer = build_trainer(settings, [EpochSeed(config.seed), record, *callbacks], config.logger, directory)
     summary = _start_summary(config, data, task, trainer)
     if not trainer.is_global_zero:
         _fit_and_test(task, data, trainer, state, summary)
         return summary
     log.info(_headline(config, summary))
-    log.info(_leaks(summary))
+    log.info(leak_line(summary))
     stop = next((item.stop for item in callbacks if isinstance(item, LastCheckpoint)), StopRequest())
     tracker: WandbRun | None = None
     with locked(directory), stop.watch():
@@ -129,7 +136,7 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
             record.publish = tracker.log_epoch if tracker else None
             if tracker and isinstance(task, MaskTask):
                 _show_masks(trainer, data, tracker)
-            _write_inputs(directory, resolved, data)
+            write_inputs(directory, resolved, data)
             predicted = _fit_and_test(task, data, trainer, state, summary)
             for name, rows in ((VALIDATION, predicted.validation), (PREDICTIONS, predicted.test)):
                 write_rows(directory / name, rows, rows[0])
@@ -211,7 +218,7 @@ def _show_masks(trainer: Trainer, data: BusiDataModule, tracker: WandbRun) -> No
         trainer.callbacks.insert(0, MaskPanel(chosen, tracker.settings.mask_epochs, tracker.log_masks))  # type: ignore[attr-defined]
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Silence advice that does not fit cached scans, and Lightning's own banner."""
     for pattern in (
         "does not have many workers",
@@ -226,7 +233,7 @@ def _quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _trainer_settings(group: dict[str, Any]) -> dict[str, Any]:
+def trainer_settings(group: dict[str, Any]) -> dict[str, Any]:
     """Check the trainer group against Lightning and against this machine."""
     check_arguments("trainer", Trainer.__init__, group)
     if reserved := _RESERVED & group.keys():
@@ -239,7 +246,10 @@ def _trainer_settings(group: dict[str, Any]) -> dict[str, Any]:
     return dict(group)
 
 
-def _build_trainer(settings: dict[str, Any], callbacks: list[Callback], config: RunConfig) -> Trainer:
+def build_trainer(
+    settings: dict[str, Any], callbacks: list[Callback], loggers: dict[str, Any], directory: Path
+) -> Trainer:
+    """Lightning's Trainer with our defaults, writing into ``directory``."""
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
     defaults: dict[str, Any] = {
@@ -248,14 +258,14 @@ def _build_trainer(settings: dict[str, Any], callbacks: list[Callback], config: 
         "use_distributed_sampler": False,  # the datamodule shares its scans out itself
         "num_sanity_val_steps": 0,
     }
-    loggers = [hydra.utils.instantiate(item) for name, item in config.logger.items() if item and name != "wandb"]
+    others = [hydra.utils.instantiate(item) for name, item in loggers.items() if item and name != "wandb"]
     try:
         return Trainer(
             **{**defaults, **settings},
             callbacks=callbacks,
-            logger=loggers or False,
+            logger=others or False,
             plugins=[AtomicCheckpointIO()],
-            default_root_dir=config.run_dir,
+            default_root_dir=directory,
         )
     except (ValueError, TypeError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
         raise UserError(f"trainer: {one_line(error)}") from None
@@ -290,20 +300,30 @@ def _build_task(config: RunConfig) -> BaseTask:
     return task
 
 
-def _build_data(config: RunConfig, task: BaseTask) -> BusiDataModule:
-    settings = asdict(config.data)
+def build_data(
+    data_config: DataConfig,
+    split: SplitConfig,
+    task: BaseTask,
+    augment: AugmentConfig | None = None,
+    seed: int = 0,
+) -> BusiDataModule:
+    """The datamodule of a task, set up; phantoms are made where they are not there yet."""
+    settings = asdict(data_config)
     name, phantom = settings.pop("name"), settings.pop("phantom")
     folder = resolve_cache_dir(settings["cache_dir"])
     settings["cache_dir"] = None if folder is None else str(folder)
     if name == "phantom":
         settings["root"] = str(_phantom_root(folder, phantom or {}))
+    else:
+        require_layout(settings["root"], name)
     data = BusiDataModule(
         **settings,
-        split=asdict(config.split),
-        augment=asdict(config.augment),
+        split=asdict(split),
+        augment=asdict(augment) if augment else None,
+        labels=not isinstance(task, SegmentationTask),
         masks=isinstance(task, MaskTask),
         original_masks=isinstance(task, MaskTask) and task.masks.original,
-        seed=config.seed,
+        seed=seed,
     )
     data.setup()
     return data
@@ -349,14 +369,7 @@ def _start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, trai
         model=config.model_label,
         weights=config.model.weights,
         seed=config.seed,
-        split={
-            "protocol": manifest.protocol,
-            "seed": manifest.seed,
-            "fold": manifest.fold,
-            "digest": manifest.digest,
-            "test_digest": manifest.test_digest,
-            "leaked": data.leaked(),
-        },
+        split=split_record(manifest, data.leaked()),
         data={
             "name": config.data.name,
             "root": str(data.cache.index.root.resolve()),
@@ -370,10 +383,27 @@ def _start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, trai
         objective={"metric": task.monitor, "mode": task.monitor_mode},
         device=torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else "cpu",
         precision=str(trainer.precision),
-        versions={"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
-        git=_git_commit(),
         command=config.command,
+        **environment_record(),
     )
+
+
+def split_record(manifest: Manifest, leaked: int | None) -> dict[str, Any]:
+    """What ``summary.json`` says of a split."""
+    return {
+        "protocol": manifest.protocol,
+        "seed": manifest.seed,
+        "fold": manifest.fold,
+        "digest": manifest.digest,
+        "test_digest": manifest.test_digest,
+        "leaked": leaked,
+    }
+
+
+def environment_record() -> dict[str, Any]:
+    """Fields of a summary that say which code ran."""
+    versions = {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}}
+    return {"versions": versions, "git": _git_commit()}
 
 
 def _git_commit() -> str | None:
@@ -386,7 +416,12 @@ def _git_commit() -> str | None:
     return described.stdout.strip() or None
 
 
-def _write_inputs(directory: Path, resolved: Any, data: BusiDataModule) -> None:
+def write_inputs(directory: Path, resolved: Any, data: BusiDataModule) -> None:
+    """Write the configuration and the split.
+
+    Raises:
+        UserError: the directory cannot be written to.
+    """
     try:
         write_atomically(directory / CONFIG, OmegaConf.to_yaml(resolved))
         write_manifest(directory / SPLIT, data.full_manifest)
@@ -416,16 +451,22 @@ def _fit_and_test(
     clock = time.perf_counter()
     for split, judge in (("val", trainer.validate), ("test", trainer.test)):
         judge(task, datamodule=data, verbose=False)
-        summary.metrics.update(_plain(task.results[split], split))
+        summary.metrics.update(plain_metrics(task.results[split], split))
     summary.seconds["test"] = time.perf_counter() - clock
     summary.inference_milliseconds = _time_inference(task, trainer)
-    test, validation = (_with_groups(task.predictions(split), data) for split in ("test", "val"))
+    test, validation = (with_columns(task.predictions(split), data) for split in ("test", "val"))
     return Predicted(test, validation, task.predicted_masks())
 
 
-def _with_groups(rows: list[dict[str, Any]], data: BusiDataModule) -> list[dict[str, Any]]:
-    """Rows of predictions with the group of each image behind its label."""
-    return [{"image": row["image"], "label": row["label"], "group": data.group(row["image"]), **row} for row in rows]
+def with_columns(rows: list[dict[str, Any]], data: BusiDataModule) -> list[dict[str, Any]]:
+    """Rows of predictions with the group of each image behind its label, and further columns at the end."""
+    return [
+        add_further(
+            {"image": row["image"], "label": row["label"], "group": data.group(row["image"]), **row},
+            data.further(row["image"]),
+        )
+        for row in rows
+    ]
 
 
 def _time_inference(task: BaseTask, trainer: Trainer) -> float:
@@ -444,7 +485,7 @@ def _time_inference(task: BaseTask, trainer: Trainer) -> float:
     return statistics.median(times[2:]) * 1e3
 
 
-def _plain(values: dict[str, torch.Tensor], split: str) -> dict[str, Any]:
+def plain_metrics(values: dict[str, torch.Tensor], split: str) -> dict[str, Any]:
     """Metric tensors as numbers and lists, a confusion matrix for the test alone."""
     return {
         f"{split}/{name}": value.item() if value.numel() == 1 else value.tolist()
@@ -469,12 +510,12 @@ def _headline(config: RunConfig, summary: Summary) -> str:
     )
 
 
-def _leaks(summary: Summary) -> str:
+def leak_line(summary: Summary) -> str:
     """How far the test images are known to the model, in a line."""
     leaked, tested = summary.split["leaked"], summary.data["test"]
     share = f"{leaked} of {tested} test images ({leaked / tested:.0%})"
     advice = "; split=grouped_holdout keeps them apart" if leaked else ""
-    return f"leaks: {share} have a near-copy in training or validation{advice}"
+    return f"leaks: {share} have a near-copy, or the same patient, in training or validation{advice}"
 
 
 def _result(summary: Summary, directory: Path) -> str:

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 CLASSES = ("benign", "malignant", "normal")
 """Class names in the order of every probability column, logit and confusion matrix."""
 
+_CONTRACT = (
+    *("image", "label", "group", "prediction", *(f"p_{name}" for name in CLASSES)),
+    *("dice", "iou", "lesion_pixels", "predicted_pixels", "pixels", "hd95"),
+)  # columns of predictions.csv that have a meaning of their own
+
 SCHEMA = 1
 CONFIG = "config.yaml"
 SPLIT = "split.json"
@@ -36,6 +41,11 @@ METRICS = "metrics.csv"
 PREDICTIONS = "predictions.csv"
 VALIDATION = "validation.csv"
 MASKS = "masks"
+EXPLANATIONS = "explanations"
+FLAGS = "flags.csv"
+STRESS = "stress.csv"
+SHORTCUTS = "shortcuts.csv"
+SOURCE_PREDICTIONS = "source_predictions.csv"
 SUMMARY = "summary.json"
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
@@ -53,7 +63,8 @@ class Summary:
     the best epoch was chosen and by which runs are ranked. ``inference_milliseconds`` is the median time of the
     network for one scan alone. ``best_epoch`` counts as in ``metrics.csv``, from 0.
     ``data`` counts the images that were used, and has the dataset's folder as ``root``; ``command`` is the
-    command line without output paths.
+    command line without output paths. ``source`` is there in the result of an evaluation alone: the run that was
+    evaluated, as ``{directory, data, data_digest, split, test, metrics}``.
     """
 
     status: str
@@ -80,6 +91,17 @@ class Summary:
     versions: dict[str, str] = field(default_factory=dict)
     git: str | None = None
     command: str | None = None
+    source: dict[str, Any] | None = None
+
+
+def class_number(label: str) -> int:
+    """Position of a label in :data:`CLASSES`; -1 for the empty label of a scan whose class is not known."""
+    return CLASSES.index(label) if label else -1
+
+
+def class_name(number: int) -> str:
+    """The label that :func:`class_number` turned into a number."""
+    return CLASSES[number] if number >= 0 else ""
 
 
 def _finite(value: Any) -> Any:
@@ -215,8 +237,8 @@ def read_summary(directory: Path) -> Summary:
             f"{path} has schema {content['schema']}, this version reads {SCHEMA}; "
             "use the busi-lab version that wrote it"
         )
-    for key in ("split", "data", "objective", "metrics", "seconds"):
-        if not isinstance(content.get(key, {}), dict):
+    for key in ("split", "data", "objective", "metrics", "seconds", "source"):
+        if not isinstance(content.get(key) or {}, dict):
             raise UserError(f"{path} is not a busi-lab summary: {key} must be an object")
     if content["status"] not in ("finished", "failed"):
         raise UserError(f"{path}: status {content['status']!r}, expected finished or failed")
@@ -231,6 +253,16 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[
     buffer = StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(lines)
     write_atomically(path, buffer.getvalue())
+
+
+def add_further(row: Mapping[str, Any], further: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """A row of predictions with further columns behind it, ``labels_NAME`` where it is a name of the contract's."""
+    extended = dict(row)
+    for name, value in further:
+        while name in extended or name in _CONTRACT:
+            name = f"labels_{name}"
+        extended[name] = value
+    return extended
 
 
 def _cell(value: Any) -> str:
@@ -254,12 +286,26 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def write_masks(folder: Path, masks: "Mapping[str, NDArray[np.bool_]]") -> None:
-    """Write masks, bool ``[H, W]`` by case id, as 1-bit PNG files ``CASE_ID.png``; no masks, no folder."""
+    """Write masks, bool ``[H, W]`` by case id, as 1-bit PNG files ``CASE_ID.png``; no masks, no folder.
+
+    A case id with slashes, such as ``site1/scan_3``, makes folders.
+    """
     from PIL import Image
 
     for case_id, mask in masks.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(folder / f"{case_id}.png", optimize=True)
+        path = folder / f"{case_id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path, optimize=True)
+
+
+def write_heat(path: Path, heat: "NDArray[np.float32]") -> None:
+    """Write a map ``[H, W]`` of 0 to 1 as a gray PNG of 8 bits, at most 128 pixels wide and high."""
+    from PIL import Image
+
+    picture = Image.fromarray((heat * 255).round().astype("uint8"))
+    picture.thumbnail((128, 128))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, optimize=True)
 
 
 @dataclass(frozen=True)
@@ -288,6 +334,11 @@ class Run:
     def validation(self) -> list[dict[str, str]]:
         """``validation.csv``, a row a validation image, with the columns of ``predictions.csv``."""
         return read_rows(self.path / VALIDATION)
+
+    @cached_property
+    def source_predictions(self) -> list[dict[str, str]]:
+        """``source_predictions.csv`` of an evaluation: what the run predicted on its own test images."""
+        return read_rows(self.path / SOURCE_PREDICTIONS)
 
 
 def read_run(directory: Path) -> Run:

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from busi_lab.errors import UserError, one_line
+from busi_lab.report.overlay import draw_heat
 from busi_lab.run_directory import CLASSES, SWEEP_VARIABLE, Summary, read_rows, write_atomically
 
 log = logging.getLogger(__name__)
@@ -348,6 +349,32 @@ class WandbRun:
                 artifact = wandb.Artifact(f"model-{self._run.id}", type="model", metadata=dict(result))
                 artifact.add_file(str(self._directory / "checkpoints/best.ckpt"), policy="immutable", skip_cache=True)
                 self._run.log_artifact(artifact, aliases=["best"])
+
+    def log_explanations(
+        self, folder: Path, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Any]
+    ) -> None:
+        """Send maps of what speaks for the predicted class, for the most confident mistakes and right answers.
+
+        Args:
+            folder: has a folder of maps for each method; where it does not exist, nothing is sent.
+            rows: of ``predictions.csv``.
+            pictures: case id -> scan, uint8 ``[S, S]``.
+        """
+        if not folder.is_dir():
+            return
+        with self._harmless():
+            import wandb
+
+            ordered = sorted(rows, key=lambda row: -float(row[f"p_{row['prediction']}"]))
+            wrong = [row for row in ordered if row["label"] != row["prediction"]][:_CASES]
+            right = [row for row in ordered if row["label"] == row["prediction"]][:_CASES]
+            for method in sorted(path.name for path in folder.iterdir()):
+                panel = []
+                for row in (*wrong, *right):
+                    heat = np.asarray(Image.open(folder / method / f"{row['image']}.png")) / 255
+                    caption = f"{row['image']}: {row['label']}, predicted {row['prediction']}"
+                    panel.append(wandb.Image(draw_heat(pictures[row["image"]], heat, None), caption=caption))
+                self._run.log({f"test/{method}": panel})
 
     def log_report(self, out: Path) -> None:
         """Send the table, the plots and the page of a comparison."""

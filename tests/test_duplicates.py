@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from busi_lab.data.duplicates import (
     cached_groups,
     find_groups,
     group_numbers,
+    join_patients,
     read_groups,
     write_groups,
 )
@@ -195,6 +197,17 @@ def test_components_are_the_classes_of_being_connected(graph: tuple[int, list[tu
 
 
 # ----------------------------------------------------------------------------------------- the CSV file
+
+
+def test_patients_and_near_copies_are_joined(index: Index) -> None:
+    ids = [case.case_id for case in index.cases]
+    copies = {ids[2]: 1, ids[5]: 1, ids[7]: 4, ids[8]: 4}
+    assert join_patients(index.cases, copies) == copies
+    # p: 0, 1, 2, and by the copy of 2 also 5, whose patient q brings 6; 1 is a name like the group's number.
+    patients = {0: "p", 1: "p", 2: "p", 5: "q", 6: "q", 9: "1", 10: "alone"}
+    cases = [replace(case, patient=patients.get(number, "")) for number, case in enumerate(index.cases)]
+    joined = join_patients(cases, copies)
+    assert joined == {**{ids[number]: 1 for number in (0, 1, 2, 5, 6)}, ids[7]: 2, ids[8]: 2}
 
 
 def test_what_is_written_is_read_back(index: Index, groups: list[duplicates.Group], tmp_path: Path) -> None:

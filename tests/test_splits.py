@@ -2,14 +2,23 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 
+from busi_lab.data.duplicates import join_patients
 from busi_lab.data.index import Case, Index, index_dataset
-from busi_lab.data.splits import SPLITS, Manifest, make_manifest, read_manifest, write_manifest
+from busi_lab.data.splits import (
+    SPLITS,
+    Manifest,
+    make_manifest,
+    read_manifest,
+    verify_manifest,
+    write_manifest,
+)
 from busi_lab.errors import UserError
 from busi_lab.run_directory import CLASSES
 
@@ -235,6 +244,105 @@ def test_a_grouped_holdout_falls_short_by_less_than_a_group(data: tuple[Index, d
         counts(manifest, index, "test"), Counter(c.label for c in index.cases).values(), strict=True
     ):
         assert int(0.2 * found) - 4 < held <= int(0.2 * found)
+
+
+@given(data=grouped(), seed=SEEDS, protocol=st.sampled_from(GROUPED), fold=st.integers(0, 4), owners=st.randoms())
+@settings(max_examples=60)
+def test_no_patient_crosses_a_grouped_split(
+    data: tuple[Index, dict[str, int]], seed: int, protocol: str, fold: int, owners: Random
+) -> None:
+    index, groups = data
+    patients = ["", *(f"p{number}" for number in range(60))]
+    cases = tuple(replace(case, patient=owners.choice(patients)) for case in index.cases)
+    index = Index(index.root, cases)
+    kfold = {"fold": fold} if protocol == "grouped_kfold" else {}
+    try:
+        manifest = make_manifest(index, protocol, seed, 0.4, 0.4, groups=groups, **kfold)
+    except UserError as error:  # patients of many classes may leave one out
+        assert "leaves no" in str(error)
+        reject()
+    joined = join_patients(cases, groups)
+    assert manifest.leaked(joined) == ()
+    splits = {case_id: split for split in SPLITS for case_id in getattr(manifest, split)}
+    where: dict[str, set[str]] = {}
+    for case in cases:
+        if case.patient and case.case_id in splits:
+            where.setdefault(case.patient, set()).add(splits[case.case_id])
+    assert all(len(found) == 1 for found in where.values())
+
+
+def test_curated_keeps_all_images_of_a_patient_together_but_only_copies_apart() -> None:
+    index = make_index(20, 20, 20)
+    cases = tuple(replace(case, patient=f"p{case.case_id[-3:-1]}") for case in index.cases)  # one of each class
+    manifest = make_manifest(Index(index.root, cases), "curated", groups={"benign (1)": 1, "benign (2)": 1})
+    assert len(manifest.excluded) == 1
+    for split in SPLITS:
+        numbers = {label: {i[-3:-1] for i in getattr(manifest, split) if i.startswith(label)} for label in CLASSES}
+        assert numbers["malignant"] == numbers["normal"] >= numbers["benign"]
+
+
+# ---------------------------------------------------------------------------------------- what is not known
+
+
+def unlabelled_index() -> Index:
+    """Twenty images of each class; the first ten benign ones have no label."""
+    index = make_index(20, 20, 20)
+    return Index(index.root, tuple(replace(c, label="" if k < 10 else c.label) for k, c in enumerate(index.cases)))
+
+
+@pytest.mark.parametrize("protocol", ["published", "holdout", "grouped_holdout", "grouped_kfold", "curated"])
+def test_images_without_a_label_are_a_stratum_that_no_split_needs(protocol: str) -> None:
+    index = unlabelled_index()
+    manifest = make_manifest(index, protocol)
+    check_partition(manifest, index)
+    labels = {case.case_id: case.label for case in index.cases}
+    assert sum(not labels[case_id] for case_id in manifest.test) == 2
+    assert manifest.subset(labels) == manifest
+    assert all(labels[i] for split in SPLITS for i in getattr(manifest.subset(labels, classes=CLASSES), split))
+    single = Index(index.root, tuple(c for c in index.cases if c.label or c.case_id == "benign (1)"))
+    make_manifest(single, protocol)
+
+
+def test_unusable_images_are_excluded_and_their_class_is_not_missed(tmp_path: Path) -> None:
+    index = make_index(20, 20, 20)
+    normal = {case.case_id for case in index.cases if case.label == "normal"}
+    manifest = make_manifest(index, "holdout", unusable=normal)
+    assert set(manifest.excluded) == normal
+    with pytest.raises(UserError, match="leaves no normal image for test"):
+        make_manifest(index, "holdout", exclude=normal)
+    write_manifest(tmp_path / "split.json", manifest)
+    assert read_manifest(tmp_path / "split.json", index) == manifest
+    assert read_manifest(tmp_path / "split.json", index, unusable=normal) == manifest
+
+
+def test_a_manifest_is_read_without_what_cannot_be_used(tmp_path: Path) -> None:
+    manifest = make_manifest(INDEX)
+    write_manifest(tmp_path / "split.json", manifest)
+    read = read_manifest(tmp_path / "split.json", INDEX, unusable={manifest.train[0], manifest.test[0]})
+    assert (read.train, read.val, read.test) == (manifest.train[1:], manifest.val, manifest.test[1:])
+    assert set(read.excluded) == {manifest.train[0], manifest.test[0]}
+    benign = {case_id for case_id in manifest.val if case_id.startswith("benign")}
+    with pytest.raises(UserError, match="without the scans that this task cannot use: val has no benign image"):
+        read_manifest(tmp_path / "split.json", INDEX, unusable=benign)
+
+
+@given(sizes=st.tuples(*[st.integers(0, 5)] * 3), seed=SEEDS)
+def test_all_tests_everything(sizes: tuple[int, int, int], seed: int) -> None:
+    assume(any(sizes))
+    index = make_index(*sizes)
+    manifest = make_manifest(index, "all", seed)
+    check_partition(manifest, index)
+    assert manifest.train == manifest.val == ()
+    verify_manifest(manifest, index.cases, "here")
+
+
+def test_all_is_read_back_and_other_protocols_still_need_classes(tmp_path: Path) -> None:
+    manifest = make_manifest(INDEX, "all", exclude=["benign (1)"])
+    write_manifest(tmp_path / "split.json", manifest)
+    assert read_manifest(tmp_path / "split.json", INDEX) == manifest
+    write_manifest(tmp_path / "split.json", replace(manifest, protocol="mine"))
+    with pytest.raises(UserError, match="train has no benign image"):
+        read_manifest(tmp_path / "split.json", INDEX)
 
 
 def test_leaks_are_counted_in_training_and_validation() -> None:

@@ -19,11 +19,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from busi_lab.data.index import Case, Index, index_dataset, list_files, resolve_root
+from busi_lab.data.index import Case, Index, index_dataset
+from busi_lab.data.layout import LABELS, has_labels, list_files, resolve_root
 from busi_lab.data.reading import Gray, Mask
 from busi_lab.errors import UserError, one_line
 
-_VERSION = 1  # raise when the stored pixels of the same files would differ
+_VERSION = 2  # raise when what is stored of the same files would differ
 _LEFTOVERS = f".{'[0-9a-f]' * 12}-*px-*"  # temporary folders of builders, of any dataset and size
 _DAY = 24 * 3600  # seconds; no builder takes that long
 
@@ -155,7 +156,7 @@ def open_cache(root: str | Path | None, image_size: int, cache_dir: Path | None)
     processes may do this at once: each sees a whole cache or makes its own.
 
     Args:
-        root: dataset folder in BUSI's layout, or its parent.
+        root: dataset folder, or its parent.
         image_size: side of the square to resize to, pixels.
         cache_dir: folder of all caches; None keeps the pixels in memory alone.
 
@@ -176,14 +177,21 @@ def open_cache(root: str | Path | None, image_size: int, cache_dir: Path | None)
 def _stamp(root: Path) -> str:
     """Sixteen hex digits over names, sizes and modification times of all files."""
     lines = []
-    for label in sorted(path for path in root.iterdir() if path.is_dir()):
-        for entry in sorted(os.scandir(label), key=lambda item: item.name):
-            try:
-                status = entry.stat()
-            except OSError:
-                continue  # a broken link: indexing names it
-            lines.append(f"{label.name}/{entry.name} {status.st_size} {status.st_mtime_ns}")
+    for path in _files(root):
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # a broken link: indexing names it
+        lines.append(f"{path.relative_to(root).as_posix()} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _files(root: Path) -> list[Path]:
+    """What a dataset's pixels are read from: all in the class folders, or the table and the files that it names."""
+    if not has_labels(root):
+        return [path for label in sorted(root.iterdir()) if label.is_dir() for path in sorted(label.iterdir())]
+    cases, _ = list_files(root)
+    return [root / name for name in (LABELS, *(name for case in cases for name in (case.image, *case.masks)))]
 
 
 def _build(root: Path, image_size: int, allocate: Callable[[str, tuple[int, int]], Any]) -> PixelCache:
@@ -249,7 +257,9 @@ def _remove_leftovers(cache_dir: Path) -> None:
 def _load(root: Path, image_size: int, directory: Path) -> PixelCache:
     try:
         rows = json.loads((directory / "index.json").read_text(encoding="utf-8"))
-        cases = tuple(Case(**{**row, "masks": tuple(row["masks"])}) for row in rows)
+        cases = tuple(
+            Case(**{**row, "masks": tuple(row["masks"]), "further": tuple(map(tuple, row["further"]))}) for row in rows
+        )
         # Mapped copy-on-write, as torch wants memory that it may write to; nothing is written, so nothing copied.
         tensors = [torch.from_numpy(np.load(directory / f"{name}.npy", mmap_mode="c")) for name in ("images", "masks")]
     except (OSError, EOFError, ValueError, TypeError, KeyError) as error:

@@ -1,4 +1,4 @@
-"""``busi-data``: check, describe, index, make and fetch datasets in BUSI's layout, and find duplicates in them.
+"""``busi-data``: check, describe, index, make and fetch datasets, and find duplicates in them.
 
 Each subcommand imports what it needs when it runs, so that ``--help`` is instant.
 """
@@ -8,7 +8,7 @@ import csv
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from busi_lab.data.index import Case
 
 COLUMNS = ("case_id", "label", "image", "masks", "height", "width", "lesion_pixels", "content_hash")
-"""Columns of ``busi-data index``."""
+"""Columns of ``busi-data index``, before the patient where one is known."""
 
 
 def check(root: str) -> bool:
@@ -37,10 +37,16 @@ def check(root: str) -> bool:
     counts = ", ".join(f"{count} {label}" for label, count in index.counts.items())
     empty = sum(case.label == "normal" and not case.lesion_pixels for case in index.cases)
     print(f"dataset: {index.root}")
+    if unlabelled := sum(not case.label for case in index.cases):
+        counts += f", {unlabelled} without a label"
     print(f"images: {len(index.cases)} ({counts})")
     print(f"mask files: {sum(len(case.masks) for case in index.cases)}")
     print(f"images with several masks: {sum(len(case.masks) > 1 for case in index.cases)}")
     print(f"normal images with an empty mask: {empty} of {index.counts['normal']}")
+    if unmasked := sum(not case.mask_known for case in index.cases):
+        print(f"images without a known mask: {unmasked}")
+    if patients := {case.patient for case in index.cases} - {""}:
+        print(f"patients: {len(patients)}")
     if index.cases:
         by_area = sorted(index.cases, key=lambda case: (case.width * case.height, case.width))
         named = {"smallest": by_area[0], "median": by_area[len(by_area) // 2], "largest": by_area[-1]}
@@ -96,21 +102,24 @@ def write_index(root: str, out: Path | None) -> None:
     from busi_lab.data.index import index_dataset
 
     rows = list(_rows(index_dataset(root).cases))
+    columns = list(rows[0])
     if out is None:
-        table = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+        table = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
         return
     try:
-        write_rows(out, rows, COLUMNS)
+        write_rows(out, rows, columns)
     except OSError as error:
         raise _unwritable(out, one_line(error)) from None
     print(f"{len(rows)} images are listed in {out}")
 
 
-def _rows(cases: Iterable["Case"]) -> Iterable[dict[str, object]]:
+def _rows(cases: Sequence["Case"]) -> Iterator[dict[str, object]]:
+    patients = {"patient"} if any(case.patient for case in cases) else set()
     for case in cases:
-        yield {column: getattr(case, column) for column in COLUMNS} | {"masks": ";".join(case.masks)}
+        row = {column: getattr(case, column) for column in (*COLUMNS, *patients)}
+        yield row | {"masks": ";".join(case.masks)}
 
 
 def duplicates(root: str, out: Path) -> None:
@@ -178,7 +187,8 @@ def _unwritable(path: Path, reason: str) -> UserError:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
-        prog="busi-data", description="Datasets in BUSI's layout: check, describe, index, find duplicates, make, fetch."
+        prog="busi-data",
+        description="Datasets in BUSI's layout or with labels.csv: check, describe, index, deduplicate, make.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

@@ -1,7 +1,8 @@
 """Cached scans -> batches: the Dataset, the training order, and the LightningDataModule."""
 
+import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir
-from busi_lab.data.duplicates import cached_groups, read_groups
-from busi_lab.data.index import read_case
+from busi_lab.data.duplicates import cached_groups, join_patients, read_groups
+from busi_lab.data.index import Index, read_case
 from busi_lab.data.reading import Gray
-from busi_lab.data.splits import Manifest, make_manifest, read_exclusions, read_manifest
+from busi_lab.data.splits import STRATA, Manifest, make_manifest, read_exclusions, read_manifest
 from busi_lab.data.transforms import Augmentation
-from busi_lab.run_directory import CLASSES
+from busi_lab.errors import UserError
+from busi_lab.run_directory import class_number
+
+log = logging.getLogger(__name__)
 
 Draw = tuple[int, int]  # position in the dataset, seed of its augmentation
 
@@ -24,9 +28,10 @@ Draw = tuple[int, int]  # position in the dataset, seed of its augmentation
 class ScanDataset(Dataset[dict[str, Any]]):
     """Scans of one split.
 
-    An item has ``image`` (uint8 ``[1, S, S]``, gray levels), ``label`` (position in ``CLASSES``), ``case_id``
-    and, with masks, ``mask`` (uint8 ``[1, S, S]`` of 0 and 1); with original masks also ``original_mask`` (bool
-    ``[1, H, W]``, as it is on disk). Item ``(i, seed)`` is augmented with that seed, item ``i`` is not.
+    An item has ``image`` (uint8 ``[1, S, S]``, gray levels), ``label`` (position in ``CLASSES``, -1 where it is not
+    known), ``case_id`` and, with masks, ``mask`` (uint8 ``[1, S, S]`` of 0 and 1); with original masks also
+    ``original_mask`` (bool ``[1, H, W]``, as it is on disk). Item ``(i, seed)`` is augmented with that seed, item
+    ``i`` is not.
     """
 
     def __init__(
@@ -44,7 +49,7 @@ class ScanDataset(Dataset[dict[str, Any]]):
         self._masks = masks
         self._original_masks = original_masks
         self.case_ids = list(case_ids)
-        self.labels = [CLASSES.index(cache.index.cases[number].label) for number in self._numbers]
+        self.labels = [class_number(cache.index.cases[number].label) for number in self._numbers]
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -69,7 +74,7 @@ class ScanDataset(Dataset[dict[str, Any]]):
         return scan
 
 
-def _collate(scans: list[dict[str, Any]]) -> dict[str, Any]:
+def collate(scans: list[dict[str, Any]]) -> dict[str, Any]:
     """A batch; original masks, which differ in size, stay a list."""
     originals = [scan.pop("original_mask") for scan in scans if "original_mask" in scan]
     batch: dict[str, Any] = default_collate(scans)
@@ -139,7 +144,7 @@ class EpochSampler(Sampler[Draw]):
 
 
 class BusiDataModule(LightningDataModule):
-    """Batches of a dataset in BUSI's layout, split by a manifest.
+    """Batches of a dataset, split by a manifest.
 
     Batch keys: ``image`` (uint8 ``[B, 1, S, S]``), ``label`` (int64 ``[B]``), ``case_id`` (list of str) and, with
     ``masks``, ``mask`` (uint8 ``[B, 1, S, S]``), in the test on demand ``original_mask`` (list of bool ``[1, H, W]``).
@@ -155,9 +160,10 @@ class BusiDataModule(LightningDataModule):
         augment: settings of :class:`Augmentation` for training.
         balanced_sampling: draw the classes equally often in training.
         subset: at most so many scans of each class in each split.
-        classes: those that take part; None for all. The split is made before, so that whatever classes two runs
-            use, neither tests on what the other has learnt from.
-        masks: deliver lesion masks.
+        classes: those that take part; None for all, and for scans without a class. The split is made before, so
+            that whatever classes two runs use, neither tests on what the other has learnt from.
+        labels: leave scans out whose class is not known.
+        masks: deliver lesion masks, and leave scans out whose mask is not known.
         original_masks: deliver test masks at the scans' resolution, too.
         num_workers: loader processes; None chooses by the machine.
         cache_dir: folder of the pixel cache, see :func:`resolve_cache_dir`; None keeps pixels in memory alone.
@@ -175,6 +181,7 @@ class BusiDataModule(LightningDataModule):
         balanced_sampling: bool = True,
         subset: int | None = None,
         classes: Sequence[str] | None = None,
+        labels: bool = True,
         masks: bool = True,
         original_masks: bool = False,
         num_workers: int | None = None,
@@ -190,21 +197,22 @@ class BusiDataModule(LightningDataModule):
         self._augment = dict(augment or {})
         self._balanced = balanced_sampling
         self._subset = subset
-        self._classes = CLASSES if classes is None else tuple(classes)
+        self._classes = STRATA if classes is None else tuple(classes)
+        self._labels = labels
         self._masks = masks
         self._original_masks = original_masks
-        self._workers = default_workers() if num_workers is None else num_workers
-        self._cache_dir = resolve_cache_dir(cache_dir)
+        self.workers = default_workers() if num_workers is None else num_workers
+        self.cache_dir = resolve_cache_dir(cache_dir)
         self._seed = seed
         self._resumed = (-1, 0)
         self.cache: PixelCache | None = None
 
     def prepare_data(self) -> None:
         """Decode the dataset into the cache and look for near-copies, once on a machine."""
-        if self._cache_dir is not None and self.cache is None:
-            cache = open_cache(self._root, self._image_size, self._cache_dir)
+        if self.cache_dir is not None and self.cache is None:
+            cache = open_cache(self._root, self._image_size, self.cache_dir)
             if not self._split.get("groups"):
-                cached_groups(cache.index, self._cache_dir)
+                cached_groups(cache.index, self.cache_dir)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the cache and split it.
@@ -214,15 +222,20 @@ class BusiDataModule(LightningDataModule):
         """
         if self.cache is not None:
             return
-        cache = open_cache(self._root, self._image_size, self._cache_dir)
+        cache = open_cache(self._root, self._image_size, self.cache_dir)
         split = dict(self._split)
-        manifest, groups, exclude = (split.pop(key, None) for key in ("manifest", "groups", "exclude"))
-        self.groups = read_groups(Path(groups), cache.index) if groups else cached_groups(cache.index, self._cache_dir)
-        if manifest:
-            self.full_manifest = read_manifest(Path(manifest), cache.index)
-        else:
+        file, groups, exclude = (split.pop(key, None) for key in ("manifest", "groups", "exclude"))
+        unusable = self._unusable(cache.index)
+        manifest = read_manifest(Path(file), cache.index, unusable) if file else None
+        if self._labels and (manifest.protocol if manifest else split.get("protocol")) != "all":
+            self._refuse_one_class(cache.index, unusable)
+        copies = read_groups(Path(groups), cache.index) if groups else cached_groups(cache.index, self.cache_dir)
+        if manifest is None:
             excluded = read_exclusions(Path(exclude)) if exclude else ()
-            self.full_manifest = make_manifest(cache.index, groups=self.groups, exclude=excluded, **split)
+            manifest = make_manifest(cache.index, groups=copies, exclude=excluded, unusable=unusable, **split)
+        self.full_manifest = manifest
+        self.groups = join_patients(cache.index.cases, copies)
+        self._further = {case.case_id: case.further for case in cache.index.cases}
         labels = {case.case_id: case.label for case in cache.index.cases}
         self.manifest: Manifest = self.full_manifest.subset(labels, self._subset, self._classes)
         augmentation = Augmentation(self._augment)
@@ -231,13 +244,54 @@ class BusiDataModule(LightningDataModule):
         self.test_set = ScanDataset(cache, self.manifest.test, masks=self._masks, original_masks=self._original_masks)
         self.cache = cache
 
+    def _unusable(self, index: Index) -> set[str]:
+        """The cases that lack what the task needs; says how many.
+
+        Raises:
+            UserError: that is all of them.
+        """
+        needed = " or ".join(word for word, wanted in (("label", self._labels), ("mask", self._masks)) if wanted)
+        unusable = {
+            case.case_id
+            for case in index.cases
+            if (self._labels and not case.label) or (self._masks and not case.mask_known)
+        }
+        if len(unusable) == len(index.cases):
+            raise UserError(
+                f"{index.root}: all {len(unusable)} scans are without a {needed}, which this task needs; fill in the "
+                "columns label and mask_file of labels.csv, or choose another task"
+            )
+        if unusable:
+            scans = "1 scan" if len(unusable) == 1 else f"{len(unusable)} scans"
+            log.info("%s without a %s %s left out", scans, needed, "is" if len(unusable) == 1 else "are")
+        return unusable
+
+    def _refuse_one_class(self, index: Index, unusable: Collection[str]) -> None:
+        """A task with classes has nothing to learn from one class alone."""
+        found = {case.label for case in index.cases if case.case_id not in unusable} & set(self._classes)
+        if len(found) < 2:
+            raise UserError(
+                f"{index.root}: expected scans of two classes at least, found {', '.join(found) or 'none'} alone; add "
+                "scans of another class, widen data.classes, or choose a task without classes, as task=segmentation"
+            )
+
+    @property
+    def index(self) -> Index:
+        """The dataset's index; after :meth:`setup`."""
+        assert self.cache is not None
+        return self.cache.index
+
     def leaked(self) -> int:
-        """Test images with a near-copy in training or validation."""
+        """Test images with a near-copy, or the same patient, in training or validation."""
         return len(self.manifest.leaked(self.groups))
 
     def group(self, case_id: str) -> str:
-        """A name that a case shares with its near-copies alone: their group's number, or its own id."""
+        """A name that a case shares with its near-copies and its patient's images alone: a number, or its own id."""
         return str(self.groups.get(case_id, case_id))
+
+    def further(self, case_id: str) -> tuple[tuple[str, str], ...]:
+        """Name and value of each further column that ``labels.csv`` has for a case."""
+        return self._further[case_id]
 
     def pictures(self) -> dict[str, Gray]:
         """Case id -> scan, uint8 ``[S, S]``, of the test set."""
@@ -296,9 +350,9 @@ class BusiDataModule(LightningDataModule):
             batch_size=batch_size,
             sampler=sampler,
             drop_last=drop_last,
-            num_workers=self._workers,
-            persistent_workers=self._workers > 0,
-            collate_fn=_collate,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -16,6 +16,7 @@ from matplotlib.ticker import PercentFormatter
 
 from busi_lab.data.index import Case, Index, read_case
 from busi_lab.data.splits import make_manifest
+from busi_lab.errors import UserError
 from busi_lab.run_directory import CLASSES
 
 COLOURS = {"benign": "#0072B2", "malignant": "#D55E00", "normal": "#009E73"}
@@ -58,14 +59,16 @@ def draw(index: Index) -> dict[str, bytes]:
 
 
 def training_counts(index: Index) -> dict[str, int]:
-    """Images of each class in the published split's training set.
+    """Images of each class of the dataset in the published split's training set.
 
     Raises:
-        UserError: a class has too few images for that split.
+        UserError: a class has too few images for that split, or no image has a class.
     """
+    if not any(index.counts.values()):
+        raise UserError(f"{index.root}: no image has a label; expected some of {', '.join(CLASSES)} to describe")
     labels = {case.case_id: case.label for case in index.cases}
     used = [labels[case_id] for case_id in make_manifest(index, "published").train]
-    return {label: used.count(label) for label in CLASSES}
+    return {label: used.count(label) for label in CLASSES if index.counts[label]}
 
 
 def table(index: Index) -> str:
@@ -83,8 +86,8 @@ def table(index: Index) -> str:
         areas = _lesion_shares(cases)
         rows.append(
             [
-                *(label, str(len(cases)), str(count), f"{count / total:.1%}", f"{1 / len(CLASSES):.1%}"),
-                *(f"{total / len(CLASSES) / count:.2f}", f"{width} x {height}"),
+                *(label, str(len(cases)), str(count), f"{count / total:.1%}", f"{1 / len(counts):.1%}"),
+                *(f"{total / len(counts) / count:.2f}", f"{width} x {height}"),
                 f"{np.median(areas):.1%}" if areas else "-",
             ]
         )
@@ -111,16 +114,16 @@ def class_distribution(index: Index) -> Figure:
     counts = training_counts(index)
     total = sum(counts.values())
     drawn = {
-        f"as it is: each of {total} images once": dict.fromkeys(CLASSES, 1.0),
-        f"balanced: {total} draws, a third from each class": {
-            label: total / len(CLASSES) / count for label, count in counts.items()
+        f"as it is: each of {total} images once": dict.fromkeys(counts, 1.0),
+        f"balanced: {total} draws, as many from each class": {
+            label: total / len(counts) / count for label, count in counts.items()
         },
     }
     figure = Figure(figsize=(9, 4.4), layout="constrained")
     figure.suptitle(f"Classes of a training epoch (example: the published split's training set, {total} images)")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (title, draws) in zip(panels, drawn.items(), strict=True):
-        for position, label in enumerate(CLASSES):
+        for position, label in enumerate(counts):
             height = draws[label] * counts[label]
             axes.bar(position, height, width=0.65, color=COLOURS[label])
             each = "" if draws[label] == 1 else f"\neach {draws[label]:.2f} times"
@@ -132,7 +135,7 @@ def class_distribution(index: Index) -> Figure:
                 ha="center",
                 fontsize=9,
             )
-        axes.set_xticks(range(len(CLASSES)), CLASSES)
+        axes.set_xticks(range(len(counts)), list(counts))
         axes.tick_params(axis="x", length=0)
         axes.set_title(title, fontsize=10)
         axes.margins(y=0.16)
@@ -181,7 +184,8 @@ def _lesion_histogram(axes: Axes, cases: Sequence[Case]) -> None:
     axes.set(xlabel="lesion area, share of the scan", ylabel="share of the class's scans", xlim=(0, highest))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.legend(frameon=False)
+    if any(areas.values()):
+        axes.legend(frameon=False)
 
 
 def contact_sheet(index: Index) -> Figure:

@@ -22,7 +22,7 @@ import json
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,7 +74,7 @@ class Pair:
 
     Attributes:
         similarity: correlation of the aligned overlap, :data:`SIMILARITY` to 1.
-        dice: Dice of the aligned masks in the overlap; 1 where both are empty.
+        dice: Dice of the aligned masks in the overlap; 1 where both are empty, or one is not known.
     """
 
     first: str
@@ -105,7 +105,7 @@ class Group:
     def conflict(self) -> str:
         """``label`` where classes differ, ``mask`` where a pair's Dice is below 0.7, ``label+mask``, or nothing."""
         found = {
-            "label": len({case.label for case in self.cases}) > 1,
+            "label": len({case.label for case in self.cases if case.label}) > 1,
             "mask": any(pair.dice < AGREEMENT for pair in self.pairs),
         }
         return "+".join(name for name, there in found.items() if there)
@@ -154,7 +154,9 @@ def find_groups(index: Index) -> list[Group]:
         verified: dict[tuple[int, int], Pair] = {}
         for (first, second, mirror), (similarity, dice) in zip(candidates, results, strict=True):
             if similarity >= SIMILARITY:
-                pair = Pair(index.cases[first].case_id, index.cases[second].case_id, similarity, dice, mirror)
+                one, other = index.cases[first], index.cases[second]
+                known_masks = one.mask_known and other.mask_known
+                pair = Pair(one.case_id, other.case_id, similarity, dice if known_masks else 1.0, mirror)
                 known = verified.get((first, second), pair)
                 verified[first, second] = max(known, pair, key=lambda item: item.similarity)
     return [
@@ -332,6 +334,32 @@ def _components(count: int, edges: Iterable[tuple[int, int]]) -> list[list[int]]
     return [nodes for nodes in members.values() if len(nodes) > 1]
 
 
+def join_patients(cases: Sequence[Case], groups: Mapping[str, int]) -> dict[str, int]:
+    """Put near-copies, the images of each patient, and whatever these have in common into one group.
+
+    Args:
+        cases: of a dataset, some with a patient.
+        groups: case id -> number of its group of near-copies; images in no group are left out.
+
+    Returns:
+        Case id -> number of its group, from 1 in the order of ``cases``; ``groups`` itself where no patient is known.
+    """
+    if not any(case.patient for case in cases):
+        return dict(groups)
+    positions: dict[str | int, list[int]] = defaultdict(list)  # of the images of a patient, or of a group
+    for position, case in enumerate(cases):
+        if case.patient:
+            positions[case.patient].append(position)
+        if case.case_id in groups:
+            positions[groups[case.case_id]].append(position)
+    edges = [(members[0], other) for members in positions.values() for other in members]
+    return {
+        cases[position].case_id: number
+        for number, members in enumerate(_components(len(cases), edges), start=1)
+        for position in members
+    }
+
+
 def group_numbers(groups: Iterable[Group]) -> dict[str, int]:
     """Case id -> number of its group; images in no group are left out."""
     return {case.case_id: group.number for group in groups for case in group.cases}
@@ -403,7 +431,7 @@ def contact_sheets(groups: Sequence[Group], index: Index) -> Iterator[bytes]:
                 top, left = 40 + place // _TILES_A_ROW * line + 20, place % _TILES_A_ROW * (wide + 10) + 5
                 axes.imshow(_tile(index, case, OUTLINE), extent=(left, left + wide, top + high, top), aspect="auto")
                 caption = f"{case.case_id}  {group.similarity[case.case_id]:.2f}"
-                axes.text(left, top + high + 15, caption, color=COLOURS[case.label])
+                axes.text(left, top + high + 15, caption, color=COLOURS.get(case.label, "black"))
                 if case is group.cases[0]:
                     conflict = f": {group.conflict} conflict" if group.conflict else ""
                     axes.text(left, top - 5, f"group {group.number}{conflict}", fontweight="bold")

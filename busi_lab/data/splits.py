@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from busi_lab.data.duplicates import join_patients
 from busi_lab.data.index import Case, Index
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import CLASSES, write_json
 
 SPLITS = ("train", "val", "test")
-PROTOCOLS = ("published", "holdout", "grouped_holdout", "grouped_kfold", "curated")
+PROTOCOLS = ("published", "holdout", "grouped_holdout", "grouped_kfold", "curated", "all")
+STRATA = (*CLASSES, "")  # images without a label are spread over the splits as those of a class are
 PUBLISHED_FRACTION = 0.2
 MANIFEST_SCHEMA = 1
 
@@ -56,15 +58,13 @@ class Manifest:
         """Sixteen hex digits over the test list: runs that share it may stand in one table."""
         return _digest(*self.test)
 
-    def subset(
-        self, cases: Mapping[str, str], limit: int | None = None, classes: Sequence[str] = CLASSES
-    ) -> "Manifest":
+    def subset(self, cases: Mapping[str, str], limit: int | None = None, classes: Sequence[str] = STRATA) -> "Manifest":
         """The cases of some classes, and at most ``limit`` of each in each split, the first by id.
 
         Args:
             cases: case id -> label.
             limit: cases of a class in a split; None for all.
-            classes: to keep.
+            classes: to keep; with ``""``, the cases without a label as well.
         """
 
         def first(ids: Sequence[str]) -> tuple[str, ...]:
@@ -72,6 +72,12 @@ class Manifest:
             return tuple(sorted(kept))
 
         return replace(self, train=first(self.train), val=first(self.val), test=first(self.test))
+
+    def without(self, cases: Collection[str]) -> "Manifest":
+        """The same, but for some cases that are not used."""
+        train, val, test = (tuple(i for i in ids if i not in cases) for ids in (self.train, self.val, self.test))
+        removed = {i for i in (*self.train, *self.val, *self.test) if i in cases}
+        return replace(self, train=train, val=val, test=test, excluded=tuple(sorted({*self.excluded, *removed})))
 
     def leaked(self, groups: Mapping[str, int]) -> tuple[str, ...]:
         """The test images with a near-copy, or the same patient, in training or validation.
@@ -97,6 +103,7 @@ def make_manifest(
     folds: int = 5,
     groups: Mapping[str, int] | None = None,
     exclude: Collection[str] = (),
+    unusable: Collection[str] = (),
 ) -> Manifest:
     """Split a dataset.
 
@@ -104,12 +111,15 @@ def make_manifest(
       Keras' ``validation_split=0.2`` takes them; inferred from the confusion matrices of Dajam & Qahmash,
       IJACSA 16(5), 2025, which hold 87/42/26 images.
     - ``holdout``: floor(``test_fraction`` n) random images of each class.
-    - ``grouped_holdout``: as many, but a group of near-copies stays together.
+    - ``grouped_holdout``: as many, but near-copies and the images of a patient stay together.
     - ``grouped_kfold``: ``fold`` of ``folds`` parts of equal class shares, groups together; the parts follow from
       ``seed`` and partition the images.
-    - ``curated``: the largest image of each group alone, no group whose images differ in class; then as ``holdout``.
+    - ``curated``: the largest image of each group of near-copies alone, no group whose images differ in class; then
+      as ``grouped_holdout``.
+    - ``all``: everything is tested, whatever its class, and nothing is learnt.
 
-    All carve ``val_fraction`` of what remains, class by class, as validation set; the grouped ones by groups.
+    All others carve ``val_fraction`` of what remains, class by class, as validation set; the grouped ones by groups.
+    Images without a label count as a class of their own, which no split needs.
 
     Args:
         index: the dataset.
@@ -119,8 +129,10 @@ def make_manifest(
         val_fraction: share of each class in what is not tested.
         fold: the part that is tested, from 0, for ``grouped_kfold``.
         folds: number of parts.
-        groups: case id -> number of its group; a case that is missing is alone.
+        groups: case id -> number of its group of near-copies; a case that is missing has none. The images of a
+            patient, who stands in the index, are joined to them.
         exclude: case ids that are not to be used.
+        unusable: case ids that cannot be used, so that their classes are not missed.
 
     Raises:
         UserError: unknown protocol, a setting that it has not, unknown excluded cases, or a class would be missing
@@ -141,19 +153,26 @@ def make_manifest(
             f"split.exclude names {len(unknown)} images that {index.root} does not have, the first '{unknown[0]}'; "
             "write names as in: benign (1)"
         )
-    kept = [case for case in index.cases if case.case_id not in exclude]
+    kept = [case for case in index.cases if case.case_id not in exclude and case.case_id not in unusable]
+    together: Mapping[str, int] = {}
     if protocol == "curated":
         kept = _curated(kept, groups or {})
+    if protocol in ("grouped_holdout", "grouped_kfold", "curated"):
+        together = join_patients(index.cases, groups or {})
     random = np.random.default_rng([seed, 20])
     labels = {case.case_id: case.label for case in kept}
-    units = _units(kept, (groups or {}) if protocol.startswith("grouped") else {})
+    needed = {case.label for case in index.cases if case.case_id not in unusable} - {""}
+    units = _units(kept, together)
     test: list[Unit]
-    if protocol == "published":
+    if protocol == "all":
+        test = units
+    elif protocol == "published":
         test = [(case_id,) for case_id in _first(kept)]
     elif protocol == "grouped_kfold":
         parts = _partition(units, labels, folds, random)
         for number, part in enumerate(parts):
-            _check_classes(index, protocol, f"the test of fold {number}", labels, [i for unit in part for i in unit])
+            tested = [case_id for unit in part for case_id in unit]
+            _check_classes(index, protocol, f"the test of fold {number}", labels, tested, needed)
         test = parts[fold]
         random = np.random.default_rng([seed, 20, fold])
     else:
@@ -165,8 +184,9 @@ def make_manifest(
         split: tuple(sorted(case_id for unit in part for case_id in unit))
         for split, part in (("test", test), ("val", val), ("train", train))
     }
-    for split, ids in lists.items():
-        _check_classes(index, protocol, split, labels, ids)
+    if protocol != "all":
+        for split, ids in lists.items():
+            _check_classes(index, protocol, split, labels, ids, needed)
     left = tuple(sorted({case.case_id for case in index.cases} - set(labels)))
     return Manifest(protocol, seed, fold if protocol == "grouped_kfold" else None, index.digest, **lists, excluded=left)
 
@@ -187,7 +207,7 @@ def _curated(cases: Sequence[Case], groups: Mapping[str, int]) -> list[Case]:
     by_id = {case.case_id: case for case in cases}
     chosen = set()
     for unit in _units(cases, groups):
-        if len({by_id[case_id].label for case_id in unit}) == 1:
+        if len({by_id[case_id].label for case_id in unit} - {""}) <= 1:
             chosen.add(min(unit, key=lambda case_id: (-by_id[case_id].height * by_id[case_id].width, case_id)))
     return [case for case in cases if case.case_id in chosen]
 
@@ -195,7 +215,7 @@ def _curated(cases: Sequence[Case], groups: Mapping[str, int]) -> list[Case]:
 def _first(cases: Sequence[Case]) -> list[str]:
     """The published test set: the first images of each class."""
     chosen: list[str] = []
-    for label in CLASSES:
+    for label in STRATA:
         ids = [case.case_id for case in cases if case.label == label]
         chosen += ids[: int(PUBLISHED_FRACTION * len(ids))]
     return chosen
@@ -210,7 +230,7 @@ def _draw(
     """
     room = {label: quota(count) for label, count in Counter(labels[i] for unit in units for i in unit).items()}
     drawn = []
-    for label in CLASSES:
+    for label in STRATA:
         of_class = [unit for unit in units if labels[unit[0]] == label]
         for number in random.permutation(len(of_class)):
             counts = Counter(labels[case_id] for case_id in of_class[number])
@@ -244,14 +264,22 @@ def _partition(
     return parts
 
 
-def _check_classes(index: Index, protocol: str, split: str, labels: Mapping[str, str], ids: Collection[str]) -> None:
-    """Every class of the dataset must be in every split."""
+def _check_classes(
+    index: Index,
+    protocol: str,
+    split: str,
+    labels: Mapping[str, str],
+    ids: Collection[str],
+    needed: Collection[str],
+) -> None:
+    """Every class that is needed must be in every split."""
     for label in CLASSES:
-        if any(case.label == label for case in index.cases) and not any(labels[case_id] == label for case_id in ids):
+        if label in needed and not any(labels[case_id] == label for case_id in ids):
             count = sum(found == label for found in labels.values())
             raise UserError(
                 f"split={protocol} of {index.root} leaves no {label} image for {split}: the class has {count} images "
-                "to use, at least 5 groups of near-copies are needed; add images or change the fractions or folds"
+                "to use, at least 5 groups of near-copies or patients are needed; add images or change the fractions "
+                "or folds"
             )
 
 
@@ -288,8 +316,13 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     )
 
 
-def read_manifest(path: Path, index: Index) -> Manifest:
+def read_manifest(path: Path, index: Index, unusable: Collection[str] = ()) -> Manifest:
     """Read a manifest back and verify it against the dataset.
+
+    Args:
+        path: the file.
+        index: the dataset.
+        unusable: case ids that cannot be used; they are moved to what is excluded.
 
     Raises:
         UserError: the file is no manifest, was edited (its digest differs), was made from other data, names an
@@ -313,6 +346,9 @@ def read_manifest(path: Path, index: Index) -> Manifest:
             f"split.manifest={path}: made from data with digest {manifest.data_digest}, {index.root} has "
             f"{index.digest}; use the same version of the dataset"
         )
+    if unusable:
+        manifest = manifest.without(unusable)
+        verify_manifest(manifest, index.cases, f"{path}, without the scans that this task cannot use")
     return manifest
 
 
@@ -334,7 +370,9 @@ def _parse(path: Path, content: Any) -> Manifest:
 
 
 def verify_manifest(manifest: Manifest, cases: Sequence[Case], source: str) -> None:
-    """Check that every case of the dataset is in one list and that every split has every class of the dataset.
+    """Check that every case of the dataset is in one list and that every split has every class that is used.
+
+    With the protocol ``all`` everything is tested, and no split needs a class.
 
     Raises:
         UserError: with the first cases that are wrong.
@@ -351,7 +389,8 @@ def verify_manifest(manifest: Manifest, cases: Sequence[Case], source: str) -> N
     missing = sorted(set(known) - set(used))
     if missing:
         raise UserError(f"{source}: {len(missing)} cases of the dataset are in no split, the first '{missing[0]}'")
-    for split in SPLITS:
+    needed = {known[case_id] for case_id, split in used.items() if split != "excluded"} - {""}
+    for split in SPLITS if manifest.protocol != "all" else ():
         present = {known[case_id] for case_id in getattr(manifest, split)}
-        if absent := sorted(set(known.values()) - present):
+        if absent := sorted(needed - present):
             raise UserError(f"{source}: {split} has no {absent[0]} image; every split needs every class")

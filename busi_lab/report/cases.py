@@ -17,7 +17,7 @@ from busi_lab.report.statistics import (
     percentile_interval,
     weighted_mean,
 )
-from busi_lab.run_directory import CLASSES, Run
+from busi_lab.run_directory import CLASSES, Run, class_number
 
 _MASK_COLUMNS = ("dice", "iou", "hd95", "lesion_pixels", "predicted_pixels", "pixels")
 
@@ -35,6 +35,7 @@ class Estimate:
 class Cases:
     """Images with what was predicted for them; all arrays ``[N]``, ``probabilities [N, 3]``.
 
+    ``actual`` are indices into ``CLASSES``, without classes to predict also -1 for a label that is not known.
     ``clusters`` are near-copies or images of one patient; where ``grouped`` is False no run recorded them and each
     image stands alone. ``probabilities`` is None without classes. ``masks`` is empty without masks, else it has
     ``dice, iou, hd95, lesion_pixels, predicted_pixels, pixels, true_positive, found``, NaN where not defined.
@@ -82,7 +83,7 @@ class Cases:
         hits, predicted, lesion, pixels = (
             masks[name] for name in ("true_positive", "predicted_pixels", "lesion_pixels", "pixels")
         )
-        normal = np.where(self.actual == CLASSES.index("normal"), masks["found"], np.nan)
+        normal = np.where(lesion == 0, masks["found"], np.nan)
         with np.errstate(invalid="ignore"):
             pooled = weights @ (2 * hits) / (weights @ (predicted + lesion))
             accuracy = weights @ (pixels - predicted - lesion + 2 * hits) / (weights @ pixels)
@@ -146,13 +147,15 @@ def _read(rows_of: Callable[[], Sequence[Mapping[str, str]]]) -> Cases | None:
             np.array(images),
             np.array([row["group"] for row in rows] if grouped else images),
             grouped,
-            np.array([CLASSES.index(row["label"]) for row in rows]),
+            np.array([class_number(row["label"]) for row in rows]),
             _probabilities(rows) if "p_benign" in rows[0] else None,
             _masks(rows) if "dice" in rows[0] else {},
         )
     except (OSError, KeyError, ValueError, TypeError, csv.Error):
         return None
-    damaged = not all(images) or (found.probabilities is not None and not np.isfinite(found.probabilities).all())
+    damaged = not all(images) or (
+        found.probabilities is not None and not (np.isfinite(found.probabilities).all() and (found.actual >= 0).all())
+    )
     return None if damaged or (found.probabilities is None and not found.masks) else found
 
 

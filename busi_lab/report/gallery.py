@@ -2,15 +2,17 @@
 
 import base64
 import io
-import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw
+from PIL import Image
 
+from busi_lab.data.layout import CaseFiles, list_files
 from busi_lab.data.reading import UnreadableImageError, read_image, read_mask
+from busi_lab.report.overlay import PREDICTED, TRUE, draw_heat, outline, resized
 from busi_lab.report.predictions import (
     Example,
     dice_examples,
@@ -20,14 +22,12 @@ from busi_lab.report.predictions import (
     wrong_classes,
 )
 from busi_lab.report.tables import Table
-from busi_lab.run_directory import CLASSES, MASKS, Run
+from busi_lab.run_directory import EXPLANATIONS, MASKS, Run
 
 MISTAKES_SHOWN = 8
 WORST_SHOWN = 4
 MIDDLE_SHOWN = BEST_SHOWN = FALSE_ALARMS_SHOWN = 2
 _THUMBNAIL = 240  # pixels, the longer side
-_TRUE, _PREDICTED = (255, 176, 0), (86, 180, 233)
-_WIDTH, _DASH = 2, 7  # pixels
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Picture:
     example: Example
     uri: str | None
     predicted: bool  # with the outline of the predicted mask
+    maps: tuple[tuple[str, str], ...] = ()  # method and data URI of each map of what speaks for the predicted class
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def hang_gallery(table: Table) -> Gallery:
     if not examples:
         return Gallery(title, f"{who}, got every test image right.")
     root = _dataset(best.run)
-    folder = best.run.path / MASKS if masks else None
-    pictures = tuple(_picture(root, folder, example) for example in examples)
+    files = _files(root) if root else {}
+    pictures = tuple(_picture(root, files.get(example.image), best.run, example) for example in examples)
     return Gallery(title, f"{who}: {', then '.join(kinds)}. {_legend(root, masks is not None, pictures)}", pictures)
 
 
@@ -93,12 +94,14 @@ def _legend(root: Path | None, with_masks: bool, pictures: tuple[Picture, ...]) 
         return "Their scans are not shown, because the dataset's folder is not recorded or no longer there."
     if not any(picture.uri for picture in pictures):
         return "Their scans cannot be read."
-    true = "The solid orange line is the lesion's outline from the mask files"
-    if not with_masks:
-        return f"{true}."
-    if not any(picture.predicted for picture in pictures):
-        return f"{true}; the run has no files of predicted masks."
-    return f"{true}, the dashed blue line the predicted one."
+    words = "The solid orange line is the lesion's outline from the mask files"
+    if with_masks and any(picture.predicted for picture in pictures):
+        words += ", the dashed blue line the predicted one"
+    elif with_masks:
+        words += "; the run has no files of predicted masks"
+    methods = dict.fromkeys(method for picture in pictures for method, _ in picture.maps)
+    maps = f" The bright parts of a map ({', '.join(methods)}) speak for the predicted class." if methods else ""
+    return f"{words}.{maps}"
 
 
 def _dataset(run: Run) -> Path | None:
@@ -109,49 +112,48 @@ def _dataset(run: Run) -> Path | None:
         return None
 
 
-def _picture(root: Path | None, predictions: Path | None, example: Example) -> Picture:
-    """The scan as a small JPEG with the true lesions and, from the folder ``predictions``, the predicted outlined."""
-    nothing = Picture(example, None, False)
-    if root is None or example.label not in CLASSES or re.search(r"[/\\\0]", example.image):
-        return nothing
-    folder = root / example.label
+def _files(root: Path) -> dict[str, CaseFiles]:
     try:
-        picture = Image.fromarray(read_image(folder / f"{example.image}.png")).convert("RGB")
-        size = picture.size
-        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        lesion = Image.new("L", size)
-        for suffix in ("", *(f"_{i}" for i in range(1, 10))):
-            path = folder / f"{example.image}_mask{suffix}.png"
-            if path.exists():
-                lesion = ImageChops.lighter(lesion, Image.fromarray(read_mask(path)).convert("L").resize(size))
+        return {case.case_id: case for case in list_files(root)[0]}
+    except OSError:
+        return {}
+
+
+def _picture(root: Path | None, case: CaseFiles | None, run: Run, example: Example) -> Picture:
+    """The scan as a small JPEG with the true lesions and, where ``run`` has a mask of it, the predicted outlined."""
+    nothing = Picture(example, None, False)
+    if root is None or case is None:
+        return nothing
+    try:
+        pixels = read_image(root / case.image)
+        lesion = np.zeros(pixels.shape, np.bool_)
+        for name in case.masks:
+            lesion |= resized(read_mask(root / name), pixels.shape)
     except (UnreadableImageError, OSError, ValueError):
         return nothing
-    _outline(picture, lesion, _TRUE, dashed=False)
-    predicted = _predicted_mask(predictions, example)
+    picture = Image.fromarray(pixels).convert("RGB")
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    outline(picture, lesion, TRUE)
+    predicted = _read(read_mask, run.path / MASKS / f"{example.image}.png")
     if predicted is not None:
-        _outline(picture, predicted, _PREDICTED, dashed=True)
+        outline(picture, predicted, PREDICTED, dashed=True)
+    maps = []
+    for folder in sorted(path for path in (run.path / EXPLANATIONS).glob("*") if path.is_dir()):
+        heat = _read(read_image, folder / f"{example.image}.png")
+        if heat is not None:
+            small = np.asarray(Image.fromarray(pixels).resize(picture.size))
+            maps.append((folder.name, _uri(draw_heat(small, heat / 255, lesion, TRUE))))
+    return Picture(example, _uri(picture), predicted is not None, tuple(maps))
+
+
+def _read(reader: Callable[[Path], Any], path: Path) -> Any:
+    try:
+        return reader(path)
+    except (UnreadableImageError, OSError, ValueError):
+        return None
+
+
+def _uri(picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=72, optimize=True, subsampling=0)  # thin lines keep their colour
-    uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Picture(example, uri, predicted is not None)
-
-
-def _predicted_mask(folder: Path | None, example: Example) -> Image.Image | None:
-    if folder is None:
-        return None
-    try:
-        return Image.fromarray(read_mask(folder / f"{example.image}.png")).convert("L")
-    except (UnreadableImageError, OSError, ValueError):
-        return None
-
-
-def _outline(picture: Image.Image, mask: Image.Image, colour: tuple[int, int, int], dashed: bool) -> None:
-    """Draw the contours of ``mask``, a gray image of 0 and 255 of any size, on ``picture``."""
-    area = np.asarray(mask.resize(picture.size, Image.Resampling.NEAREST)) > 127
-    contours, _ = cv2.findContours(area.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    pen = ImageDraw.Draw(picture)
-    for contour in contours:
-        points = [(int(x), int(y)) for x, y in contour.reshape(-1, 2)]
-        length = _DASH if dashed else len(points)
-        for start in range(0, len(points), 2 * length):
-            pen.line([*points, points[0]][start : start + length + 1], fill=colour, width=_WIDTH)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -20,8 +20,7 @@ def outline(
     picture: Image.Image, mask: NDArray[np.bool_], colour: Colour, dashed: bool = False, width: int = 2
 ) -> None:
     """Draw the contours of a mask bool ``[H, W]``, of any size, on ``picture``."""
-    size = picture.size
-    area = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    area = resized(mask, (picture.height, picture.width)).astype(np.uint8)
     contours, _ = cv2.findContours(area, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     pen = ImageDraw.Draw(picture)
     for contour in contours:
@@ -29,6 +28,14 @@ def outline(
         length = _DASH if dashed else len(points)
         for start in range(0, len(points), 2 * length):
             pen.line([*points, points[0]][start : start + length + 1], fill=colour, width=width)
+
+
+def resized(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A mask bool ``[h, w]`` at another size ``[H, W]``, by the nearest pixel."""
+    if mask.shape == shape:
+        return mask
+    nearest: NDArray[np.bool_] = cv2.resize(mask.astype(np.uint8), shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+    return nearest
 
 
 def draw_overlay(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, lines: Sequence[str]) -> Image.Image:
@@ -48,16 +55,18 @@ def draw_overlay(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, line
     return _captioned(picture, lines)
 
 
-def draw_heat(pixels: NDArray[np.uint8], heat: NDArray[Any], mask: NDArray[np.bool_] | None) -> Image.Image:
+def draw_heat(
+    pixels: NDArray[np.uint8], heat: NDArray[Any], mask: NDArray[np.bool_] | None, colour: Colour = PREDICTED
+) -> Image.Image:
     """The scan under a heat map float ``[h, w]`` of 0 to 1, with the outline of ``mask`` where there is one."""
-    picture = _enlarged(pixels)
+    picture = Image.fromarray(pixels).convert("RGB")
     values = cv2.resize(heat.astype(np.float32), picture.size, interpolation=cv2.INTER_LINEAR).clip(0, 1)
     colours = cv2.applyColorMap((values * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     strength = 0.6 * values[..., None]
     blended = np.asarray(picture) * (1 - strength) + colours * strength
     result = Image.fromarray(blended.round().astype(np.uint8))
     if mask is not None and mask.any():
-        outline(result, mask, PREDICTED, width=max(2, result.width // 250))
+        outline(result, mask, colour, width=max(2, result.width // 250))
     return result
 
 

@@ -44,7 +44,8 @@ class Masks:
     """Predicted masks on the test images, by their figures alone; all arrays ``[N]``.
 
     ``dice`` is NaN for images without a lesion; ``lesion`` and ``predicted`` are shares of the judged pixels from
-    0 to 1, NaN where the run did not record how many it judged; ``labels`` are names of classes.
+    0 to 1, NaN where the run did not record how many it judged; ``labels`` are names of classes, or
+    empty.
     """
 
     images: tuple[str, ...]
@@ -91,7 +92,7 @@ def read_masks(run: Run) -> Masks | None:
         images, labels = tuple(row["image"] for row in rows), np.array([row["label"] for row in rows])
     except (OSError, KeyError, ValueError, TypeError, csv.Error):
         return None
-    if not all(images) or not set(labels.tolist()) <= set(CLASSES) or not np.isfinite(dice).any():
+    if not all(images) or not set(labels.tolist()) <= {*CLASSES, ""} or not np.isfinite(dice).any():
         return None
     pixels[pixels <= 0] = np.nan
     return Masks(images, labels, dice, lesion / pixels, predicted / pixels)

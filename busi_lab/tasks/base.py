@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 from torchmetrics import MeanMetric
 
 from busi_lab.models.classifiers import BuiltModel
-from busi_lab.run_directory import CLASSES, SCHEMA
+from busi_lab.run_directory import SCHEMA, class_name
 
 Batch = dict[str, Any]
 T = TypeVar("T")
@@ -234,7 +234,7 @@ class BaseTask(LightningModule):
         return sorted(rows, key=lambda row: str(row["image"]))
 
     def _tabulate(self, split: str, gathered: dict[str, Tensor]) -> list[dict[str, Any]]:
-        labels = [CLASSES[label] for label in gathered["label"].tolist()]
+        labels = [class_name(number) for number in gathered["label"].tolist()]
         columns = {"image": list(self._case_ids[split]), "label": labels, **self.columns(gathered)}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

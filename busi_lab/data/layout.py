@@ -1,0 +1,255 @@
+"""The two layouts of a dataset folder -> the files of each image; no image is opened.
+
+- BUSI's (Al-Dhabyani et al., Data in Brief 28:104863, 2020): ``CLASS/CLASS (N).png`` with the mask
+  ``CLASS (N)_mask.png`` and, for an image with several lesions, ``_mask_1.png``, ``_mask_2.png``.
+- A folder with a table ``labels.csv``: a row an image, with the columns ``file``, ``label`` (empty where it is not
+  known) and ``mask_file`` (empty where no mask is known; several files are separated by ``;``), perhaps ``patient``,
+  and further columns, which are kept. Files are named by their paths in the folder.
+
+A folder that holds ``labels.csv`` has the second layout. The lesion mask of an image is the union of its files.
+"""
+
+import csv
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from busi_lab.errors import UserError, one_line
+from busi_lab.run_directory import CLASSES
+
+LABELS = "labels.csv"
+
+_COLUMNS = ("file", "label", "mask_file")
+_MASK_NAME = re.compile(r"(?P<image>.+?)_mask(?:_(?P<number>\d+))?$")
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini"}  # dropped by file managers, like every name with a leading dot
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """The files of one image, relative to the dataset's root, with forward slashes.
+
+    Attributes:
+        case_id: unique in a dataset: in BUSI's layout the file name without ending, such as ``benign (1)``, beside a
+            ``labels.csv`` the file's path without ending, such as ``site1/scan_3``.
+        label: one of :data:`busi_lab.run_directory.CLASSES`, or empty where it is not known.
+        image: the scan.
+        masks: the files whose union is the lesion mask.
+        patient: empty where it is not known.
+        further: name and value of each further column of ``labels.csv``.
+    """
+
+    case_id: str
+    label: str
+    image: str
+    masks: tuple[str, ...]
+    patient: str = field(default="", kw_only=True)
+    further: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
+
+    @property
+    def mask_known(self) -> bool:
+        """Whether there are mask files, or need not be, because a normal scan has no lesion."""
+        return bool(self.masks) or self.label == "normal"
+
+
+@dataclass(frozen=True)
+class Defect:
+    """Something wrong with a dataset folder: where, and what was expected and found."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+def has_labels(folder: Path) -> bool:
+    """Whether a folder has the layout with ``labels.csv``."""
+    path = folder / LABELS
+    return path.exists() or path.is_symlink()
+
+
+def resolve_root(root: str | Path | None) -> Path:
+    """The folder of a dataset in either layout: ``root`` itself or the only such folder directly in it.
+
+    Raises:
+        UserError: no such folder, or neither the class folders nor ``labels.csv`` in it.
+    """
+    if not root:
+        raise UserError(
+            "data.root is not set: set it, or the environment variable BUSI_ROOT, to the folder that holds "
+            f"{', '.join(CLASSES)} (or try data=phantom)"
+        )
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise UserError(f"data.root={folder}: expected a dataset folder, found {found}; check the path")
+    candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+    matches = [path for path in candidates if has_labels(path) or any((path / label).is_dir() for label in CLASSES)]
+    if matches and matches[0] == folder:
+        return folder
+    if len(matches) != 1:
+        found = ", ".join(sorted(path.name for path in matches)) or "none"
+        raise UserError(
+            f"data.root={folder}: expected the folders {', '.join(CLASSES)} or {LABELS} in it or in one folder below "
+            f"it, found {found}; point data.root at the dataset"
+        )
+    return matches[0]
+
+
+def require_layout(root: str | Path | None, name: str) -> None:
+    """Check that a dataset folder has the layout that ``data=busi`` or ``data=labels`` means.
+
+    Raises:
+        UserError: no dataset folder, or one of the other layout.
+    """
+    if name == "labels" and not root:
+        raise UserError(f"data.root is not set: data=labels needs data.root=DIR, the folder that holds {LABELS}")
+    folder = resolve_root(root)
+    if has_labels(folder) and name != "labels":
+        raise UserError(
+            f"data.root={folder}: expected the folders {', '.join(CLASSES)} alone, found {LABELS}; use data=labels, "
+            "or move that file away"
+        )
+    if not has_labels(folder) and name == "labels":
+        raise UserError(f"data.root={folder}: expected {LABELS}, found {', '.join(CLASSES)} folders; use data=busi")
+
+
+def list_files(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
+    """Find the images and masks of a dataset; no image is opened.
+
+    Returns:
+        The cases in lexicographic order of class and file name, of a folder with ``labels.csv`` in that of the files'
+        paths, and everything that does not fit the layout.
+    """
+    return _list_labelled(root) if has_labels(root) else _pair_by_name(root)
+
+
+def _pair_by_name(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
+    """The images and masks in BUSI's layout."""
+    cases: list[CaseFiles] = []
+    defects: list[Defect] = []
+    foreign = (entry for entry in sorted(root.iterdir()) if entry.name not in CLASSES and not _is_system_file(entry))
+    defects += [
+        Defect(entry.name, f"foreign entry: expected only {', '.join(CLASSES)}; move it away") for entry in foreign
+    ]
+    for label in CLASSES:
+        folder = root / label
+        if not folder.is_dir():
+            defects.append(Defect(label, "class folder is missing"))
+            continue
+        images: dict[str, str] = {}
+        masks: dict[str, list[tuple[int, str]]] = {}
+        for path in sorted(folder.iterdir(), key=lambda item: item.name):
+            name = f"{label}/{path.name}"
+            if _is_system_file(path):
+                continue
+            if not path.is_file() or path.suffix.lower() != ".png":
+                defects.append(Defect(name, "foreign entry: expected only .png files; move it away"))
+            elif match := _MASK_NAME.match(path.stem):
+                masks.setdefault(match["image"], []).append((int(match["number"] or 0), name))
+            else:
+                images[path.stem] = name
+        if not images:
+            defects.append(Defect(label, "class folder holds no image"))
+        for stem, image in images.items():
+            files = tuple(name for _, name in sorted(masks.pop(stem, [])))
+            if not files:
+                defects.append(Defect(image, f"mask is missing: expected {label}/{stem}_mask.png"))
+            cases.append(CaseFiles(stem, label, image, files))
+        for stem, orphans in masks.items():
+            defects += [Defect(name, f"mask without image: expected {label}/{stem}.png") for _, name in orphans]
+    twins = [stem for stem, count in Counter(case.case_id for case in cases).items() if count > 1]
+    defects += [Defect(stem, "the name stands in two class folders; names must be unique") for stem in twins]
+    return cases, defects
+
+
+def _is_system_file(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES
+
+
+def _list_labelled(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
+    """The rows of ``labels.csv``, in lexicographic order of file, and everything that is wrong with them."""
+    try:
+        with (root / LABELS).open(encoding="utf-8-sig", newline="") as file:
+            table = csv.reader(file, strict=True)
+            heading = [name.strip() for name in next(table, [])]
+            rows = [(table.line_num, [cell.strip() for cell in row]) for row in table]
+    except UnicodeDecodeError:
+        return [], [Defect(LABELS, "the text is not UTF-8; save the table as CSV in UTF-8")]
+    except (OSError, csv.Error) as error:
+        return [], [Defect(LABELS, f"the table cannot be read ({one_line(error)}); restore it")]
+    if missing := [name for name in _COLUMNS if name not in heading]:
+        found = ", ".join(heading) or "nothing"
+        expected = f"expected {', '.join(_COLUMNS)} in the first line, separated by commas"
+        return [], [Defect(LABELS, f"{expected}; {', '.join(missing)} missing, found {found}")]
+    if twice := [name for name, count in Counter(heading).items() if name and count > 1]:
+        return [], [Defect(LABELS, f"the column {twice[0]} stands twice in the first line; rename one")]
+    cases: list[CaseFiles] = []
+    defects: list[Defect] = []
+    listed: dict[str, tuple[str, int]] = {}  # case id -> file and line
+    for line, row in rows:
+        place = f"{LABELS}, line {line}"
+        if not any(row):
+            continue
+        if len(row) != len(heading):
+            advice = "put a cell that holds a comma into double quotes"
+            defects.append(Defect(place, f"expected {len(heading)} cells, found {len(row)}; {advice}"))
+            continue
+        case, complaints = _read_row(root, dict(zip(heading, row, strict=True)))
+        defects += [Defect(place, complaint) for complaint in complaints]
+        if case is None:
+            continue
+        if case.case_id in listed:
+            other, before = listed[case.case_id]
+            twin = f"'{case.image}' stands in line {before} already; list each file once"
+            if other != case.image:
+                twin = f"'{case.image}' and '{other}' of line {before} are both named {case.case_id}; rename one"
+            defects.append(Defect(place, twin))
+            continue
+        listed[case.case_id] = case.image, line
+        cases.append(case)
+    if not listed and not defects:
+        defects.append(Defect(LABELS, "the table names no image"))
+    return sorted(cases, key=lambda case: case.image), defects
+
+
+def _read_row(root: Path, cells: dict[str, str]) -> tuple[CaseFiles | None, list[str]]:
+    """The files of one row as far as they are sound, None without a scan, and what is wrong with it."""
+    image, *masks = (
+        str(PurePosixPath(name.strip().replace("\\", "/"))) if name.strip() else ""
+        for name in (cells["file"], *cells["mask_file"].split(";"))
+    )
+    if not image:
+        return None, ["file is empty; expected the path of an image in this folder"]
+    wrong = {name: complaint for name in (image, *masks) if name and (complaint := _complaint(root, name))}
+    complaints = list(wrong.values())
+    label = cells["label"]
+    if label not in (*CLASSES, ""):
+        complaints.append(f"unknown label '{label}'; expected {', '.join(CLASSES)} or nothing")
+        label = ""
+    if image in wrong:
+        return None, complaints
+    return CaseFiles(
+        str(PurePosixPath(image).with_suffix("")),
+        label,
+        image,
+        tuple(name for name in masks if name and name not in wrong),
+        patient=cells.get("patient", ""),
+        further=tuple((name, cell) for name, cell in cells.items() if name and name not in (*_COLUMNS, "patient")),
+    ), complaints
+
+
+def _complaint(root: Path, name: str) -> str:
+    """Why a name is not that of a file in the folder, or nothing."""
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        return f"'{name}' leaves the folder; expected a path within it, without .."
+    try:
+        path = (root / name).resolve()
+        if not path.is_relative_to(root.resolve()):
+            return f"'{name}' leaves the folder by a link; put the file itself there"
+        if path.is_file():
+            return ""
+    except (OSError, RuntimeError, ValueError) as error:
+        return f"'{name}' cannot be looked up ({one_line(error)}); correct the path"
+    return f"'{name}' is missing; restore the file or correct the path"

@@ -1,0 +1,126 @@
+"""busi-eval: a finished run on another split, or on other data."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from busi_lab.commandline import command_line, first_sentence, hydra_errors, overridden_keys
+from busi_lab.config import config_dir, parse_eval_config
+from busi_lab.errors import UserError, exit_on_user_error, one_line
+from busi_lab.run_directory import CONFIG, SPLIT, SUMMARY, Summary, read_summary
+from busi_lab.tracking import wandb_settings
+
+_MAY_CHANGE = ("root", "num_workers", "cache_dir", "eval_batch_size")  # of data that stay the run's own
+
+
+def evaluate(config: DictConfig, overrides: Sequence[str] = (), command: str | None = None) -> Summary:
+    """Evaluate a run as a composed configuration says.
+
+    Without ``data=`` among the overrides the run's own data are taken, and without ``split=`` its own test set; of
+    other data, all images.
+
+    Args:
+        config: composed from ``conf/evaluate.yaml``.
+        overrides: the command line's.
+        command: the command line that gives this result, for its record.
+
+    Raises:
+        UserError: an input is wrong, or the result directory is taken.
+    """
+    resolved: Any = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    if not resolved.run:
+        raise UserError("run is not set: give the directory of a finished run, as run=runs/mobilenet")
+    source = Path(str(resolved.run))
+    if not source.is_dir():
+        raise UserError(f"run={source}: no such folder; give the directory of a finished run")
+    read_summary(source)
+    resolved.run, resolved.command = str(source), command
+    keys = overridden_keys(overrides)
+    if "data.image_size" in keys:
+        raise UserError("data.image_size: the run's network has its own; leave it out")
+    own_data = "data" not in keys
+    if own_data:
+        saved = _saved(source, "data")
+        if foreign := [key for key in keys if key.startswith("data.") and key[5:] not in _MAY_CHANGE]:
+            raise UserError(f"{foreign[0]}: belongs to other data; name them with data=, or leave it out")
+        for key in (key[5:] for key in keys if key.startswith("data.")):
+            saved[key] = resolved.data[key]
+        resolved.data = saved
+    if own_data and not any(key == "split" or key.startswith("split.") for key in keys):
+        resolved.split = _saved(source, "split")
+        resolved.split.manifest, resolved.split.exclude = str(source / SPLIT), None
+    parsed = parse_eval_config(resolved)
+    wandb_settings(parsed.logger)
+    directory = Path(parsed.run_dir)
+    if any((directory / name).exists() for name in (CONFIG, SUMMARY)):
+        raise UserError(f"{directory} holds a result; choose another hydra.run.dir or remove that folder")
+    from busi_lab.evaluation import evaluate as run  # torch and its company take seconds: not for --help
+
+    return run(parsed, resolved)
+
+
+def _saved(source: Path, group: str) -> Any:
+    """A group of the configuration that the run was trained with."""
+    try:
+        saved: Any = OmegaConf.load(source / CONFIG)
+        return saved[group]
+    except (OSError, yaml.YAMLError, OmegaConfBaseException, KeyError, TypeError) as error:
+        reason = one_line(error)[:120]
+        raise UserError(
+            f"{source / CONFIG} cannot be read ({reason}); name the data with data= and split= instead"
+        ) from None
+
+
+_entered: list[str] = []
+_results: list[Path] = []
+_rejected: list[UserError] = []  # Hydra would print a second line for an error that leaves the job
+
+
+@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="evaluate")
+def _job(config: DictConfig) -> None:
+    _entered.append(str(config.run_dir))
+    try:
+        evaluate(config, list(HydraConfig.get().overrides.task), command_line("busi-eval", HydraConfig.get()))
+        _results.append(Path(config.run_dir))
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        _rejected.append(error if isinstance(error, UserError) else UserError(first_sentence(error)))
+
+
+def main() -> None:
+    """Console script ``busi-eval``.
+
+    Exit code 0; 1 for a bug; 2 for a wrong input.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    with exit_on_user_error():
+        compared = "--compare" in sys.argv[1:]
+        sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--compare"]
+        with hydra_errors(lambda: bool(_entered)):
+            _job()
+        if _rejected:
+            raise _rejected[0]
+        if compared:
+            _compare(_results)
+
+
+def _compare(results: Sequence[Path]) -> None:
+    """Print the drop against each source, and write the report of all."""
+    from busi_lab.compare import compare, describe
+
+    sources = {Path((read_summary(result).source or {})["directory"]) for result in results}
+    folders = [*sorted(path for path in sources if path.is_dir()), *results]
+    out = results[0] / "comparison"
+    print(describe(compare(folders, out), out))
+
+
+if __name__ == "__main__":
+    main()
