@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -53,13 +53,13 @@ def settings(name: str) -> Mapping[str, Any]:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that are decoded from now on."""
-    read, seen = index_module.read_image, []
+    seen: list[Path] = []
 
-    def counted(path: Path) -> Any:
-        seen.append(path)
-        return read(path)
+    def count(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        return lambda path: (seen.append(path), read(path))[1]
 
-    monkeypatch.setattr(index_module, "read_image", counted)
+    for name in ("read_image", "read_mask"):
+        monkeypatch.setattr(index_module, name, count(getattr(index_module, name)))
     return seen
 
 

@@ -569,7 +569,7 @@ def read_or_refuse(path: Path) -> None:
         for scan in read_scans(path):
             assert scan.pixels.dtype == np.uint8 and scan.pixels.ndim == 2 and scan.pixels.size
     except UnreadableImageError as error:
-        assert str(error) and "\n" not in str(error)
+        assert str(error) and str(error).isprintable()
     assert time.perf_counter() - start < 5
 
 

@@ -183,12 +183,17 @@ def _one_line_errors() -> Iterator[None]:
     """Damaged files make the decoders raise nearly every type of exception; all become ours here."""
     try:
         yield
-    except UnreadableImageError:
-        raise
+    except UnreadableImageError as error:
+        raise UnreadableImageError(_plain(error)) from error.__cause__
     except Image.DecompressionBombError:
         raise UnreadableImageError(f"the image is larger than {MAX_PIXELS} pixels") from None
     except Exception as error:
-        raise UnreadableImageError(f"the image cannot be decoded ({one_line(error)})") from error
+        raise UnreadableImageError(f"the image cannot be decoded ({_plain(error)})") from error
+
+
+def _plain(error: Exception) -> str:
+    """The message of ``error`` without what a damaged file may have put into it: line ends, escapes, whole pages."""
+    return "".join(letter if letter.isprintable() else "?" for letter in one_line(error))[:300]
 
 
 def _decode(path: Path) -> Generator[Scan, None, None]:
