@@ -22,7 +22,6 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from busi_lab.errors import UserError, one_line
-from busi_lab.report.overlay import draw_heat
 from busi_lab.run_directory import CLASSES, SWEEP_VARIABLE, Summary, read_rows, write_atomically
 
 log = logging.getLogger(__name__)
@@ -350,9 +349,7 @@ class WandbRun:
                 artifact.add_file(str(self._directory / "checkpoints/best.ckpt"), policy="immutable", skip_cache=True)
                 self._run.log_artifact(artifact, aliases=["best"])
 
-    def log_explanations(
-        self, folder: Path, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Any]
-    ) -> None:
+    def log_explanations(self, folder: Path, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Any]) -> None:
         """Send maps of what speaks for the predicted class, for the most confident mistakes and right answers.
 
         Args:
@@ -364,6 +361,8 @@ class WandbRun:
             return
         with self._harmless():
             import wandb
+
+            from busi_lab.report.overlay import draw_heat  # brings OpenCV
 
             ordered = sorted(rows, key=lambda row: -float(row[f"p_{row['prediction']}"]))
             wrong = [row for row in ordered if row["label"] != row["prediction"]][:_CASES]
