@@ -515,7 +515,7 @@ def leak_line(summary: Summary) -> str:
     leaked, tested = summary.split["leaked"], summary.data["test"]
     share = f"{leaked} of {tested} test images ({leaked / tested:.0%})"
     advice = "; split=grouped_holdout keeps them apart" if leaked else ""
-    return f"leaks: {share} have a near-copy, or the same patient, in training or validation{advice}"
+    return f"leaks: {share} have a near-copy or the same patient in training or validation{advice}"
 
 
 def _result(summary: Summary, directory: Path) -> str:

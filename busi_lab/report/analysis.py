@@ -262,7 +262,8 @@ def _side_by_side(items: Sequence[Experiment], tests: Sequence[Difference]) -> B
         f"Compared is {name}{model} for {first.table.task} on {first.table.dataset}, trained and tested under "
         f"{' and '.join([', '.join(labels[:-1]), labels[-1]])}; figures are of the pooled test predictions, with 95 % "
         f"intervals of {RESAMPLES:,} resamples of whole groups.",
-        f"The splits: {'; '.join(splits)}; leaked test images have a near-copy in training or validation.",
+        f"The splits: {'; '.join(splits)}; leaked test images have a near-copy or the same patient in training or "
+        "validation.",
         _what_differs(tests, label_of),
     ]
     relations = [f"{label_of[id(test.first)]} and {label_of[id(test.second)]} {test.relation}." for test in tests]

@@ -104,7 +104,7 @@ class Table:
 
     @property
     def leaked(self) -> list[int]:
-        """Test images with a near-copy in training or validation, of each run that recorded how many."""
+        """Test images with a near-copy or the same patient in training or validation, of each run that counted them."""
         counts = (number(row.run.summary.split.get("leaked")) for row in self.rows)
         return [int(count) for count in counts if count is not None]
 
@@ -124,8 +124,8 @@ class Table:
         if any(count > 0 for count in self.leaked):
             notes.insert(
                 0,
-                f"Of the test images {leak_words(self.leaked, self.test_images)} have a near-copy in training or "
-                "validation: figures on them are too good to be believed as they stand.",
+                f"Of the test images {leak_words(self.leaked, self.test_images)} have a near-copy or the same "
+                "patient in training or validation: figures on them are too good to be believed as they stand.",
             )
         if any(row.published for row in self.rows) and (self.dataset, protocols) != ("busi", ["published"]):
             notes.append("The paper's figures (in brackets) come from its own test set, not from this one.")
