@@ -43,11 +43,12 @@ def dicom(
     path: Path, pixels: NDArray[Any] | list[bytes], syntax: str = uid.ExplicitVRLittleEndian, **tags: Any
 ) -> Path:
     """Write ``[H, W]`` or ``[H, W, 3]`` values, or compressed frames, with any tag set (or, by None, left out)."""
+    little = syntax != uid.ExplicitVRBigEndian
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = uid.UID(syntax)
     meta.MediaStorageSOPClassUID = uid.UltrasoundImageStorage
     meta.MediaStorageSOPInstanceUID = "1.2.3"
-    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128, is_little_endian=little)
     dataset.SOPClassUID, dataset.SOPInstanceUID = uid.UltrasoundImageStorage, "1.2.3"
     if isinstance(pixels, np.ndarray):
         bits = 8 * pixels.dtype.itemsize
@@ -340,6 +341,8 @@ def test_dicom_gray_levels_by_hand(tmp_path: Path) -> None:
     assert read_image(dicom(path, values, BitsStored=12)).tolist() == [[0, 62, 128, 255]]  # of 4095
     signed = np.array([[-2048, 0, 2047]], np.int16)
     assert read_image(dicom(path, signed, BitsStored=12)).tolist() == [[0, 128, 255]]
+    big = dicom(path, values, syntax=uid.ExplicitVRBigEndian, BitsStored=12, PixelData=values.astype(">u2").tobytes())
+    assert read_image(big).tolist() == [[0, 62, 128, 255]]
     garbage = values | 0xF000  # above BitsStored
     assert read_image(dicom(path, garbage, BitsStored=12)).tolist() == [[0, 62, 128, 255]]
 
@@ -467,7 +470,7 @@ def test_a_compressed_frame_larger_than_it_should_be_is_not_decoded(tmp_path: Pa
     marker = frame.index(b"\xff\xc0")
     frame = frame[: marker + 5] + struct.pack(">HH", 60_000, 60_000) + frame[marker + 9 :]
     shape = {"Rows": 16, "Columns": 16, "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2"}
-    with pytest.raises(UnreadableImageError):
+    with pytest.raises(UnreadableImageError, match=r"corrupt or need another decoder, pip install .*exceeds limit"):
         read_image(dicom(tmp_path / "bomb.dcm", [frame], uid.JPEGBaseline8Bit, **shape))
 
 

@@ -7,8 +7,8 @@ Gray levels, 8 bits whatever is stored:
 
 - Colour becomes luminance (ITU-R 601); alpha is ignored, so that a transparent pixel keeps its stored colour.
 - Gray PNG and TIFF of 16 or 32 bits: the smallest of 8, 10, 12, 14 and 16 bits that holds the largest value in
-  the file, over all its pages, is taken as the range from black to white, because 12-bit scans in 16-bit files
-  would be black otherwise. Colour of 16 bits keeps its upper 8.
+  the file is taken as the range from black to white, because 12-bit scans in 16-bit files would be black otherwise.
+  Pages of a TIFF share it if the first is as deep. Colour of 16 bits keeps its upper 8.
 - Floating-point TIFF: a file with no value above 1 runs from 0 to 1, any other as the integers above.
 - DICOM: modality transform, then the first VOI table or window (PS3.3, C.11.1 and C.11.2), as on the scanner's
   screen; without one, all that BitsStored can hold. Tables of single frames in functional groups are not read.
@@ -242,9 +242,9 @@ def _decode_image(image: Image.Image) -> Generator[Scan, None, None]:
         _check_size(*image.size)
         yield Scan(_gray(image, _largest(image)), None, None)
         return
-    largest = max(_largest(image) for _ in _pages(image))
+    largest = max(_largest(image) for _ in _pages(image)) if _is_deep(image) else None
     for number in _pages(image):
-        yield Scan(_gray(image, largest), None, number)
+        yield Scan(_gray(image, _largest(image) if largest is None else largest), None, number)
 
 
 @cache
@@ -338,9 +338,14 @@ def _decode_dicom(path: Path, marked: bool) -> Generator[Scan, None, None]:
     table = _gray_table(dataset)
     spacing = _spacing(dataset)
     found = 0
-    for values in itertools.islice(iter_pixels(path, transfer_syntax_uid=syntax), frames):
-        yield Scan(to_gray(values, table), spacing, found if frames > 1 else None)
-        found += 1
+    try:
+        for values in itertools.islice(iter_pixels(path, transfer_syntax_uid=syntax), frames):
+            yield Scan(to_gray(values, table), spacing, found if frames > 1 else None)
+            found += 1
+    except RuntimeError as error:  # each decoder that knows the syntax gave up, as Pillow does on JPEG of 12 bits
+        raise UnreadableImageError(
+            f"the pixels are corrupt or need another decoder, pip install 'pylibjpeg[all]' or python-gdcm ({error})"
+        ) from error
     if found < frames:
         raise UnreadableImageError(f"the file is cut: expected {frames} frames, found {found}")
 
@@ -419,7 +424,7 @@ def _colour_to_gray(values: NDArray[Any], table: Gray) -> Gray:
 
 def _levels_to_gray(values: NDArray[Any], table: Gray) -> Gray:
     """Look stored values up; bits above BitsStored are not theirs."""
-    unsigned = values.view(np.dtype(f"u{values.dtype.itemsize}"))
+    unsigned = values.view(values.dtype.str.replace("i", "u"))  # in the byte order of the file
     return np.asarray(table[unsigned & (len(table) - 1)])
 
 
