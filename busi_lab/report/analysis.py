@@ -7,6 +7,7 @@ from typing import Any
 
 from busi_lab.report.blocks import Analysis, Block, Pooled
 from busi_lab.report.clinical import RUNS_SHOWN, Subject, clinical_blocks, interval, subjects_of
+from busi_lab.report.evaluations import evaluation_blocks
 from busi_lab.report.pairwise import (
     MEASURES,
     MODELS_TESTED,
@@ -57,6 +58,7 @@ def analyse(comparison: Comparison, require_repeats: bool = False) -> Comparison
             tuple(_pair_record(test) for found in [*tests.values(), *(own for _, own in protocols)] for test in found),
             tuple(pooled for scope, items in scopes.items() for pooled in _pooled(scope, items)),
             folds,
+            evaluation_blocks(comparison),
         ),
     )
 
@@ -233,6 +235,8 @@ def _several_protocols(experiments: Sequence[Experiment]) -> list[list[Experimen
     groups: dict[tuple[str | None, ...], list[Experiment]] = defaultdict(list)
     for item in experiments:
         summary = item.rows[0].run.summary
+        if summary.source:  # an evaluation was not trained under the protocol that it is tested under
+            continue
         key = (item.rows[0].run.name, summary.task, summary.model, summary.weights, item.table.dataset)
         groups[tuple(map(str, key))].append(item)
     return [items for items in groups.values() if len({item.protocol for item in items}) > 1]

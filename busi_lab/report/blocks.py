@@ -33,6 +33,7 @@ class Analysis:
 
     ``protocols``, ``repeats`` and ``tests`` stand for themselves; ``clinical`` has the blocks of a table by its
     number. ``repeat_records`` and ``pair_records`` are the rows of ``repeats.csv`` and ``pairs.csv``.
+    ``evaluations`` tells of runs that were evaluated on other data, in strata or under stress.
     ``pooled`` has clinical figures over folds; ``fold_tables`` are the tables of those folds, which have no plots.
     """
 
@@ -44,8 +45,9 @@ class Analysis:
     pair_records: tuple[Mapping[str, Any], ...] = ()
     pooled: tuple[Pooled, ...] = ()
     fold_tables: frozenset[int] = frozenset()
+    evaluations: tuple[Block, ...] = ()
 
     @property
     def blocks(self) -> tuple[Block, ...]:
         """All that belongs to no single table, in reading order."""
-        return (*self.protocols, *self.repeats, *self.tests)
+        return (*self.protocols, *self.evaluations, *self.repeats, *self.tests)

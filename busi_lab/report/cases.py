@@ -128,15 +128,16 @@ def _weights(clusters: tuple[str, ...]) -> Floats:
 
 def read_test_cases(run: Run) -> Cases | None:
     """The test images of ``run``; None without a ``predictions.csv`` or where it is damaged."""
-    return _read(lambda: run.predictions)
+    return read_cases(lambda: run.predictions)
 
 
 def read_validation_cases(run: Run) -> Cases | None:
     """The validation images of ``run``; None without a ``validation.csv`` or where it is damaged."""
-    return _read(lambda: run.validation)
+    return read_cases(lambda: run.validation)
 
 
-def _read(rows_of: Callable[[], Sequence[Mapping[str, str]]]) -> Cases | None:
+def read_cases(rows_of: Callable[[], Sequence[Mapping[str, str]]]) -> Cases | None:
+    """Images from rows of ``predictions.csv``; None where there are none, or damaged ones."""
     try:
         rows = rows_of()
         if not rows:

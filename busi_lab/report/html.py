@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from busi_lab.report.blocks import Block
+from busi_lab.report.evaluations import draw_evaluations
 from busi_lab.report.findings import findings
 from busi_lab.report.gallery import Gallery, hang_gallery
 from busi_lab.report.joint import pairs
@@ -70,6 +71,7 @@ def render_html(comparison: Comparison) -> str:
         sections=[_section(table, comparison) for table in comparison.tables],
         analysis=comparison.analysis,
         pooled=[(pooled, draw_pooled(pooled, i)) for i, pooled in enumerate(comparison.analysis.pooled, start=1)],
+        stress=draw_evaluations(comparison),
         pairs=pairs(comparison),
         published_titles=published_titles,
         published=published,

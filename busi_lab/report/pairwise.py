@@ -6,9 +6,17 @@ from itertools import combinations
 
 import numpy as np
 
-from busi_lab.report.cases import Estimate, shared
+from busi_lab.report.cases import Cases, Estimate, shared
 from busi_lab.report.repeats import Experiment
-from busi_lab.report.statistics import LEVEL, bootstrap_p, cluster_weights, holm, mcnemar_p, percentile_interval
+from busi_lab.report.statistics import (
+    LEVEL,
+    Floats,
+    bootstrap_p,
+    cluster_weights,
+    holm,
+    mcnemar_p,
+    percentile_interval,
+)
 
 MODELS_TESTED = 8
 """Experiments in a family of tests at most, best by validation first: 28 pairs, which 2,000 resamples can tell apart
@@ -94,20 +102,28 @@ def compare_protocols(experiments: Sequence[Experiment]) -> list[Difference]:
 def _between(first: Experiment, second: Experiment, measure: str) -> Difference:
     left, right = first.cases, second.cases
     assert left is not None and right is not None
-    images = len(set(left.images.tolist()) & set(right.images.tolist()))
-    groups = len(set(left.clusters.tolist()) & set(right.clusters.tolist()))
-    if images or groups:
-        relation = f"share {images} test images, so their groups are resampled together"
-        weights = cluster_weights(np.concatenate([left.clusters, right.clusters]))
-        left_weights, right_weights = weights[:, : len(left)], weights[:, len(left) :]
-    else:
-        relation = "have no test image and no group in common: they are independent, and resampled apart"
-        left_weights, right_weights = cluster_weights(left.clusters, seed=1), cluster_weights(right.clusters, seed=2)
+    images, left_weights, right_weights, relation = joint_weights(left, right)
     resampled = left.figures_of(measure, left_weights) - right.figures_of(measure, right_weights)
     values = (first.estimates[measure].value, second.estimates[measure].value)
     estimate = Estimate(values[0] - values[1], *percentile_interval(resampled))
     p = bootstrap_p(resampled)
     return Difference(first, second, measure, "cluster bootstrap", images, values, estimate, p, p, relation)
+
+
+def joint_weights(left: Cases, right: Cases) -> tuple[int, Floats, Floats, str]:
+    """Resamples of two sets of images, together where they have an image or a group in common, else apart.
+
+    Returns:
+        Images of both, weights ``[B, N]`` of either set, and in words how they hang together.
+    """
+    images = len(set(left.images.tolist()) & set(right.images.tolist()))
+    groups = len(set(left.clusters.tolist()) & set(right.clusters.tolist()))
+    if images or groups:
+        weights = cluster_weights(np.concatenate([left.clusters, right.clusters]))
+        relation = f"share {images} test images, so their groups are resampled together"
+        return images, weights[:, : len(left)], weights[:, len(left) :], relation
+    relation = "have no test image and no group in common: they are independent, and resampled apart"
+    return 0, cluster_weights(left.clusters, seed=1), cluster_weights(right.clusters, seed=2), relation
 
 
 def outcome(test: Difference) -> str:

@@ -137,6 +137,7 @@ def render_text(comparison: Comparison) -> str:
     analysis = comparison.analysis
     if analysis.protocols or any(record["runs"] > 1 for record in analysis.repeat_records):
         parts += [_plain_block(block) for block in (*analysis.protocols, *analysis.repeats)]
+    parts += [_plain_block(block) for block in analysis.evaluations]
     if comparison.failures:
         failures = [f"  {item.folder}  {item.status}: {item.reason}" for item in comparison.failures]
         parts.append("\n".join([f"{len(failures)} without a result", *failures]))
@@ -177,7 +178,7 @@ def render_markdown(comparison: Comparison, plots: Mapping[int, Sequence[Path]])
         parts.append("Tables of single folds have no plots.")
     if plots and len(plots) < len(comparison.tables) - len(folds):
         parts.append(f"PNG plots are drawn for the first {len(plots)} tables; compare fewer runs to have all.")
-    for block in comparison.analysis.protocols:
+    for block in (*comparison.analysis.protocols, *comparison.analysis.evaluations):
         parts += _markdown_block(block, "##")
     for table in comparison.tables:
         parts += [f"## {_escape(heading(table))}", opening(table), *table.notes, _markdown(*display(table))]

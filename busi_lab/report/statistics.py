@@ -112,7 +112,8 @@ def class_figures(actual: Indices, probabilities: Floats, weights: Floats) -> di
     """Classification figures of weighted images, as the task defines them.
 
     ``precision``, ``recall`` and ``f1`` are means over the classes that occur in labels or predictions, ``auroc``
-    over the classes that occur.
+    over the classes that occur. Where no image is normal, ``accuracy_without_normal`` is that of the more probable one
+    of benign and malignant.
 
     Args:
         actual: ``[N]``, indices into ``CLASSES``.
@@ -138,8 +139,14 @@ def class_figures(actual: Indices, probabilities: Floats, weights: Floats) -> di
     known = np.isfinite(areas)
     with np.errstate(invalid="ignore"):
         auroc = np.where(known, areas, 0.0).sum(axis=0) / known.sum(axis=0)
+    benign, malignant, normal = (CLASSES.index(name) for name in ("benign", "malignant", "normal"))
+    folded: dict[str, Floats] = {}
+    if (actual == benign).any() and (actual == malignant).any() and not (actual == normal).any():
+        called = probabilities[:, malignant] > probabilities[:, benign]
+        folded["accuracy_without_normal"] = weighted_mean((called == (actual == malignant)).astype(np.float64), weights)
     return {
         "accuracy": right.sum(axis=0) / labelled.sum(axis=0),
+        **folded,
         "precision": macro(right, chosen),
         "recall": macro(right, labelled),
         "f1": macro(2 * right, labelled + chosen),

@@ -27,7 +27,7 @@ from busi_lab.run_directory import (
 )
 
 TEST_METRICS = (
-    *("accuracy", "precision", "recall", "f1", "auroc", "auroc_malignant"),
+    *("accuracy", "accuracy_without_normal", "precision", "recall", "f1", "auroc", "auroc_malignant"),
     *("dice", "iou", "dice_pooled", "pixel_accuracy", "false_positive_rate", "hd95"),
 )
 """The test metrics of the tables for people, in their order; ``table.csv`` has every scalar of a run."""
@@ -151,11 +151,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All runs below ``base``, to which every ``folder`` is relative; ``analysis`` is empty where none was made."""
+    """All runs below ``base``, to which every ``folder`` is relative; ``analysis`` is empty where none was made.
+
+    ``again`` has, by folder, evaluations of runs on their own test images, which stand in no table beside them.
+    """
 
     base: Path
     tables: tuple[Table, ...]
     failures: tuple[Failure, ...]
+    again: tuple[tuple[str, Run], ...] = ()
     analysis: Analysis = field(default_factory=Analysis)
 
 
@@ -194,7 +198,7 @@ def build(folders: Sequence[Path]) -> Comparison:
     base = Path(os.path.commonpath([folder.resolve() for folder in folders]))
     base = base.parent if base in directories or base in unfinished else base
     groups: dict[tuple[str, ...], list[tuple[str, Run]]] = defaultdict(list)
-    failures = []
+    failures, again = [], []
     for directory in directories:
         folder = _relative(directory, base)
         try:
@@ -203,7 +207,9 @@ def build(folders: Sequence[Path]) -> Comparison:
             reason = one_line(error).replace(f"{directory}{os.sep}", "")
             failures.append(Failure(folder, folder, "unreadable", text(reason) or ""))
             continue
-        if run.summary.status == "finished":
+        if run.summary.status == "finished" and _is_again(run.summary, directories):
+            again.append((folder, run))
+        elif run.summary.status == "finished":
             groups[_group(run.summary)].append((folder, run))
         else:
             reason = text(run.summary.error) or f"no reason recorded (status {run.summary.status})"
@@ -223,7 +229,19 @@ def build(folders: Sequence[Path]) -> Comparison:
         return task, key[1], _protocol(groups[key][0][1].summary), key
 
     tables = tuple(_table(index, groups[key]) for index, key in enumerate(sorted(groups, key=order), start=1))
-    return Comparison(base, tables, tuple(failures))
+    return Comparison(base, tables, tuple(failures), tuple(again))
+
+
+def _is_again(summary: Summary, directories: Sequence[Path]) -> bool:
+    """Whether this is the evaluation of one of the runs on its own test images."""
+    source = summary.source or {}
+    split = source.get("split")
+    return (
+        isinstance(split, dict)
+        and Path(str(source.get("directory"))) in directories
+        and source.get("data_digest") == summary.data.get("digest")
+        and split.get("test_digest") == summary.split.get("test_digest")
+    )
 
 
 def _relative(directory: Path, base: Path) -> str:

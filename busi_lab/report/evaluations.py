@@ -1,0 +1,311 @@
+"""What evaluations of finished runs say: the drop on other data, strata, stress, shortcuts and explanations."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import matplotlib
+import numpy as np
+
+from busi_lab.report.blocks import Block
+from busi_lab.report.cases import Cases, Estimate, read_cases, read_test_cases
+from busi_lab.report.clinical import interval
+from busi_lab.report.pairwise import joint_weights
+from busi_lab.report.statistics import RESAMPLES, Bools, Floats, percentile_interval
+from busi_lab.report.svg import LINES, STYLE, Group, Panel, inline_svg, new_figure, numbered
+from busi_lab.report.tables import MISSING, Comparison, leak_words, number, text
+from busi_lab.run_directory import CLASSES, FLAGS, SHORTCUTS, STRESS, Run, read_rows
+
+_FIGURES = ("accuracy", "accuracy_without_normal", "f1", "auroc", "auroc_malignant", "dice", "dice_pooled", "hd95")
+_STRATA = ("accuracy", "auroc_malignant", "dice")
+_FEW = 20  # images, below which a stratum's figure says little
+_NORMAL = CLASSES.index("normal")
+
+Rows = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation, told apart from others by its ``label``."""
+
+    label: str
+    run: Run
+
+    @cached_property
+    def cases(self) -> Cases | None:
+        """The images that were tested."""
+        return read_test_cases(self.run)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the images are not the run's own test images."""
+        source = self.run.summary.source or {}
+        split = source.get("split")
+        own = split.get("test_digest") if isinstance(split, dict) else None
+        return source.get("data_digest") != self.run.summary.data.get("digest") or own != self.run.summary.split.get(
+            "test_digest"
+        )
+
+    def rows(self, name: str) -> Rows:
+        """Rows of one of the evaluation's tables; none where it is missing or damaged."""
+        try:
+            return read_rows(self.run.path / name)
+        except (OSError, ValueError, csv.Error):
+            return []
+
+
+def evaluations(comparison: Comparison) -> list[Evaluation]:
+    """All evaluations in a comparison, in its order."""
+    found = [(row.folder, row.run) for table in comparison.tables for row in table.rows if row.run.summary.source]
+    found += comparison.again
+    names = [f"{text(run.name)} on {text(run.summary.data.get('name'))}" for _, run in found]
+    return [
+        Evaluation(name if names.count(name) == 1 else f"{name} ({folder})", run)
+        for (folder, run), name in zip(found, names, strict=True)
+    ]
+
+
+def evaluation_blocks(comparison: Comparison) -> tuple[Block, ...]:
+    """Every evaluation in sentences and tables."""
+    blocks = []
+    for item in evaluations(comparison):
+        kinds = (_drop(item), _strata(item), _stress(item), _shortcuts(item), _explanations(item))
+        blocks += [block for block in kinds if block is not None]
+    return tuple(blocks)
+
+
+def _drop(item: Evaluation) -> Block | None:
+    """The figures here beside those on the run's own test images."""
+    here, own = item.cases, read_cases(lambda: item.run.source_predictions)
+    if not item.elsewhere or here is None or own is None:
+        return None
+    summary, source = item.run.summary, item.run.summary.source or {}
+    split = source.get("split") or {}
+    leaked = number(summary.split.get("leaked"))
+    sentences = [
+        f"Trained on {text(source.get('data'))} under the {text(split.get('protocol'))} protocol, tested there on "
+        f"{len(own)} images and here on {len(here)} of {text(summary.data.get('name'))} "
+        f"({text(summary.split.get('protocol'))} protocol), of which "
+        + (
+            "an unknown number have"
+            if leaked is None
+            else f"{leak_words([int(leaked)], len(here))} {'has' if leaked == 1 else 'have'}"
+        )
+        + " a near-copy or the same patient among the images that were learnt from."
+    ]
+    if here.probabilities is not None and not (here.actual == _NORMAL).any() and (own.actual == _NORMAL).any():
+        own = own.take(np.flatnonzero(own.actual != _NORMAL))
+        sentences.append(
+            f"The images here are benign and malignant alone, so the run's own test images are taken without the "
+            f"normal ones ({len(own)} remain): auroc_malignant compares malignant with benign, and "
+            "accuracy_without_normal is that of the more probable one of both."
+        )
+    others = source.get("data_digest") != summary.data.get("digest")
+    if others:
+        own = replace(own, images=_prefixed(own.images), clusters=_prefixed(own.clusters))
+    _, own_weights, here_weights, relation = joint_weights(own, here)
+    values = [cases.figures(np.ones((1, len(cases)))) for cases in (own, here)]
+    resampled = [cases.figures(weights) for cases, weights in ((own, own_weights), (here, here_weights))]
+    lines, told = [], []
+    for name in _FIGURES:
+        if not all(name in each and np.isfinite(each[name][0]) for each in values):
+            continue
+        digits = 1 if name == "hd95" else 3
+        pair = [
+            Estimate(float(v[name][0]), *percentile_interval(r[name])) for v, r in zip(values, resampled, strict=True)
+        ]
+        gap = Estimate(pair[1].value - pair[0].value, *percentile_interval(resampled[1][name] - resampled[0][name]))
+        lines.append((name, *(interval(each, digits) for each in pair), _signed(gap, digits)))
+        if name in ("accuracy", "auroc_malignant", "dice"):
+            way = "lower" if gap.value < 0 else "higher"
+            sure = f"{way} here by {abs(gap.value):.3f}" if gap.low > 0 or gap.high < 0 else "not told apart"
+            told.append(f"{name} is {sure} ({gap.value:+.3f}, 95 % {gap.low:+.3f} to {gap.high:+.3f})")
+    sentences.append(f"{'; '.join(told).capitalize()}." if told else "No figure is defined on both.")
+    relation = "come from different datasets, and are resampled apart" if others else relation
+    sentences.append(
+        f"The two sets of images {relation}; intervals are those of {RESAMPLES:,} resamples of whole groups."
+    )
+    titles = ("figure", "own test images", "here", "difference")
+    return Block(f"{item.label}: against its own test images", tuple(sentences), titles, tuple(lines))
+
+
+def _prefixed(
+    names: "np.ndarray[tuple[int, ...], np.dtype[np.str_]]",
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.str_]]":
+    """Names that no other dataset has."""
+    return np.array([f"own test {name}" for name in names.tolist()])
+
+
+def _signed(gap: Estimate, digits: int = 3) -> str:
+    return f"{gap.value:+.{digits}f}\n{gap.low:+.{digits}f} to {gap.high:+.{digits}f}"
+
+
+def _strata(item: Evaluation) -> Block | None:
+    """Figures of the images with and without each flag."""
+    cases, flags = item.cases, defaultdict(set)
+    for row in item.rows(FLAGS):
+        flags[row.get("flag", "")].add(row.get("image", ""))
+    if cases is None or not flags:
+        return None
+    names = [name for name in _STRATA if name in cases.figures(np.ones((1, len(cases))))]
+    lines = []
+    for flag in sorted(flags, key=lambda flag: (-len(flags[flag]), flag)):
+        held = np.isin(cases.images, sorted(flags[flag]))
+        parts = [_figures_of(cases, part, names) for part in (held, ~held)]
+        line = [flag, f"{int(held.sum())}", f"{int((~held).sum())}"]
+        for name in names:
+            estimates = [_estimate(*part[name]) for part in parts]
+            gap = _estimate(parts[0][name][0] - parts[1][name][0], parts[0][name][1] - parts[1][name][1])
+            line += [*(interval(each) if each else MISSING for each in estimates), _signed(gap) if gap else MISSING]
+        lines.append(tuple(line))
+    titles = ["flag", "images with", "images without"]
+    titles += [f"{name} {word}" for name in names for word in ("with", "without", "difference")]
+    sentences = [
+        "Each image with a flag against all without it; an interval of the difference that holds 0 says that the two "
+        f"are not told apart. Intervals are those of {RESAMPLES:,} resamples of whole groups, not corrected for the "
+        "number of flags. Flags go along with classes and with each other, so a difference need not come from the "
+        "flag itself."
+    ]
+    few = [line[0] for line in lines if min(int(line[1]), int(line[2])) < _FEW]
+    if few:
+        sentences.append(f"Fewer than {_FEW} images on one side, so read with care: {', '.join(few)}.")
+    return Block(f"{item.label}: strata", tuple(sentences), tuple(titles), tuple(lines))
+
+
+def _figures_of(cases: Cases, held: Bools, names: Sequence[str]) -> dict[str, tuple[Floats, Floats]]:
+    """Figures of some of the images, and their resamples, ``[1]`` and ``[B]``."""
+    part = held.astype(np.float64)
+    values, resampled = cases.figures(part[None]), cases.figures(cases.weights() * part)
+    return {name: (values[name], resampled[name]) for name in names}
+
+
+def _estimate(value: Floats, resampled: Floats) -> Estimate | None:
+    return Estimate(float(value[0]), *percentile_interval(resampled)) if np.isfinite(value[0]) else None
+
+
+def _main_figure(item: Evaluation) -> str:
+    return "dice" if item.run.summary.task == "segmentation" else "accuracy"
+
+
+def _ladders(item: Evaluation, name: str) -> dict[str, list[float]]:
+    """Ladder -> the figure at severity 0 and up, of whole ladders."""
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in item.rows(STRESS):
+        severity, value = row.get("severity") or "", row.get(name) or ""
+        if severity.isdecimal() and value:
+            found[row.get("ladder", "")][int(severity)] = float(value)
+    clean = found.pop("none", {}).get(0)
+    if clean is None:
+        return {}
+    steps = {ladder: [clean, *(at[severity] for severity in sorted(at))] for ladder, at in found.items()}
+    return {ladder: values for ladder, values in steps.items() if len(values) > 1}
+
+
+def robustness(ladders: Mapping[str, Sequence[float]]) -> float:
+    """Mean over ladders and severities of a figure under stress, as a share of the figure of the scans as they are."""
+    return float(np.mean([np.mean(values[1:]) / values[0] for values in ladders.values()]))
+
+
+def _stress(item: Evaluation) -> Block | None:
+    name = _main_figure(item)
+    ladders = _ladders(item, name)
+    if not ladders or not next(iter(ladders.values()))[0]:
+        return None
+    worst = min(ladders, key=lambda ladder: ladders[ladder][-1])
+    clean = ladders[worst][0]
+    sentences = [
+        f"Robustness {robustness(ladders):.3f}: {name} under stress as a share of the {clean:.3f} on the scans as they "
+        "are, the mean over all ladders and severities. "
+        f"The lowest at the highest severity is {worst}, {ladders[worst][-1]:.3f}."
+    ]
+    if name == "accuracy" and item.cases is not None:
+        share = np.bincount(item.cases.actual, minlength=len(CLASSES)).max() / len(item.cases)
+        sentences.append(f"Always naming the most frequent class would have an accuracy of {share:.3f}.")
+    steps = max(len(values) for values in ladders.values())
+    titles = ("ladder", *(f"severity {i}" if i else "as it is" for i in range(steps)))
+    lines = tuple((ladder, *(f"{value:.3f}" for value in values)) for ladder, values in ladders.items())
+    return Block(f"{item.label}: under stress ({name})", tuple(sentences), titles, lines)
+
+
+def _shortcuts(item: Evaluation) -> Block | None:
+    conditions: dict[str, list[Mapping[str, str]]] = defaultdict(list)
+    for row in item.rows(SHORTCUTS):
+        conditions[row.get("condition", "")].append(row)
+    names = ("accuracy_without_normal", "auroc_malignant")
+    lines, found = [], {}
+    for condition, rows in conditions.items():
+        cases = read_cases(lambda rows=rows: rows)  # type: ignore[misc]
+        estimates = {} if cases is None else cases.estimates()
+        if cases is None or not all(name in estimates for name in names):
+            continue
+        found[condition] = cases, estimates
+        lines.append((condition, str(len(cases)), *(interval(estimates[name]) for name in names)))
+    if "lesion blanked" not in found:
+        return None
+    cases, estimates = found["lesion blanked"]
+    share = np.bincount(cases.actual, minlength=len(CLASSES)).max() / len(cases)
+    area, accuracy = estimates["auroc_malignant"], estimates["accuracy_without_normal"]
+    words = f"AUROC {area.value:.3f}, 95 % {area.low:.3f} to {area.high:.3f}, where chance is 0.5; accuracy"
+    words += f" {accuracy.value:.3f}, where always naming the more frequent class has {share:.3f}"
+    if area.low > 0.5:
+        verdict = (
+            f"Accuracy survives without the lesion: the run still tells malignant from benign ({words}). It reads "
+            "what lies beside the lesion, such as shadows, calipers or the choice of the section, or the size of the "
+            "blanked box; not all of its accuracy comes from the lesion."
+        )
+    else:
+        verdict = f"Without the lesion the run does not tell malignant from benign ({words})."
+    sentences = (
+        "Scans with a lesion alone. Blanked: a box round the lesion, a tenth larger, is filled with the gray level "
+        "round it. Alone: everything but the lesion is gray. The network has not learnt from such scans, so that a "
+        "part of any loss is their strangeness.",
+        verdict,
+    )
+    return Block(f"{item.label}: shortcuts", sentences, ("scans", "images", *names), tuple(lines))
+
+
+def _explanations(item: Evaluation) -> Block | None:
+    metrics = item.run.summary.metrics
+    share = number(metrics.get("test/lesion_share"))
+    lines = []
+    for method in ("gradcam", "occlusion"):
+        hit, energy = (number(metrics.get(f"test/{method}_{name}")) for name in ("pointing", "energy"))
+        if hit is not None and energy is not None and share is not None:
+            lines.append((method, f"{hit:.3f}", f"{energy:.3f}", f"{share:.3f}"))
+    if not lines:
+        return None
+    sentence = (
+        "Maps of what speaks for the predicted class, over the scans with a lesion: how often their highest point lies "
+        "in the lesion (pointing game), and which share of their sum does. A map that knows nothing of the scan would "
+        "have the lesion's share of the scan in both."
+    )
+    titles = ("method", "highest point in the lesion", "sum in the lesion", "lesion's share of the scan")
+    return Block(f"{item.label}: explanations", (sentence,), titles, tuple(lines))
+
+
+def draw_evaluations(comparison: Comparison) -> list[Group]:
+    """A panel for each ladder of each evaluation under stress."""
+    groups = []
+    with matplotlib.rc_context(STYLE):
+        for item in evaluations(comparison):
+            main = _main_figure(item)
+            second = "auroc_malignant" if main == "accuracy" else "iou"
+            figures = {name: _ladders(item, name) for name in (main, second)}
+            panels = tuple(_ladder_panel(ladder, figures) for ladder in figures[main])
+            caption = "Severity 0 is the scan as it is; 5 is extreme, but met in practice. One scale for all."
+            legend = tuple((i, name) for i, (name, found) in enumerate(figures.items()) if found)
+            groups.append(Group(f"{item.label}: under stress", caption, panels, legend))
+    return numbered(groups, "e")
+
+
+def _ladder_panel(ladder: str, figures: Mapping[str, Mapping[str, Sequence[float]]]) -> Panel:
+    figure, ax = new_figure(1.9, 0.5, 0.45)
+    words = []
+    for (colour, dash), marker, (name, ladders) in zip(LINES, ("o", "s"), figures.items(), strict=False):
+        values = ladders.get(ladder, ())
+        ax.plot(range(len(values)), values, color=colour, linestyle=dash, marker=marker, markersize=4)
+        words += [f"{name} from {values[0]:.3f} to {values[-1]:.3f}"] if values else []
+    ax.set(ylim=(0, 1.02), xlabel="severity")
+    return Panel(ladder, inline_svg(figure), f"{ladder}: {', '.join(words)}")
