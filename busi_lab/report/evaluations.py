@@ -158,7 +158,9 @@ def _strata(item: Evaluation) -> Block | None:
         for name in names:
             estimates = [_estimate(*part[name]) for part in parts]
             gap = _estimate(parts[0][name][0] - parts[1][name][0], parts[0][name][1] - parts[1][name][1])
-            line += [*(interval(each) if each else MISSING for each in estimates), _signed(gap) if gap else MISSING]
+            enough = min(held.sum(), (~held).sum()) >= _FEW
+            line += [*(interval(each) if each else MISSING for each in estimates)]
+            line.append(_signed(gap) if gap and enough else MISSING)
         lines.append(tuple(line))
     titles = ["flag", "images with", "images without"]
     titles += [f"{name} {word}" for name in names for word in ("with", "without", "difference")]
@@ -170,7 +172,7 @@ def _strata(item: Evaluation) -> Block | None:
     ]
     few = [line[0] for line in lines if min(int(line[1]), int(line[2])) < _FEW]
     if few:
-        sentences.append(f"Fewer than {_FEW} images on one side, so read with care: {', '.join(few)}.")
+        sentences.append(f"Fewer than {_FEW} images on one side, so without a difference: {', '.join(few)}.")
     return Block(f"{item.label}: strata", tuple(sentences), tuple(titles), tuple(lines))
 
 

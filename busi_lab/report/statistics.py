@@ -133,11 +133,13 @@ def class_figures(actual: Indices, probabilities: Floats, weights: Floats) -> di
 
     def macro(shares: Floats, divisor: Floats) -> Floats:
         each = np.divide(shares, divisor, out=np.zeros_like(shares), where=divisor > 0)
-        mean: Floats = each.sum(axis=0) / occurs.sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            mean: Floats = each.sum(axis=0) / occurs.sum(axis=0)
         return mean
 
     known = np.isfinite(areas)
     with np.errstate(invalid="ignore"):
+        accuracy = right.sum(axis=0) / labelled.sum(axis=0)
         auroc = np.where(known, areas, 0.0).sum(axis=0) / known.sum(axis=0)
     benign, malignant, normal = (CLASSES.index(name) for name in ("benign", "malignant", "normal"))
     folded: dict[str, Floats] = {}
@@ -145,7 +147,7 @@ def class_figures(actual: Indices, probabilities: Floats, weights: Floats) -> di
         called = probabilities[:, malignant] > probabilities[:, benign]
         folded["accuracy_without_normal"] = weighted_mean((called == (actual == malignant)).astype(np.float64), weights)
     return {
-        "accuracy": right.sum(axis=0) / labelled.sum(axis=0),
+        "accuracy": accuracy,
         **folded,
         "precision": macro(right, chosen),
         "recall": macro(right, labelled),
