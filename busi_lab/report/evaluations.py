@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -16,7 +17,7 @@ from busi_lab.report.pairwise import joint_weights
 from busi_lab.report.statistics import RESAMPLES, Bools, Floats, percentile_interval
 from busi_lab.report.svg import LINES, STYLE, Group, Panel, inline_svg, new_figure, numbered
 from busi_lab.report.tables import MISSING, Comparison, leak_words, number, text
-from busi_lab.run_directory import CLASSES, FLAGS, SHORTCUTS, STRESS, Run, read_rows
+from busi_lab.run_directory import CLASSES, EXPLANATIONS, FLAGS, SHORTCUTS, STRESS, Run, read_rows
 
 _FIGURES = ("accuracy", "accuracy_without_normal", "f1", "auroc", "auroc_malignant", "dice", "dice_pooled", "hd95")
 _STRATA = ("accuracy", "auroc_malignant", "dice")
@@ -228,7 +229,7 @@ def _stress(item: Evaluation) -> Block | None:
     steps = max(len(values) for values in ladders.values())
     titles = ("ladder", *(f"severity {i}" if i else "as it is" for i in range(steps)))
     lines = tuple((ladder, *(f"{value:.3f}" for value in values)) for ladder, values in ladders.items())
-    return Block(f"{item.label}: under stress ({name})", tuple(sentences), titles, lines)
+    return Block(_stress_title(item), tuple(sentences), titles, lines)
 
 
 def _shortcuts(item: Evaluation) -> Block | None:
@@ -287,19 +288,33 @@ def _explanations(item: Evaluation) -> Block | None:
     return Block(f"{item.label}: explanations", (sentence,), titles, tuple(lines))
 
 
-def draw_evaluations(comparison: Comparison) -> list[Group]:
-    """A panel for each ladder of each evaluation under stress."""
-    groups = []
+def find_maps(run: Run, comparison: Comparison) -> Path | None:
+    """Where maps of what speaks for the run's predictions are: its own, or those of its evaluation; None without."""
+    own = str(run.path.resolve())
+    again = (other.path for _, other in comparison.again if (other.summary.source or {}).get("directory") == own)
+    folders = (path / EXPLANATIONS for path in (run.path, *again))
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def draw_evaluations(comparison: Comparison) -> dict[str, Group]:
+    """A panel for each ladder of each evaluation under stress, by the title of its block."""
+    groups: dict[str, Group] = {}
     with matplotlib.rc_context(STYLE):
         for item in evaluations(comparison):
             main = _main_figure(item)
-            second = "auroc_malignant" if main == "accuracy" else "iou"
-            figures = {name: _ladders(item, name) for name in (main, second)}
+            figures = {
+                name: _ladders(item, name) for name in (main, "auroc_malignant" if main == "accuracy" else "iou")
+            }
             panels = tuple(_ladder_panel(ladder, figures) for ladder in figures[main])
             caption = "Severity 0 is the scan as it is; 5 is extreme, but met in practice. One scale for all."
             legend = tuple((i, name) for i, (name, found) in enumerate(figures.items()) if found)
-            groups.append(Group(f"{item.label}: under stress", caption, panels, legend))
-    return numbered(groups, "e")
+            group = numbered([Group("Curves", caption, panels, legend)], f"e{len(groups)}")
+            groups |= {_stress_title(item): each for each in group}
+    return groups
+
+
+def _stress_title(item: Evaluation) -> str:
+    return f"{item.label}: under stress ({_main_figure(item)})"
 
 
 def _ladder_panel(ladder: str, figures: Mapping[str, Mapping[str, Sequence[float]]]) -> Panel:

@@ -22,7 +22,7 @@ from busi_lab.report.predictions import (
     wrong_classes,
 )
 from busi_lab.report.tables import Table
-from busi_lab.run_directory import EXPLANATIONS, MASKS, Run
+from busi_lab.run_directory import MASKS, Run
 
 MISTAKES_SHOWN = 8
 WORST_SHOWN = 4
@@ -49,8 +49,13 @@ class Gallery:
     pictures: tuple[Picture, ...] = ()
 
 
-def hang_gallery(table: Table) -> Gallery:
-    """What the best run got most wrong; where it predicts masks alone, also what is usual and what is best."""
+def hang_gallery(table: Table, maps: Path | None = None) -> Gallery:
+    """What the best run got most wrong; where it predicts masks alone, also what is usual and what is best.
+
+    Args:
+        table: of runs.
+        maps: has a folder of maps for each method of explanation.
+    """
     best = table.rows[0]
     classes, masks = read_predictions(best.run), read_masks(best.run)
     title = "Examples" if masks and not classes else "Mistakes"
@@ -74,7 +79,7 @@ def hang_gallery(table: Table) -> Gallery:
         return Gallery(title, f"{who}, got every test image right.")
     root = _dataset(best.run)
     files = _files(root) if root else {}
-    pictures = tuple(_picture(root, files.get(example.image), best.run, example) for example in examples)
+    pictures = tuple(_picture(root, files.get(example.image), best.run, maps, example) for example in examples)
     return Gallery(title, f"{who}: {', then '.join(kinds)}. {_legend(root, masks is not None, pictures)}", pictures)
 
 
@@ -119,7 +124,7 @@ def _files(root: Path) -> dict[str, CaseFiles]:
         return {}
 
 
-def _picture(root: Path | None, case: CaseFiles | None, run: Run, example: Example) -> Picture:
+def _picture(root: Path | None, case: CaseFiles | None, run: Run, maps: Path | None, example: Example) -> Picture:
     """The scan as a small JPEG with the true lesions and, where ``run`` has a mask of it, the predicted outlined."""
     nothing = Picture(example, None, False)
     if root is None or case is None:
@@ -137,13 +142,13 @@ def _picture(root: Path | None, case: CaseFiles | None, run: Run, example: Examp
     predicted = _read(read_mask, run.path / MASKS / f"{example.image}.png")
     if predicted is not None:
         outline(picture, predicted, PREDICTED, dashed=True)
-    maps = []
-    for folder in sorted(path for path in (run.path / EXPLANATIONS).glob("*") if path.is_dir()):
+    shown = []
+    for folder in sorted(path for path in maps.iterdir() if path.is_dir()) if maps else ():
         heat = _read(read_image, folder / f"{example.image}.png")
         if heat is not None:
             small = np.asarray(Image.fromarray(pixels).resize(picture.size))
-            maps.append((folder.name, _uri(draw_heat(small, heat / 255, lesion, TRUE))))
-    return Picture(example, _uri(picture), predicted is not None, tuple(maps))
+            shown.append((folder.name, _uri(draw_heat(small, heat / 255, lesion, TRUE))))
+    return Picture(example, _uri(picture), predicted is not None, tuple(shown))
 
 
 def _read(reader: Callable[[Path], Any], path: Path) -> Any:

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from busi_lab.report.blocks import Block
-from busi_lab.report.evaluations import draw_evaluations
+from busi_lab.report.evaluations import draw_evaluations, find_maps
 from busi_lab.report.findings import findings
 from busi_lab.report.gallery import Gallery, hang_gallery
 from busi_lab.report.joint import pairs
@@ -71,7 +71,7 @@ def render_html(comparison: Comparison) -> str:
         sections=[_section(table, comparison) for table in comparison.tables],
         analysis=comparison.analysis,
         pooled=[(pooled, draw_pooled(pooled, i)) for i, pooled in enumerate(comparison.analysis.pooled, start=1)],
-        stress=draw_evaluations(comparison),
+        curves=draw_evaluations(comparison),
         pairs=pairs(comparison),
         published_titles=published_titles,
         published=published,
@@ -118,7 +118,7 @@ def _section(table: Table, comparison: Comparison) -> Section:
         cells,
         [] if fold else draw_groups(table),
         [] if fold else matrices[:SHOWN],
-        None if fold else hang_gallery(table),
+        None if fold else hang_gallery(table, find_maps(table.rows[0].run, comparison)),
         comparison.analysis.clinical.get(table.number, ()),
     )
 
