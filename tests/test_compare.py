@@ -707,17 +707,17 @@ def test_protocols_stand_side_by_side_with_their_leaks(runs: Path, tmp_path: Pat
     assert block.sentences[0].startswith("Compared is a (mobilenetv1_100, weights imagenet) for classification on busi")
     assert "grouped_kfold with 90 test images over 3 of 3 folds, leaked 0 of 90 (0 %)" in block.sentences[1]
     assert "published with 30 test images, leaked 9 of 30 (30 %)" in block.sentences[1]
-    assert "accuracy is lower under grouped_kfold than under published (-0.333, 95 % -0." in block.sentences[2]
-    assert "have no test image and no group in common: they are independent" in block.sentences[3]
+    assert "accuracy is higher under published than under grouped_kfold (+0.333, 95 % +0." in block.sentences[2]
+    assert block.sentences[3].endswith("independent and resampled apart: published and grouped_kfold.")
     (pair,) = read_table(tmp_path / "made/pairs.csv")
-    assert (pair["protocol"], pair["second_protocol"]) == ("grouped_kfold", "published")
-    assert pair["verdict"] == "grouped_kfold is lower than published"
+    assert (pair["protocol"], pair["second_protocol"]) == ("published", "grouped_kfold")
+    assert pair["verdict"] == "published is higher than grouped_kfold"
     make_predictions(runs / "p", range(30))
     (block,) = compare([runs], tmp_path / "made", formats=("csv",)).analysis.protocols
-    assert "share 30 test images, so their groups are resampled together" in block.sentences[3]
+    assert block.sentences[3].endswith("resampled together: published and grouped_kfold (30 images).")
     make_predictions(runs / "p", range(200, 230), set(range(200, 210)))
     (block,) = compare([runs], tmp_path / "made", formats=("csv",)).analysis.protocols
-    assert "apart: no pair; not told apart: grouped_kfold and published in accuracy (+0.000)." in block.sentences[2]
+    assert "apart: no pair; not told apart: published and grouped_kfold in accuracy (+0.000)." in block.sentences[2]
 
 
 def test_the_measured_leak_replaces_the_fixed_warning(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

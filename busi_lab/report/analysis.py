@@ -25,6 +25,7 @@ EXPERIMENTS_SHOWN = 30
 
 _SHOWN = ("accuracy", "f1", "auroc", "auroc_malignant", "dice", "dice_pooled", "hd95")
 _DIGITS = {"hd95": 1}
+_PROTOCOLS = ("published", "holdout", "grouped_holdout", "grouped_kfold", "curated")
 
 
 Scope = tuple[str, str | None, str, str | None]
@@ -239,7 +240,13 @@ def _several_protocols(experiments: Sequence[Experiment]) -> list[list[Experimen
             continue
         key = (item.rows[0].run.name, summary.task, summary.model, summary.weights, item.table.dataset)
         groups[tuple(map(str, key))].append(item)
-    return [items for items in groups.values() if len({item.protocol for item in items}) > 1]
+    several = [items for items in groups.values() if len({item.protocol for item in items}) > 1]
+    return [sorted(items, key=lambda item: _place(item.protocol)) for items in several]
+
+
+def _place(protocol: str) -> int:
+    """Published first, then from the loosest split to the strictest."""
+    return _PROTOCOLS.index(protocol) if protocol in _PROTOCOLS else len(_PROTOCOLS)
 
 
 def _side_by_side(items: Sequence[Experiment], tests: Sequence[Difference]) -> Block:
@@ -270,11 +277,21 @@ def _side_by_side(items: Sequence[Experiment], tests: Sequence[Difference]) -> B
         "validation.",
         _what_differs(tests, label_of),
     ]
-    relations = [f"{label_of[id(test.first)]} and {label_of[id(test.second)]} {test.relation}." for test in tests]
-    sentences += dict.fromkeys(relations)  # a multitask experiment has a test for either measure
+    sentences += _relations(tests, label_of)
     sentences += [f"{gap}, under {item.protocol}." for item in items for gap in item.gaps]
     titles = ("protocol", *_FACTS, *names)
     return Block(f"{name} under {len(items)} protocols", tuple(sentences), titles, lines)
+
+
+def _relations(tests: Sequence[Difference], label_of: Mapping[int, str]) -> list[str]:
+    """How the test images of the pairs hang together, a sentence for each way."""
+    pairs: dict[str, list[str]] = defaultdict(list)
+    for test in tests:
+        pair = f"{label_of[id(test.first)]} and {label_of[id(test.second)]}"
+        words = f"{pair} ({test.images} images)" if test.related else pair
+        if words not in pairs[test.relation]:  # a multitask experiment has a test for either measure
+            pairs[test.relation].append(words)
+    return [f"{relation}: {'; '.join(words)}." for relation, words in pairs.items()]
 
 
 def _what_differs(tests: Sequence[Difference], label_of: Mapping[int, str]) -> str:

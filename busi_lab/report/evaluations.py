@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from busi_lab.report.blocks import Block
@@ -15,7 +14,6 @@ from busi_lab.report.cases import Cases, Estimate, read_cases, read_test_cases
 from busi_lab.report.clinical import interval
 from busi_lab.report.pairwise import joint_weights
 from busi_lab.report.statistics import RESAMPLES, Bools, Floats, percentile_interval
-from busi_lab.report.svg import LINES, STYLE, Group, Panel, inline_svg, new_figure, numbered
 from busi_lab.report.tables import MISSING, Comparison, leak_words, number, text
 from busi_lab.run_directory import CLASSES, EXPLANATIONS, FLAGS, SHORTCUTS, STRESS, Run, read_rows
 
@@ -124,10 +122,8 @@ def _drop(item: Evaluation) -> Block | None:
             sure = f"{way} here by {abs(gap.value):.3f}" if gap.low > 0 or gap.high < 0 else "not told apart"
             told.append(f"{name} is {sure} ({gap.value:+.3f}, 95 % {gap.low:+.3f} to {gap.high:+.3f})")
     sentences.append(f"{'; '.join(told).capitalize()}." if told else "No figure is defined on both.")
-    relation = "come from different datasets, and are resampled apart" if others else relation
-    sentences.append(
-        f"The two sets of images {relation}; intervals are those of {RESAMPLES:,} resamples of whole groups."
-    )
+    how = "Of different datasets, the two sets of images are resampled apart" if others else relation
+    sentences.append(f"{how}; intervals are those of {RESAMPLES:,} resamples of whole groups.")
     titles = ("figure", "own test images", "here", "difference")
     return Block(f"{item.label}: against its own test images", tuple(sentences), titles, tuple(lines))
 
@@ -188,11 +184,12 @@ def _estimate(value: Floats, resampled: Floats) -> Estimate | None:
     return Estimate(float(value[0]), *percentile_interval(resampled)) if np.isfinite(value[0]) else None
 
 
-def _main_figure(item: Evaluation) -> str:
+def main_figure(item: Evaluation) -> str:
+    """The figure that stress is judged by."""
     return "dice" if item.run.summary.task == "segmentation" else "accuracy"
 
 
-def _ladders(item: Evaluation, name: str) -> dict[str, list[float]]:
+def ladders_of(item: Evaluation, name: str) -> dict[str, list[float]]:
     """Ladder -> the figure at severity 0 and up, of whole ladders."""
     found: dict[str, dict[int, float]] = defaultdict(dict)
     for row in item.rows(STRESS):
@@ -212,8 +209,8 @@ def robustness(ladders: Mapping[str, Sequence[float]]) -> float:
 
 
 def _stress(item: Evaluation) -> Block | None:
-    name = _main_figure(item)
-    ladders = _ladders(item, name)
+    name = main_figure(item)
+    ladders = ladders_of(item, name)
     if not ladders or not next(iter(ladders.values()))[0]:
         return None
     worst = min(ladders, key=lambda ladder: ladders[ladder][-1])
@@ -229,7 +226,7 @@ def _stress(item: Evaluation) -> Block | None:
     steps = max(len(values) for values in ladders.values())
     titles = ("ladder", *(f"severity {i}" if i else "as it is" for i in range(steps)))
     lines = tuple((ladder, *(f"{value:.3f}" for value in values)) for ladder, values in ladders.items())
-    return Block(_stress_title(item), tuple(sentences), titles, lines)
+    return Block(stress_title(item), tuple(sentences), titles, lines)
 
 
 def _shortcuts(item: Evaluation) -> Block | None:
@@ -296,33 +293,6 @@ def find_maps(run: Run, comparison: Comparison) -> Path | None:
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
-def draw_evaluations(comparison: Comparison) -> dict[str, Group]:
-    """A panel for each ladder of each evaluation under stress, by the title of its block."""
-    groups: dict[str, Group] = {}
-    with matplotlib.rc_context(STYLE):
-        for item in evaluations(comparison):
-            main = _main_figure(item)
-            figures = {
-                name: _ladders(item, name) for name in (main, "auroc_malignant" if main == "accuracy" else "iou")
-            }
-            panels = tuple(_ladder_panel(ladder, figures) for ladder in figures[main])
-            caption = "Severity 0 is the scan as it is; 5 is extreme, but met in practice. One scale for all."
-            legend = tuple((i, name) for i, (name, found) in enumerate(figures.items()) if found)
-            group = numbered([Group("Curves", caption, panels, legend)], f"e{len(groups)}")
-            groups |= {_stress_title(item): each for each in group}
-    return groups
-
-
-def _stress_title(item: Evaluation) -> str:
-    return f"{item.label}: under stress ({_main_figure(item)})"
-
-
-def _ladder_panel(ladder: str, figures: Mapping[str, Mapping[str, Sequence[float]]]) -> Panel:
-    figure, ax = new_figure(1.9, 0.5, 0.45)
-    words = []
-    for (colour, dash), marker, (name, ladders) in zip(LINES, ("o", "s"), figures.items(), strict=False):
-        values = ladders.get(ladder, ())
-        ax.plot(range(len(values)), values, color=colour, linestyle=dash, marker=marker, markersize=4)
-        words += [f"{name} from {values[0]:.3f} to {values[-1]:.3f}"] if values else []
-    ax.set(ylim=(0, 1.02), xlabel="severity")
-    return Panel(ladder, inline_svg(figure), f"{ladder}: {', '.join(words)}")
+def stress_title(item: Evaluation) -> str:
+    """The title of the block of an evaluation under stress."""
+    return f"{item.label}: under stress ({main_figure(item)})"

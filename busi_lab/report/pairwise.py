@@ -22,6 +22,9 @@ MODELS_TESTED = 8
 """Experiments in a family of tests at most, best by validation first: 28 pairs, which 2,000 resamples can tell apart
 even after Holm's correction."""
 
+TOGETHER = "Test sets with common images or groups, whose groups are resampled together"
+APART = "Test sets without an image or a group in common, which are independent and resampled apart"
+
 MEASURES = {"accuracy": "accuracy", "dice": "mean Dice"}
 
 
@@ -42,6 +45,11 @@ class Difference:
     p: float
     corrected: float
     relation: str = ""
+
+    @property
+    def related(self) -> bool:
+        """Whether the two sets of images have some in common, or groups."""
+        return self.relation == TOGETHER
 
     @property
     def told_apart(self) -> bool:
@@ -120,10 +128,8 @@ def joint_weights(left: Cases, right: Cases) -> tuple[int, Floats, Floats, str]:
     groups = len(set(left.clusters.tolist()) & set(right.clusters.tolist()))
     if images or groups:
         weights = cluster_weights(np.concatenate([left.clusters, right.clusters]))
-        relation = f"share {images} test images, so their groups are resampled together"
-        return images, weights[:, : len(left)], weights[:, len(left) :], relation
-    relation = "have no test image and no group in common: they are independent, and resampled apart"
-    return 0, cluster_weights(left.clusters, seed=1), cluster_weights(right.clusters, seed=2), relation
+        return images, weights[:, : len(left)], weights[:, len(left) :], TOGETHER
+    return 0, cluster_weights(left.clusters, seed=1), cluster_weights(right.clusters, seed=2), APART
 
 
 def outcome(test: Difference) -> str:

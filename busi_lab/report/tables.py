@@ -125,7 +125,7 @@ class Table:
             notes.insert(
                 0,
                 f"Of the test images {leak_words(self.leaked, self.test_images)} have a near-copy or the same "
-                "patient in training or validation: figures on them are too good to be believed as they stand.",
+                "patient in training or validation: figures on them may be too good to be believed as they stand.",
             )
         if any(row.published for row in self.rows) and (self.dataset, protocols) != ("busi", ["published"]):
             notes.append("The paper's figures (in brackets) come from its own test set, not from this one.")
