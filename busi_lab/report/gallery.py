@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,13 @@ class Gallery:
     pictures: tuple[Picture, ...] = ()
 
 
-def hang_gallery(table: Table) -> Gallery:
-    """What the best run got most wrong; where it predicts masks alone, also what is usual and what is best."""
+def hang_gallery(table: Table, again: Sequence[Run] = ()) -> Gallery:
+    """What the best run got most wrong; where it predicts masks alone, also what is usual and what is best.
+
+    Args:
+        table: whose first run is shown.
+        again: evaluations of runs on their own test images, which may hold maps of what speaks for a class.
+    """
     best = table.rows[0]
     classes, masks = read_predictions(best.run), read_masks(best.run)
     title = "Examples" if masks and not classes else "Mistakes"
@@ -74,7 +79,8 @@ def hang_gallery(table: Table) -> Gallery:
         return Gallery(title, f"{who}, got every test image right.")
     root = _dataset(best.run)
     files = _files(root) if root else {}
-    pictures = tuple(_picture(root, files.get(example.image), best.run, example) for example in examples)
+    explained = [best.run, *(run for run in again if (run.summary.source or {}).get("directory") == str(best.run.path))]
+    pictures = tuple(_picture(root, files.get(example.image), best.run, example, explained) for example in examples)
     return Gallery(title, f"{who}: {', then '.join(kinds)}. {_legend(root, masks is not None, pictures)}", pictures)
 
 
@@ -119,8 +125,13 @@ def _files(root: Path) -> dict[str, CaseFiles]:
         return {}
 
 
-def _picture(root: Path | None, case: CaseFiles | None, run: Run, example: Example) -> Picture:
-    """The scan as a small JPEG with the true lesions and, where ``run`` has a mask of it, the predicted outlined."""
+def _picture(
+    root: Path | None, case: CaseFiles | None, run: Run, example: Example, explained: Sequence[Run] = ()
+) -> Picture:
+    """The scan as a small JPEG with the true lesions and, where ``run`` has a mask of it, the predicted outlined.
+
+    Beside it stand the maps that those ``explained`` have of it, one for each method.
+    """
     nothing = Picture(example, None, False)
     if root is None or case is None:
         return nothing
@@ -137,13 +148,13 @@ def _picture(root: Path | None, case: CaseFiles | None, run: Run, example: Examp
     predicted = _read(read_mask, run.path / MASKS / f"{example.image}.png")
     if predicted is not None:
         outline(picture, predicted, PREDICTED, dashed=True)
-    maps = []
-    for folder in sorted(path for path in (run.path / EXPLANATIONS).glob("*") if path.is_dir()):
+    maps: dict[str, str] = {}
+    for folder in sorted(path for each in explained for path in (each.path / EXPLANATIONS).glob("*") if path.is_dir()):
         heat = _read(read_image, folder / f"{example.image}.png")
         if heat is not None:
             small = np.asarray(Image.fromarray(pixels).resize(picture.size))
-            maps.append((folder.name, _uri(draw_heat(small, heat / 255, lesion, TRUE))))
-    return Picture(example, _uri(picture), predicted is not None, tuple(maps))
+            maps.setdefault(folder.name, _uri(draw_heat(small, heat / 255, lesion, TRUE)))
+    return Picture(example, _uri(picture), predicted is not None, tuple(maps.items()))
 
 
 def _read(reader: Callable[[Path], Any], path: Path) -> Any:

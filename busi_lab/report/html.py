@@ -118,7 +118,7 @@ def _section(table: Table, comparison: Comparison) -> Section:
         cells,
         [] if fold else draw_groups(table),
         [] if fold else matrices[:SHOWN],
-        None if fold else hang_gallery(table),
+        None if fold else hang_gallery(table, [run for _, run in comparison.again]),
         comparison.analysis.clinical.get(table.number, ()),
     )
 
