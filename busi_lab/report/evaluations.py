@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import matplotlib
 import numpy as np
 
 from busi_lab.report.blocks import Block
@@ -15,7 +14,6 @@ from busi_lab.report.cases import Cases, Estimate, read_cases, read_test_cases
 from busi_lab.report.clinical import interval
 from busi_lab.report.pairwise import joint_weights
 from busi_lab.report.statistics import RESAMPLES, Bools, Floats, percentile_interval
-from busi_lab.report.svg import LINES, STYLE, Group, Panel, inline_svg, new_figure, numbered
 from busi_lab.report.tables import MISSING, Comparison, leak_words, number, text
 from busi_lab.run_directory import CLASSES, FLAGS, SHORTCUTS, STRESS, Run, read_rows
 
@@ -153,8 +151,8 @@ def _strata(item: Evaluation) -> Block | None:
     cases, flags = item.cases, defaultdict(set)
     known = set() if cases is None else set(cases.images.tolist())
     for row in item.rows(FLAGS):
-        if row.get("image") in known and row.get("flag"):
-            flags[row["flag"]].add(row["image"])
+        if row.get("image") in known and (flag := text(row.get("flag"))):
+            flags[flag].add(row["image"])
     if cases is None or not flags:
         return None
     names = [name for name in _STRATA if name in cases.figures(np.ones((1, len(cases))))]
@@ -195,11 +193,12 @@ def _estimate(value: Floats, resampled: Floats) -> Estimate | None:
     return Estimate(float(value[0]), *percentile_interval(resampled)) if np.isfinite(value[0]) else None
 
 
-def _main_figure(item: Evaluation) -> str:
+def main_figure(item: Evaluation) -> str:
+    """The metric by which a run is judged under stress."""
     return "dice" if item.run.summary.task == "segmentation" else "accuracy"
 
 
-def _ladders(item: Evaluation, name: str) -> dict[str, list[float]]:
+def ladders_of(item: Evaluation, name: str) -> dict[str, list[float]]:
     """Ladder -> the figure at severity 0 and up, of whole ladders."""
     found: dict[str, dict[int, float]] = defaultdict(dict)
     try:
@@ -221,8 +220,8 @@ def robustness(ladders: Mapping[str, Sequence[float]]) -> float:
 
 
 def _stress(item: Evaluation) -> Block | None:
-    name = _main_figure(item)
-    ladders = _ladders(item, name)
+    name = main_figure(item)
+    ladders = ladders_of(item, name)
     if not ladders or not next(iter(ladders.values()))[0]:
         return None
     worst = min(ladders, key=lambda ladder: ladders[ladder][-1])
@@ -302,29 +301,3 @@ def _explanations(item: Evaluation) -> Block | None:
     )
     titles = ("method", "highest point in the lesion", "sum in the lesion", "lesion's share of the scan")
     return Block(f"{item.label}: explanations", (sentence,), titles, tuple(lines))
-
-
-def draw_evaluations(comparison: Comparison) -> list[Group]:
-    """A panel for each ladder of each evaluation under stress."""
-    groups = []
-    with matplotlib.rc_context(STYLE):
-        for item in evaluations(comparison):
-            main = _main_figure(item)
-            second = "auroc_malignant" if main == "accuracy" else "iou"
-            figures = {name: _ladders(item, name) for name in (main, second)}
-            panels = tuple(_ladder_panel(ladder, figures) for ladder in figures[main])
-            caption = "Severity 0 is the scan as it is; 5 is extreme, but met in practice. One scale for all."
-            legend = tuple((i, name) for i, (name, found) in enumerate(figures.items()) if found)
-            groups.append(Group(f"{item.label}: under stress", caption, panels, legend))
-    return numbered(groups, "e")
-
-
-def _ladder_panel(ladder: str, figures: Mapping[str, Mapping[str, Sequence[float]]]) -> Panel:
-    figure, ax = new_figure(1.9, 0.5, 0.45)
-    words = []
-    for (colour, dash), marker, (name, ladders) in zip(LINES, ("o", "s"), figures.items(), strict=False):
-        values = ladders.get(ladder, ())
-        ax.plot(range(len(values)), values, color=colour, linestyle=dash, marker=marker, markersize=4)
-        words += [f"{name} from {values[0]:.3f} to {values[-1]:.3f}"] if values else []
-    ax.set(ylim=(0, 1.02), xlabel="severity")
-    return Panel(ladder, inline_svg(figure), f"{ladder}: {', '.join(words)}")

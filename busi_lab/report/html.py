@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from busi_lab.report.blocks import Block
-from busi_lab.report.evaluations import draw_evaluations
+from busi_lab.report.evaluation_plots import draw_evaluations
 from busi_lab.report.findings import findings
 from busi_lab.report.gallery import Gallery, hang_gallery
 from busi_lab.report.joint import pairs
