@@ -81,6 +81,13 @@ def describe(comparison: Comparison, out: Path) -> str:
     return f"{render_text(comparison)}\n{last}"
 
 
+def show(comparison: Comparison, out: Path) -> None:
+    """Print :func:`describe`; a terminal without Unicode still gets its table."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    print(describe(comparison, out))
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
         prog="busi-compare",
@@ -107,8 +114,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script: compare, print the ranking, the failures and where the files are."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode still gets its table
     with exit_on_user_error():
         arguments = _arguments(argv)
         folders: list[Path] = arguments.folders
@@ -116,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.open and "html" not in arguments.format:
             raise UserError("--open shows report.html: add html to --format")
         comparison = compare(folders, out, arguments.format, arguments.require_repeats)
-        print(describe(comparison, out))
+        show(comparison, out)
         if arguments.wandb is not None:
             settings = wandb_settings({"wandb": {"project": arguments.wandb}})
             assert settings is not None

@@ -42,7 +42,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = (), command: str | N
     source = Path(str(resolved.run))
     if not source.is_dir():
         raise UserError(f"run={source}: no such folder; give the directory of a finished run")
-    read_summary(source)
+    summary = read_summary(source)
     resolved.run, resolved.command = str(source), command
     keys = overridden_keys(overrides)
     if "data.image_size" in keys:
@@ -52,12 +52,16 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = (), command: str | N
         saved = _saved(source, "data")
         if foreign := [key for key in keys if key.startswith("data.") and key[5:] not in _MAY_CHANGE]:
             raise UserError(f"{foreign[0]}: belongs to other data; name them with data=, or leave it out")
+        if saved.get("root"):
+            saved.root = summary.data.get("root") or saved.root  # absolute, whatever folder this is called from
         for key in (key[5:] for key in keys if key.startswith("data.")):
             saved[key] = resolved.data[key]
         resolved.data = saved
-    if own_data and not any(key == "split" or key.startswith("split.") for key in keys):
-        resolved.split = _saved(source, "split")
-        resolved.split.manifest, resolved.split.exclude = str(source / SPLIT), None
+        if "split" not in keys and "split.manifest" not in keys:
+            if foreign := [key for key in keys if key.startswith("split.")]:
+                raise UserError(f"{foreign[0]}: belongs to another split; name it with split=, or leave it out")
+            resolved.split = _saved(source, "split")
+            resolved.split.manifest, resolved.split.exclude = str(source / SPLIT), None
     parsed = parse_eval_config(resolved)
     wandb_settings(parsed.logger)
     directory = Path(parsed.run_dir)
@@ -72,12 +76,12 @@ def _saved(source: Path, group: str) -> Any:
     """A group of the configuration that the run was trained with."""
     try:
         saved: Any = OmegaConf.load(source / CONFIG)
-        return saved[group]
-    except (OSError, yaml.YAMLError, OmegaConfBaseException, KeyError, TypeError) as error:
+        if OmegaConf.is_dict(saved) and OmegaConf.is_dict(saved.get(group)):
+            return saved[group]
+        reason = f"it has no group {group}"
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
         reason = one_line(error)[:120]
-        raise UserError(
-            f"{source / CONFIG} cannot be read ({reason}); name the data with data= and split= instead"
-        ) from None
+    raise UserError(f"{source / CONFIG} cannot be read ({reason}); name the data with data= and split= instead")
 
 
 _entered: list[str] = []
@@ -106,20 +110,20 @@ def main() -> None:
         sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--compare"]
         with hydra_errors(lambda: bool(_entered)):
             _job()
-        if _rejected:
-            raise _rejected[0]
-        if compared:
+        if compared and _results:
             _compare(_results)
+        if _rejected:  # in a sweep perhaps several
+            raise UserError("; ".join(dict.fromkeys(map(one_line, _rejected))))
 
 
 def _compare(results: Sequence[Path]) -> None:
     """Print the drop against each source, and write the report of all."""
-    from busi_lab.compare import compare, describe
+    from busi_lab.compare import compare, show
 
     sources = {Path((read_summary(result).source or {})["directory"]) for result in results}
     folders = [*sorted(path for path in sources if path.is_dir()), *results]
     out = results[0] / "comparison"
-    print(describe(compare(folders, out), out))
+    show(compare(folders, out), out)
 
 
 if __name__ == "__main__":

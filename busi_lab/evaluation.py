@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from lightning import Trainer
 from omegaconf import OmegaConf
-from torch.utils.data import DataLoader, Dataset
+from omegaconf.errors import OmegaConfBaseException
+from torch.utils.data import Dataset
+from yaml import YAMLError
 
 from busi_lab.config import EvalConfig
 from busi_lab.data.cache import resize_mask, resize_scan
-from busi_lab.data.datamodule import BusiDataModule, collate
+from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.duplicates import cached_groups
 from busi_lab.data.index import Case, Index, index_dataset, read_case
 from busi_lab.data.reading import Gray, Mask
-from busi_lab.data.splits import Manifest, read_manifest
+from busi_lab.data.splits import STRATA, Manifest, read_manifest
 from busi_lab.data.stress import LADDERS, SEVERITIES, degrade, lesion_alone, without_lesion
 from busi_lab.errors import UserError, one_line
 from busi_lab.experiment import (
@@ -38,6 +40,7 @@ from busi_lab.experiment import (
 from busi_lab.explain import Explainer, energy_inside, pointing_hit
 from busi_lab.run_directory import (
     CLASSES,
+    CONFIG,
     EXPLANATIONS,
     FLAGS,
     MASKS,
@@ -50,7 +53,7 @@ from busi_lab.run_directory import (
     Summary,
     class_number,
     locked,
-    read_rows,
+    write_atomically,
     write_heat,
     write_masks,
     write_rows,
@@ -79,16 +82,16 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
     assert config.run is not None
     source_directory, directory = Path(config.run), Path(config.run_dir)
     quieten()
-    settings = trainer_settings({**config.trainer, "devices": 1, "max_epochs": 1})
+    settings = trainer_settings({**config.trainer, "max_epochs": 1})
     task, source = load_task(source_directory)
-    config.data.image_size = task.image_size
+    config.data.image_size = resolved.data.image_size = task.image_size
     data = build_data(config.data, config.split, task)
     if not data.manifest.test:
         raise UserError(f"{data.index.root}: no image to test on; choose another data= or split=")
     flags = read_flags(Path(config.flags), data) if config.flags else []
-    explainer = Explainer([task], [config.explain]) if config.explain else None
-    if config.shortcuts and not (task.has_classes and any(_has_lesion(case) for case in _tested(data))):
-        raise UserError("shortcuts=true: needs a run with classes, and images with a lesion mask")
+    explainer = Explainer([task] if task.has_classes else [], [config.explain]) if config.explain else None
+    if config.shortcuts and not (task.has_classes and _with_lesion(data)):
+        raise UserError("shortcuts=true: needs a run with classes, and benign or malignant images with a lesion mask")
     trainer = build_trainer(settings, [], {}, directory)
     summary = _start_summary(config, source, source_directory, data, trainer)
     log.info(
@@ -107,7 +110,7 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
             summary.metrics |= plain_metrics(task.results["test"], "test")
             summary.seconds["test"] = time.perf_counter() - clock
             rows = with_columns(task.predictions(), data)
-            summary.metrics |= _without_normal(rows, data)
+            summary.metrics |= _without_normal(rows)
             write_rows(directory / PREDICTIONS, rows, rows[0])
             masks = task.predicted_masks()
             write_masks(directory / MASKS, masks)
@@ -120,6 +123,7 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
                 found = list(_shortcuts(task, data, trainer))
                 write_rows(directory / SHORTCUTS, found, found[0])
             if explainer:
+                task.to(trainer.strategy.root_device)  # after a test it lies in main memory
                 summary.metrics |= _explain(explainer, data, rows, directory)
             summary.status = "finished"
             if tracker:
@@ -205,6 +209,10 @@ def _has_lesion(case: Case) -> bool:
     return case.mask_known and case.lesion_pixels > 0
 
 
+def _with_lesion(data: BusiDataModule) -> list[Case]:
+    return [case for case in _tested(data) if _has_lesion(case) and case.label in ("benign", "malignant")]
+
+
 def _leaked(source: Summary, source_directory: Path, data: BusiDataModule) -> int | None:
     """Test images that the run has learnt from, or that have a near-copy or their patient among those.
 
@@ -213,7 +221,7 @@ def _leaked(source: Summary, source_directory: Path, data: BusiDataModule) -> in
     try:
         index = data.index
         if index.digest == source.data.get("digest"):
-            learnt = read_manifest(source_directory / SPLIT, index)
+            learnt = _learnt(source_directory, index)
             known = replace(data.manifest, train=learnt.train, val=learnt.val)
             same = {*learnt.train, *learnt.val}
             return len({*known.leaked(data.groups), *(case_id for case_id in data.manifest.test if case_id in same)})
@@ -223,7 +231,7 @@ def _leaked(source: Summary, source_directory: Path, data: BusiDataModule) -> in
         source_index = index_dataset(root)
         if source_index.digest != source.data.get("digest"):
             return None
-        learnt = read_manifest(source_directory / SPLIT, source_index)
+        learnt = _learnt(source_directory, source_index)
     except UserError as error:
         log.info("leaks: %s", one_line(error))
         return None
@@ -234,6 +242,18 @@ def _leaked(source: Summary, source_directory: Path, data: BusiDataModule) -> in
     groups = cached_groups(joined, data.cache_dir)
     together = Manifest("all", 0, None, "", *_split_names(cases))
     return len(together.leaked(groups))
+
+
+def _learnt(source: Path, index: Index) -> Manifest:
+    """What a run has learnt from: its manifest, but for the classes and the number of scans that it used."""
+    manifest = read_manifest(source / SPLIT, index)
+    try:
+        used: Any = OmegaConf.load(source / CONFIG)
+        limit, classes = used.data.subset, used.data.classes
+    except (OSError, YAMLError, UnicodeDecodeError, OmegaConfBaseException, AttributeError):
+        return manifest
+    labels = {case.case_id: case.label for case in index.cases}
+    return manifest.subset(labels, limit, STRATA if classes is None else tuple(classes))
 
 
 def _named(prefix: str, index: Index, chosen: set[str]) -> Iterator[Case]:
@@ -250,14 +270,13 @@ def _split_names(cases: Sequence[Case]) -> tuple[tuple[str, ...], tuple[str, ...
     return tuple(train), (), tuple(test)
 
 
-def _without_normal(rows: Sequence[Mapping[str, Any]], data: BusiDataModule) -> dict[str, float]:
-    """Accuracy between benign and malignant, of data without normal scans; says what is compared."""
-    labels = {case.label for case in data.index.cases} - {""}
-    if "prediction" not in rows[0] or labels != {"benign", "malignant"}:
+def _without_normal(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Accuracy between benign and malignant, of test images without normal ones; says what is compared."""
+    if "prediction" not in rows[0] or {row["label"] for row in rows} != {"benign", "malignant"}:
         return {}
     right = [(row["p_malignant"] > row["p_benign"]) == (row["label"] == "malignant") for row in rows]
     log.info(
-        "the data have benign and malignant scans alone: auroc_malignant compares malignant with the rest by the "
+        "the test images are benign and malignant alone: auroc_malignant compares malignant with the rest by the "
         "probability of malignant; accuracy counts a scan called normal as wrong; accuracy_without_normal takes the "
         "more probable one of benign and malignant"
     )
@@ -267,9 +286,8 @@ def _without_normal(rows: Sequence[Mapping[str, Any]], data: BusiDataModule) -> 
 def _copy_source(source: Path, directory: Path) -> None:
     """Take along what intervals, operating points and calibration need of the run, so that the result stands alone."""
     for name, copy in ((PREDICTIONS, SOURCE_PREDICTIONS), (VALIDATION, VALIDATION)):
-        rows = read_rows(source / name)
-        if rows:
-            write_rows(directory / copy, rows, rows[0])
+        if (source / name).is_file():
+            write_atomically(directory / copy, (source / name).read_bytes())
 
 
 def read_flags(path: Path, data: BusiDataModule) -> list[dict[str, str]]:
@@ -282,14 +300,14 @@ def read_flags(path: Path, data: BusiDataModule) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file)
-            columns, rows = table.fieldnames or [], list(table)
+            columns, rows = table.fieldnames or [], [(table.line_num, row) for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"flags={path}: cannot be read ({one_line(error)}); {expected}") from None
     if missing := [name for name in ("image", "flag") if name not in columns]:
         raise UserError(f"flags={path}: {missing[0]} missing; {expected}")
     known, tested = {case.case_id for case in data.index.cases}, set(data.manifest.test)
     found: dict[tuple[str, str], None] = {}
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         image, flag = ((row[name] or "").strip() for name in ("image", "flag"))
         if image not in known:
             raise UserError(f"flags={path}, line {line}: expected an image of {data.index.root}, found {image!r}")
@@ -330,8 +348,7 @@ def _test_changed(
     """Test metrics on changed scans; the task keeps their predictions."""
     originals = isinstance(task, MaskTask) and task.masks.original
     scans = _ChangedScans(data.index.root, cases, task.image_size, change, originals)
-    loader = DataLoader(scans, batch_size=32, collate_fn=collate, num_workers=data.workers)
-    trainer.test(task, dataloaders=loader, verbose=False)
+    trainer.test(task, dataloaders=data.eval_loader(scans), verbose=False)
     return plain_metrics(task.results["test"], "test")
 
 
@@ -364,7 +381,7 @@ def _bare(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shortcuts(task: BaseTask, data: BusiDataModule, trainer: Trainer) -> Iterator[dict[str, Any]]:
     """Rows of ``shortcuts.csv``: what is predicted for scans with a lesion, whole, without it, and for it alone."""
-    cases = [case for case in _tested(data) if _has_lesion(case) and case.label in ("benign", "malignant")]
+    cases = _with_lesion(data)
     conditions: dict[str, Callable[[Gray, Mask], Gray]] = {
         "whole scan": lambda image, mask: image,
         "lesion blanked": without_lesion,

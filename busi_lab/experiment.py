@@ -514,7 +514,7 @@ def leak_line(summary: Summary) -> str:
     """How far the test images are known to the model, in a line."""
     leaked, tested = summary.split["leaked"], summary.data["test"]
     share = f"{leaked} of {tested} test images ({leaked / tested:.0%})"
-    advice = "; split=grouped_holdout keeps them apart" if leaked else ""
+    advice = "; split=grouped_holdout keeps them apart" if leaked and not summary.source else ""
     return f"leaks: {share} have a near-copy or the same patient in training or validation{advice}"
 
 

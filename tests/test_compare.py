@@ -14,10 +14,13 @@ from PIL import Image
 from busi_lab.compare import compare, main
 from busi_lab.errors import UserError
 from busi_lab.report import plots
+from busi_lab.report.blocks import Block
+from busi_lab.report.evaluations import robustness
 from busi_lab.report.findings import findings
 from busi_lab.report.joint import encoder_family
 from busi_lab.report.plots import metric_bars
 from busi_lab.report.published import PUBLISHED, RELATED_WORK
+from busi_lab.report.render import render_text
 from busi_lab.report.tables import Row, Table
 from busi_lab.run_directory import Summary, write_rows, write_summary
 
@@ -737,3 +740,213 @@ def test_the_measured_leak_replaces_the_fixed_warning(runs: Path, capsys: pytest
     main([str(runs), "--format", "md"])
     printed = capsys.readouterr().out
     assert "leaked test images not recorded" in printed and "about 28 %" in printed
+
+
+# ------------------------------------------------------------------------------------------- evaluations
+
+OWN = {"protocol": "published", "seed": 0, "fold": None, "digest": "ab", "test_digest": "cd34", "leaked": 2}
+
+
+def make_evaluation(folder: Path, run: Path, images: range, wrong: Collection[int] = (), **changes: Any) -> None:
+    """An evaluation of a run on other data; by default of ``images`` as :func:`make_predictions`."""
+    split = {"protocol": "all", "seed": 0, "fold": None, "digest": "x", "test_digest": "xt", "leaked": 1}
+    data = {"name": "labels", "digest": "ee", "train": 562, "val": 63, "test": len(images)}
+    origin = {"directory": str(run.resolve()), "data": "busi", "data_digest": "dd", "split": OWN, "test": 30}
+    fields = {"split": split, "data": data, "source": origin | {"metrics": {"test/accuracy": 0.9}}}
+    make_run(folder, "a", 0.5, **(fields | changes))
+    (folder / "metrics.csv").unlink()
+    make_predictions(folder, images, wrong)
+    if (run / "predictions.csv").exists():
+        (folder / "source_predictions.csv").write_bytes((run / "predictions.csv").read_bytes())
+
+
+def evaluated(runs: Path, out: Path) -> dict[str, Block]:
+    """The blocks of evaluations by the last part of their titles."""
+    blocks = compare([runs], out, formats=TABLES).analysis.evaluations
+    return {block.title.rpartition(": ")[2]: block for block in blocks}
+
+
+def test_the_drop_on_other_data_by_hand(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a", "a", 0.5, split=OWN)
+    make_predictions(runs / "a", range(60), set(range(6)))  # 54 of 60
+    make_evaluation(runs / "e", runs / "a", range(60), set(range(30)))  # 30 of 60, other images of the same names
+    comparison = compare([runs], tmp_path / "made")
+    assert [(table.dataset, order(table)) for table in comparison.tables] == [("busi", ["a"]), ("labels", ["a"])]
+    (block,) = comparison.analysis.evaluations
+    assert block.title == "a on labels: against its own test images"
+    assert (
+        "Trained on busi under the published protocol, tested there on 60 images and here on 60 of"
+        in block.sentences[0]
+    )
+    assert "of which 1 of 60 (2 %) has a near-copy or the same patient among" in block.sentences[0]
+    accuracy = {line[0]: line[1:] for line in block.lines}["accuracy"]
+    own, here, gap = (cell.split("\n") for cell in accuracy)
+    assert (own[0], here[0], gap[0]) == ("0.900", "0.500", "-0.400")
+    low, high = (float(value) for value in gap[1].split(" to "))
+    # 30 groups of two on either side: the standard error of the difference of two means of 30
+    assert low == pytest.approx(-0.4 - 1.96 * (0.09 / 30 + 0.25 / 30) ** 0.5, abs=0.02)
+    assert high == pytest.approx(-0.4 + 1.96 * (0.09 / 30 + 0.25 / 30) ** 0.5, abs=0.02)
+    assert "Accuracy is lower here by 0.400 (-0.400, 95 % -0." in block.sentences[1]
+    assert "come from different datasets, and are resampled apart" in block.sentences[2]
+    words = render_text(comparison)
+    assert block.title in words and "-0.400" in words
+    assert "## a on labels: against its own test images" in (tmp_path / "made/table.md").read_text(encoding="utf-8")
+    assert "a on labels: against its own test images" in (tmp_path / "made/report.html").read_text(encoding="utf-8")
+
+
+def test_two_classes_are_compared_with_lesions_alone(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a", "a", 0.5, split=OWN)
+    make_predictions(runs / "a", range(30), {2, 5})  # two wrong normal ones, of which nothing must be seen
+    make_evaluation(runs / "e", runs / "a", range(30))
+    path = runs / "e/predictions.csv"
+    rows = [row for row in read_table(path) if row["label"] != "normal"]
+    rows[0] |= {"prediction": "malignant", "p_benign": "0.1", "p_malignant": "0.8", "p_normal": "0.1"}
+    rows[1] |= {"prediction": "normal", "p_benign": "0.1", "p_malignant": "0.3", "p_normal": "0.6"}
+    write_rows(path, rows, rows[0])
+    block = evaluated(runs, tmp_path / "made")["against its own test images"]
+    lines = {line[0]: [cell.split("\n")[0] for cell in line[1:]] for line in block.lines}
+    assert "without the normal ones (20 remain)" in block.sentences[1]
+    assert lines["accuracy"] == ["1.000", "0.900", "-0.100"]
+    assert lines["accuracy_without_normal"] == ["1.000", "0.950", "-0.050"]
+
+
+def test_the_own_test_set_again_stands_in_no_table_beside_its_run(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a", "a", 0.5, split=OWN)
+    make_predictions(runs / "a", range(60))
+    same: dict[str, Any] = {"split": OWN, "data": {"name": "busi", "digest": "dd", "test": 60}}
+    make_evaluation(runs / "e", runs / "a", range(60), **same)
+    write_rows(runs / "e/flags.csv", [{"image": f"{i:03}", "flag": "dark"} for i in range(24)], ["image", "flag"])
+    comparison = compare([runs], tmp_path / "made", formats=TABLES)
+    assert [order(table) for table in comparison.tables] == [["a"]]
+    assert [folder for folder, _ in comparison.again] == ["e"]
+    assert [block.title for block in comparison.analysis.evaluations] == ["a on busi: strata"]
+    alone = compare([runs / "e"], tmp_path / "other", formats=TABLES)
+    assert [order(table) for table in alone.tables] == [["a"]] and alone.again == ()
+
+
+def test_strata_by_hand(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a", "a", 0.5, split=OWN)
+    make_evaluation(runs / "e", runs / "a", range(60), set(range(12)))
+    flags = [(f"{i:03}", "dark") for i in range(24)] + [(f"{i:03}", "marks") for i in range(50, 55)] + [("999", "gone")]
+    write_rows(
+        runs / "e/flags.csv", [dict(zip(("image", "flag"), flag, strict=True)) for flag in flags], ["image", "flag"]
+    )
+    block = evaluated(runs, tmp_path / "made")["strata"]
+    assert block.titles[:6] == (
+        *("flag", "images with", "images without"),
+        *("accuracy with", "accuracy without", "accuracy difference"),
+    )
+    dark, marks = ([cell.split("\n")[0] for cell in line] for line in block.lines)
+    assert dark[:6] == ["dark", "24", "36", "0.500", "1.000", "-0.500"]
+    assert marks[:6] == ["marks", "5", "55", "1.000", f"{43 / 55:.3f}", "–"]  # noqa: RUF001
+    assert block.sentences[-1] == "Fewer than 20 images on one side, so without a difference: marks."
+
+
+def stress_rows(**ladders: list[float]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [{"ladder": "none", "severity": 0, "accuracy": 0.8, "auroc_malignant": 0.9}]
+    for ladder, values in ladders.items():
+        for severity, value in enumerate(values, start=1):
+            rows.append({"ladder": ladder, "severity": severity, "accuracy": value, "auroc_malignant": 0.5})
+    return rows
+
+
+def test_stress_and_robustness_by_hand(runs: Path, tmp_path: Path) -> None:
+    assert robustness({"a": [0.8, 0.8, 0.4], "b": [0.5, 0.5, 0.25]}) == pytest.approx(0.75)
+    make_run(runs / "a", "a", 0.5, split=OWN)
+    make_evaluation(runs / "e", runs / "a", range(30))
+    rows = stress_rows(gain=[0.8, 0.4], blur=[0.6, 0.2], cut=[0.8])
+    write_rows(runs / "e/stress.csv", rows, rows[0])
+    block = evaluated(runs, tmp_path / "made")["under stress (accuracy)"]
+    assert block.lines == (("gain", "0.800", "0.800", "0.400"), ("blur", "0.800", "0.600", "0.200"))
+    assert block.sentences[0].startswith("Robustness 0.625: accuracy")  # (0.8 + 0.4 + 0.6 + 0.2) / 4 / 0.8
+    assert "lowest at the highest severity is blur, 0.200" in block.sentences[0]
+    assert block.sentences[1] == "Always naming the most frequent class would have an accuracy of 0.333."
+    compare([runs], tmp_path / "made", formats=("html",))
+    page = (tmp_path / "made/report.html").read_text(encoding="utf-8")
+    assert "gain: accuracy from 0.800 to 0.400, auroc_malignant from 0.900 to 0.500" in page
+
+
+@pytest.mark.parametrize("images", [40, 10])
+@pytest.mark.parametrize("reads", [True, False])
+def test_shortcuts_and_their_verdict(runs: Path, tmp_path: Path, images: int, reads: bool) -> None:
+    make_run(runs / "a", "a", 0.5, split=OWN)
+    make_evaluation(runs / "e", runs / "a", range(30))
+    rows = []
+    for condition in ("whole scan", "lesion blanked"):
+        for i in range(images):
+            knows = reads or condition == "whole scan"
+            p = (0.9 if i % 2 else 0.1) if knows else (0.4, 0.4, 0.6, 0.6)[i % 4]
+            shares = {"p_benign": 1 - p, "p_malignant": p, "p_normal": 0}
+            label, called = CLASSES[i % 2], CLASSES[int(p > 0.5)]
+            rows.append({"condition": condition, "image": f"{i}", "label": label, "prediction": called, **shares})
+    write_rows(runs / "e/shortcuts.csv", rows, rows[0])
+    block = evaluated(runs, tmp_path / "made")["shortcuts"]
+    whole, blanked = ([cell.split("\n")[0] for cell in line] for line in block.lines)
+    assert whole == ["whole scan", str(images), "1.000", "1.000"]
+    assert blanked[2:] == (["1.000", "1.000"] if reads else [f"{0.5:.3f}", "0.500"]) or images == 10
+    beginning = "Accuracy survives without the lesion" if reads else "Without the lesion the run does not tell"
+    assert block.sentences[1].startswith(beginning if images == 40 else "Fewer than 20 images of a class")
+
+
+@pytest.mark.parametrize("name", ["stress.csv", "flags.csv", "shortcuts.csv", "source_predictions.csv"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe\x00",
+        b"image,flag\n000\n",
+        b"ladder,severity,accuracy\nnone,0,0.9\ngain,1\n",
+        b"ladder,severity,accuracy\nnone,0,much\ngain,1,less\n",
+        b"ladder,severity,accuracy\nnone,0,nan\ngain,x,0.3\n",
+        b"ladder,severity,accuracy\nnone,0,0\ngain,1,0\n",
+        b"ladder,severity,accuracy\nnone,0,0.5\n",
+        b"condition,image,label,prediction,p_benign,p_malignant,p_normal\nlesion blanked,a,benign,benign,x,y,z\n",
+        b"condition,image,label,prediction,p_benign,p_malignant,p_normal\nlesion blanked,a,normal,normal,0,0,1\n",
+        b"condition,image,label,prediction,p_benign,p_malignant,p_normal\nlesion blanked,a,cyst",
+        b"image,label,prediction,p_benign,p_malignant,p_normal\na,normal,normal,0,0,1\n",
+        b"a,b\n1,2,3,4\n",
+    ],
+)
+def test_damaged_tables_cost_their_block_alone(runs: Path, tmp_path: Path, name: str, content: bytes) -> None:
+    make_run(runs / "a", "a", 0.5, split=OWN)
+    make_predictions(runs / "a", range(30))
+    make_evaluation(runs / "e", runs / "a", range(30))
+    path = runs / "e/predictions.csv"
+    lesions = [row for row in read_table(path) if row["label"] != "normal"]
+    write_rows(path, lesions, lesions[0])
+    (runs / "e" / name).write_bytes(content)
+    comparison = compare([runs], tmp_path / "made", formats=("md", "csv", "html"))
+    titles = [block.title for block in comparison.analysis.evaluations]
+    assert titles == ([] if name == "source_predictions.csv" else ["a on labels: against its own test images"])
+    assert len(comparison.tables) == 2
+
+
+def test_evaluations_with_odd_records_and_names(runs: Path, tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script> | *x*"
+    make_run(runs / "a", "a", 0.5, split=OWN)
+    make_predictions(runs / "a", range(30))
+    make_evaluation(runs / "odd", runs / "a", range(30), source={"split": ["x"], "directory": 5, "data": None})
+    data = {"name": hostile, "digest": "ff", "test": 30}
+    make_evaluation(runs / "bad", runs / "a", range(30), data=data)
+    write_rows(runs / "bad/flags.csv", [{"image": "001", "flag": f"{hostile}\nline"}], ["image", "flag"])
+    rows = stress_rows(**{hostile: [0.5, 0.4]})
+    write_rows(runs / "bad/stress.csv", rows, rows[0])
+    comparison = compare([runs], tmp_path / "made")
+    assert len(comparison.analysis.evaluations) == 4  # the odd one has a drop with unknowns
+    page = (tmp_path / "made/report.html").read_text(encoding="utf-8")
+    markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
+    assert "<script>alert" not in page and "<script>alert" not in markdown
+    assert all(not line.startswith("line") for line in markdown.splitlines())
+
+
+def test_folds_evaluated_on_the_same_data_are_repeats(runs: Path, tmp_path: Path) -> None:
+    for fold in range(3):
+        split = {**OWN, "protocol": "grouped_kfold", "fold": fold, "test_digest": f"t{fold}"}
+        source = {"directory": str(runs / f"r{fold}"), "data": "busi", "data_digest": "dd", "split": split}
+        make_evaluation(runs / f"e{fold}", runs / f"r{fold}", range(30), set(range(fold)), source=source)
+    source |= {"split": {**OWN, "protocol": "published"}}
+    make_evaluation(runs / "p", runs / "p", range(30), source=source)
+    records = compare([runs], tmp_path / "made", formats=TABLES).analysis.repeat_records
+    found = {record["experiment"] + str(record["runs"]): record for record in records}
+    assert sorted(found) == ["a1", "a3"]
+    assert found["a3"]["seeds"] == 3 and found["a3"]["pooled_images"] == 30

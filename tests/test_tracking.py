@@ -280,3 +280,22 @@ def test_other_loggers_say_what_to_install(phantom_root: Path, tmp_path: Path, l
     else:
         done = train(tmp_path, f"data.root={phantom_root}", f"logger={logger}", f"hydra.run.dir={tmp_path / 'run'}")
         assert done.returncode == 0, done.stderr
+
+
+def test_an_offline_evaluation(phantom_root: Path, tmp_path: Path) -> None:
+    done = train(tmp_path, f"data.root={phantom_root}", "logger=none", f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    settings = ("explain=gradcam", "logger=wandb", "logger.wandb.mode=offline", "hydra.run.dir=result")
+    command = [sys.executable, "-m", "busi_lab.evaluate", "run=run", *settings]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "W&B is lost" not in done.stdout
+    result = tmp_path / "result"
+    summary, wandb = read_summary(result), inspect(result)
+    assert summary.wandb == {"id": (result / "wandb/id").read_text().strip(), "group": None, "directory": "wandb"}
+    assert (wandb["name"], wandb["state"], wandb["exit_code"]) == ("custom_cnn-on-busi", "finished", 0)
+    for name in ("accuracy", "f1", "gradcam_energy"):
+        assert wandb["summary"][f"test/{name}"] == pytest.approx(summary.metrics[f"test/{name}"])
+    log = records(result)
+    for key in ("test/predictions", "test/confusion_matrix", "test/gradcam", '"job_type":"eval"'):
+        assert key in log, key

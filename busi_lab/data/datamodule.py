@@ -315,11 +315,11 @@ class BusiDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Validation scans in the manifest's order."""
-        return self._eval_loader(self.val_set)
+        return self.eval_loader(self.val_set)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Test scans in the manifest's order."""
-        return self._eval_loader(self.test_set)
+        return self.eval_loader(self.test_set)
 
     def _epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer else 0
@@ -335,15 +335,16 @@ class BusiDataModule(LightningDataModule):
         """Continue there."""
         self._resumed = (state_dict["epoch"], state_dict["draws"])
 
-    def _eval_loader(self, dataset: ScanDataset) -> DataLoader[dict[str, Any]]:
+    def eval_loader(self, dataset: Dataset[dict[str, Any]]) -> DataLoader[dict[str, Any]]:
+        """Scans of ``dataset`` in its order, each once over all ranks."""
         rank, ranks = self._ranks()
-        return self._loader(dataset, self._eval_batch_size, range(rank, len(dataset), ranks))
+        return self._loader(dataset, self._eval_batch_size, range(rank, len(dataset), ranks))  # type: ignore[arg-type]
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(
-        self, dataset: ScanDataset, batch_size: int, sampler: Any, drop_last: bool = False
+        self, dataset: Dataset[dict[str, Any]], batch_size: int, sampler: Any, drop_last: bool = False
     ) -> DataLoader[dict[str, Any]]:
         return DataLoader(
             dataset,

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from busi_lab.report.clinical import interval
 from busi_lab.report.pairwise import joint_weights
 from busi_lab.report.statistics import RESAMPLES, Bools, Floats, percentile_interval
 from busi_lab.report.tables import MISSING, Comparison, leak_words, number, text
-from busi_lab.run_directory import CLASSES, EXPLANATIONS, FLAGS, SHORTCUTS, STRESS, Run, read_rows
+from busi_lab.run_directory import CLASSES, FLAGS, SHORTCUTS, STRESS, Run, read_rows
 
 _FIGURES = ("accuracy", "accuracy_without_normal", "f1", "auroc", "auroc_malignant", "dice", "dice_pooled", "hd95")
 _STRATA = ("accuracy", "auroc_malignant", "dice")
@@ -40,19 +40,23 @@ class Evaluation:
     @property
     def elsewhere(self) -> bool:
         """Whether the images are not the run's own test images."""
-        source = self.run.summary.source or {}
-        split = source.get("split")
-        own = split.get("test_digest") if isinstance(split, dict) else None
-        return source.get("data_digest") != self.run.summary.data.get("digest") or own != self.run.summary.split.get(
-            "test_digest"
-        )
+        summary, source = self.run.summary, self.run.summary.source or {}
+        data, test = source.get("data_digest"), self.split.get("test_digest")
+        return (data, test) != (summary.data.get("digest"), summary.split.get("test_digest"))
+
+    @property
+    def split(self) -> Mapping[str, Any]:
+        """What the run says of the split that it was trained under."""
+        split = (self.run.summary.source or {}).get("split")
+        return split if isinstance(split, dict) else {}
 
     def rows(self, name: str) -> Rows:
-        """Rows of one of the evaluation's tables; none where it is missing or damaged."""
+        """Rows of one of the evaluation's tables; none where it is missing or damaged, as when it was cut."""
         try:
-            return read_rows(self.run.path / name)
+            rows = read_rows(self.run.path / name)
         except (OSError, ValueError, csv.Error):
             return []
+        return [] if any(None in row or None in row.values() for row in rows) else rows
 
 
 def evaluations(comparison: Comparison) -> list[Evaluation]:
@@ -81,10 +85,9 @@ def _drop(item: Evaluation) -> Block | None:
     if not item.elsewhere or here is None or own is None:
         return None
     summary, source = item.run.summary, item.run.summary.source or {}
-    split = source.get("split") or {}
     leaked = number(summary.split.get("leaked"))
     sentences = [
-        f"Trained on {text(source.get('data'))} under the {text(split.get('protocol'))} protocol, tested there on "
+        f"Trained on {text(source.get('data'))} under the {text(item.split.get('protocol'))} protocol, tested there on "
         f"{len(own)} images and here on {len(here)} of {text(summary.data.get('name'))} "
         f"({text(summary.split.get('protocol'))} protocol), of which "
         + (
@@ -96,6 +99,8 @@ def _drop(item: Evaluation) -> Block | None:
     ]
     if here.probabilities is not None and not (here.actual == _NORMAL).any() and (own.actual == _NORMAL).any():
         own = own.take(np.flatnonzero(own.actual != _NORMAL))
+        if not len(own):
+            return None
         sentences.append(
             f"The images here are benign and malignant alone, so the run's own test images are taken without the "
             f"normal ones ({len(own)} remain): auroc_malignant compares malignant with benign, and "
@@ -142,8 +147,10 @@ def _signed(gap: Estimate, digits: int = 3) -> str:
 def _strata(item: Evaluation) -> Block | None:
     """Figures of the images with and without each flag."""
     cases, flags = item.cases, defaultdict(set)
+    known = set() if cases is None else set(cases.images.tolist())
     for row in item.rows(FLAGS):
-        flags[row.get("flag", "")].add(row.get("image", ""))
+        if row.get("image") in known and (flag := text(row.get("flag"))):
+            flags[flag].add(row["image"])
     if cases is None or not flags:
         return None
     names = [name for name in _STRATA if name in cases.figures(np.ones((1, len(cases))))]
@@ -192,15 +199,17 @@ def main_figure(item: Evaluation) -> str:
 def ladders_of(item: Evaluation, name: str) -> dict[str, list[float]]:
     """Ladder -> the figure at severity 0 and up, of whole ladders."""
     found: dict[str, dict[int, float]] = defaultdict(dict)
-    for row in item.rows(STRESS):
-        severity, value = row.get("severity") or "", row.get(name) or ""
-        if severity.isdecimal() and value:
-            found[row.get("ladder", "")][int(severity)] = float(value)
-    clean = found.pop("none", {}).get(0)
-    if clean is None:
+    try:
+        for row in item.rows(STRESS):
+            found[row["ladder"]][int(row["severity"])] = float(row[name])
+    except (KeyError, ValueError):
         return {}
-    steps = {ladder: [clean, *(at[severity] for severity in sorted(at))] for ladder, at in found.items()}
-    return {ladder: values for ladder, values in steps.items() if len(values) > 1}
+    clean = found.pop("none", {}).get(0)
+    steps = {severity for at in found.values() for severity in at}
+    if clean is None or not all(np.isfinite([clean, *(value for at in found.values() for value in at.values())])):
+        return {}
+    whole = {ladder: at for ladder, at in found.items() if at.keys() == steps}
+    return {ladder: [clean, *(at[severity] for severity in sorted(steps))] for ladder, at in whole.items()}
 
 
 def robustness(ladders: Mapping[str, Sequence[float]]) -> float:
@@ -245,11 +254,18 @@ def _shortcuts(item: Evaluation) -> Block | None:
     if "lesion blanked" not in found:
         return None
     cases, estimates = found["lesion blanked"]
-    share = np.bincount(cases.actual, minlength=len(CLASSES)).max() / len(cases)
+    counts = np.bincount(cases.actual, minlength=len(CLASSES))[
+        [CLASSES.index(name) for name in ("benign", "malignant")]
+    ]
+    share = counts.max() / len(cases)
     area, accuracy = estimates["auroc_malignant"], estimates["accuracy_without_normal"]
     words = f"AUROC {area.value:.3f}, 95 % {area.low:.3f} to {area.high:.3f}, where chance is 0.5; accuracy"
     words += f" {accuracy.value:.3f}, where always naming the more frequent class has {share:.3f}"
-    if area.low > 0.5:
+    if counts.min() < _FEW:
+        verdict = (
+            f"Fewer than {_FEW} images of a class are too few to say what the run sees without the lesion ({words})."
+        )
+    elif area.low > 0.5:
         verdict = (
             f"Accuracy survives without the lesion: the run still tells malignant from benign ({words}). It reads "
             "what lies beside the lesion, such as shadows, calipers or the choice of the section, or the size of the "
@@ -283,14 +299,6 @@ def _explanations(item: Evaluation) -> Block | None:
     )
     titles = ("method", "highest point in the lesion", "sum in the lesion", "lesion's share of the scan")
     return Block(f"{item.label}: explanations", (sentence,), titles, tuple(lines))
-
-
-def find_maps(run: Run, comparison: Comparison) -> Path | None:
-    """Where maps of what speaks for the run's predictions are: its own, or those of its evaluation; None without."""
-    own = str(run.path.resolve())
-    again = (other.path for _, other in comparison.again if (other.summary.source or {}).get("directory") == own)
-    folders = (path / EXPLANATIONS for path in (run.path, *again))
-    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def stress_title(item: Evaluation) -> str:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from busi_lab.report.predictions import (
     wrong_classes,
 )
 from busi_lab.report.tables import Table
-from busi_lab.run_directory import MASKS, Run
+from busi_lab.run_directory import EXPLANATIONS, MASKS, Run
 
 MISTAKES_SHOWN = 8
 WORST_SHOWN = 4
@@ -49,12 +49,12 @@ class Gallery:
     pictures: tuple[Picture, ...] = ()
 
 
-def hang_gallery(table: Table, maps: Path | None = None) -> Gallery:
+def hang_gallery(table: Table, again: Sequence[Run] = ()) -> Gallery:
     """What the best run got most wrong; where it predicts masks alone, also what is usual and what is best.
 
     Args:
-        table: of runs.
-        maps: has a folder of maps for each method of explanation.
+        table: whose first run is shown.
+        again: evaluations of runs on their own test images, which may hold maps of what speaks for a class.
     """
     best = table.rows[0]
     classes, masks = read_predictions(best.run), read_masks(best.run)
@@ -79,7 +79,8 @@ def hang_gallery(table: Table, maps: Path | None = None) -> Gallery:
         return Gallery(title, f"{who}, got every test image right.")
     root = _dataset(best.run)
     files = _files(root) if root else {}
-    pictures = tuple(_picture(root, files.get(example.image), best.run, maps, example) for example in examples)
+    explained = [best.run, *(run for run in again if (run.summary.source or {}).get("directory") == str(best.run.path))]
+    pictures = tuple(_picture(root, files.get(example.image), best.run, example, explained) for example in examples)
     return Gallery(title, f"{who}: {', then '.join(kinds)}. {_legend(root, masks is not None, pictures)}", pictures)
 
 
@@ -124,8 +125,13 @@ def _files(root: Path) -> dict[str, CaseFiles]:
         return {}
 
 
-def _picture(root: Path | None, case: CaseFiles | None, run: Run, maps: Path | None, example: Example) -> Picture:
-    """The scan as a small JPEG with the true lesions and, where ``run`` has a mask of it, the predicted outlined."""
+def _picture(
+    root: Path | None, case: CaseFiles | None, run: Run, example: Example, explained: Sequence[Run] = ()
+) -> Picture:
+    """The scan as a small JPEG with the true lesions and, where ``run`` has a mask of it, the predicted outlined.
+
+    Beside it stand the maps that those ``explained`` have of it, one for each method.
+    """
     nothing = Picture(example, None, False)
     if root is None or case is None:
         return nothing
@@ -142,13 +148,13 @@ def _picture(root: Path | None, case: CaseFiles | None, run: Run, maps: Path | N
     predicted = _read(read_mask, run.path / MASKS / f"{example.image}.png")
     if predicted is not None:
         outline(picture, predicted, PREDICTED, dashed=True)
-    shown = []
-    for folder in sorted(path for path in maps.iterdir() if path.is_dir()) if maps else ():
+    maps: dict[str, str] = {}
+    for folder in sorted(path for each in explained for path in (each.path / EXPLANATIONS).glob("*") if path.is_dir()):
         heat = _read(read_image, folder / f"{example.image}.png")
         if heat is not None:
             small = np.asarray(Image.fromarray(pixels).resize(picture.size))
-            shown.append((folder.name, _uri(draw_heat(small, heat / 255, lesion, TRUE))))
-    return Picture(example, _uri(picture), predicted is not None, tuple(shown))
+            maps.setdefault(folder.name, _uri(draw_heat(small, heat / 255, lesion, TRUE)))
+    return Picture(example, _uri(picture), predicted is not None, tuple(maps.items()))
 
 
 def _read(reader: Callable[[Path], Any], path: Path) -> Any:

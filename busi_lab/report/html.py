@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from busi_lab.report.blocks import Block
 from busi_lab.report.evaluation_plots import draw_evaluations
-from busi_lab.report.evaluations import find_maps
 from busi_lab.report.findings import findings
 from busi_lab.report.gallery import Gallery, hang_gallery
 from busi_lab.report.joint import pairs
@@ -119,7 +118,7 @@ def _section(table: Table, comparison: Comparison) -> Section:
         cells,
         [] if fold else draw_groups(table),
         [] if fold else matrices[:SHOWN],
-        None if fold else hang_gallery(table, find_maps(table.rows[0].run, comparison)),
+        None if fold else hang_gallery(table, [run for _, run in comparison.again]),
         comparison.analysis.clinical.get(table.number, ()),
     )
 

@@ -181,7 +181,7 @@ def render_markdown(comparison: Comparison, plots: Mapping[int, Sequence[Path]])
     for block in (*comparison.analysis.protocols, *comparison.analysis.evaluations):
         parts += _markdown_block(block, "##")
     for table in comparison.tables:
-        parts += [f"## {_escape(heading(table))}", opening(table), *table.notes, _markdown(*display(table))]
+        parts += [f"## {_escape(heading(table))}", _escape(opening(table)), *table.notes, _markdown(*display(table))]
         for block in comparison.analysis.clinical.get(table.number, ()):
             parts += _markdown_block(block, "###")
         parts += [f"![{_escape(table.title)}: {plot.stem}]({plot.name})" for plot in plots.get(table.number, ())]

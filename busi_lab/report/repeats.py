@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from busi_lab.errors import UserError
 from busi_lab.report.cases import Cases, Estimate, pool, read_test_cases
@@ -131,8 +132,17 @@ def fold_of(row: Row) -> int | None:
 
 
 def seeds_of(row: Row) -> Seeds:
-    """A run's seeds, of its split and of its training."""
-    return str(row.run.summary.split.get("seed")), str(row.run.summary.seed)
+    """A run's seeds, of its split and of its training; of an evaluation, the split that the run was trained under."""
+    summary = row.run.summary
+    trained = trained_under(row)
+    seed = f"{trained.get('seed')}, fold {trained.get('fold')}" if trained else str(summary.split.get("seed"))
+    return seed, str(summary.seed)
+
+
+def trained_under(row: Row) -> Mapping[str, Any]:
+    """The split that an evaluated run was trained under; empty for a run itself."""
+    split = (row.run.summary.source or {}).get("split")
+    return split if isinstance(split, dict) else {}
 
 
 def gather(comparison: Comparison) -> list[Experiment]:
@@ -155,7 +165,8 @@ def gather(comparison: Comparison) -> list[Experiment]:
 def _key(table: Table, row: Row) -> tuple[str, ...]:
     summary = row.run.summary
     parts = (row.run.name, summary.task, summary.model, summary.weights, table.dataset, table.data_digest)
-    return (*map(str, parts), protocol_of(row), str(summary.split.get("folds")))
+    trained = trained_under(row).get("protocol")
+    return (*map(str, parts), protocol_of(row), str(summary.split.get("folds")), str(trained))
 
 
 def _by_test_set(entries: list[tuple[Table, Row]]) -> list[list[tuple[Table, Row]]]:
@@ -239,6 +250,10 @@ def _with_labels(experiments: Sequence[Experiment]) -> list[Experiment]:
             [text(summary.model) or MISSING for summary in summaries],
             [Path(str(summary.weights)).name for summary in summaries],
             [f"{item.expected_folds} folds" for item in group],
+            [
+                f"trained under {text(trained_under(item.rows[0]).get('protocol')) or protocol_of(item.rows[0])}"
+                for item in group
+            ],
             [f"test set {(item.table.test_digest or 'unknown')[:12]}" for item in group],
         ]
         told = [column for column in facts if len(set(column)) > 1]
