@@ -1,5 +1,6 @@
 """What in a scan speaks for a class: Grad-CAM and occlusion, both of Captum, and how well they hit the lesion."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ class Explainer:
             import captum.attr as captum
         except ImportError:
             raise UserError("explanations need Captum: pip install 'busi-lab[explain]'") from None
-        if not tasks:
+        if not tasks or not all(task.has_classes for task in tasks):
             raise UserError("explanations are of a class: give a classifier or a joint run")
         if unknown := sorted(set(methods) - METHODS.keys()):
             raise UserError(f"explanation {unknown[0]}: expected {' or '.join(METHODS)}")
@@ -135,34 +136,30 @@ METHODS: Mapping[str, Callable[[Any, BaseTask], Attribute]] = {"gradcam": _gradc
 
 
 def last_features(task: BaseTask) -> nn.Module:
-    """The last module before the heads whose output has a place in the image and decides the class.
+    """The module before the heads that gives the last features with a place in the image.
 
     Raises:
-        UserError: there are no convolutional features, as in a transformer.
+        UserError: what follows those features are tokens, as in a transformer, so that they do not decide the class.
     """
     heads = {module for head in task.head_modules for module in head.modules()}
-    leaves = [module for module in task.network.modules() if not [*module.children()] and module not in heads]
-    seen: list[tuple[nn.Module, Tensor]] = []
+    seen: list[tuple[nn.Module, bool]] = []
 
-    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.dim() == 4 and min(output.shape[2:]) > 1:
-            seen.append((module, output))
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        if module not in heads and isinstance(output, Tensor) and output.dim() > 2 and max(output.shape[-2:]) > 1:
+            # the input is square; what is not is a row of tokens, or has its channels last
+            seen.append((module, output.dim() == 4 and output.shape[2] == output.shape[3]))
 
-    hooks = [module.register_forward_hook(keep) for module in leaves]
+    hooks = [module.register_forward_hook(note) for module in task.network.modules()]
     try:
-        with torch.enable_grad():
-            blank = torch.zeros(1, 1, task.image_size, task.image_size, dtype=torch.uint8, device=task.device)
-            logits = ClassLogits(task)(task.scale(blank).requires_grad_())
-            gradients = torch.autograd.grad(logits.sum(), [output for _, output in seen], allow_unused=True)
+        with torch.no_grad():
+            task(torch.zeros(1, 1, task.image_size, task.image_size, dtype=torch.uint8, device=task.device))
     finally:
         for hook in hooks:
             hook.remove()
-    used = [module for (module, _), gradient in zip(seen, gradients, strict=True) if gradient is not None]
-    times = [sum(module is other for other, _ in seen) for module in used]
-    single = [module for module, count in zip(used, times, strict=True) if count == 1]  # Captum knows one call alone
-    if len(single) < 2:
+    if not (seen and seen[-1][1]):
         raise UserError(f"gradcam needs convolutional features, which {task.model_name} lacks; use occlusion")
-    return single[-1]
+    calls = Counter(module for module, _ in seen)
+    return next(module for module, is_map in reversed(seen) if is_map and calls[module] == 1)  # Captum takes no others
 
 
 def pointing_hit(heat: Heat, mask: "Mask") -> bool:

@@ -141,19 +141,15 @@ class Predictor:
             raise UserError("no run to predict with; give a classifier, a segmenter, or a run for both")
         self.device = find_device(device)
         self._tta = tta
-        loaded = {path: load_task(path) for path in dict.fromkeys([*classifiers, *segmenters])}
-        for paths, role in ((classifiers, "classifier"), (segmenters, "segmenter")):
-            for path in paths:
-                task = loaded[path][0]
-                if not (isinstance(task, MaskTask) if role == "segmenter" else task.has_classes):
-                    raise UserError(f"{path} is a {task.kind} run and cannot be the {role}; give another run")
+        roles = [(path, "classifier") for path in classifiers] + [(path, "segmenter") for path in segmenters]
+        loaded = {path: load_task(path) for path, _ in roles}
+        for path, role in roles:
+            task = loaded[path][0]
+            if not (isinstance(task, MaskTask) if role == "segmenter" else task.has_classes):
+                raise UserError(f"{path} is a {task.kind} run and cannot be the {role}; give another run")
         self._tasks = {path: task.to(self.device) for path, (task, _) in loaded.items()}
         self.classifiers, self.segmenters = list(classifiers), list(segmenters)
-        self.runs = tuple(
-            _used(path, loaded[path][1], role)
-            for paths, role in ((classifiers, "classifier"), (segmenters, "segmenter"))
-            for path in paths
-        )
+        self.runs = tuple(_used(path, loaded[path][1], role) for path, role in roles)
         self.model_seconds = 0.0
 
     def task(self, path: Path) -> BaseTask:
@@ -173,9 +169,21 @@ class Predictor:
         return self.predict_batch([as_scan(image)])[0]
 
     def predict_batch(self, scans: Sequence[Scan]) -> list[Prediction]:
-        """Predict scans of any sizes together, in their order."""
+        """Predict scans of any sizes together, in their order.
+
+        Raises:
+            UserError: they do not fit into the device's memory.
+        """
         if not scans:
             return []
+        try:
+            return self._predict(scans)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"{len(scans)} scans do not fit into the memory of {self.device}; choose a smaller --batch-size"
+            ) from None
+
+    def _predict(self, scans: Sequence[Scan]) -> list[Prediction]:
         outputs = {path: self._apply(task, scans) for path, task in self._tasks.items()}
         probabilities = masks = None
         if self.classifiers:
@@ -265,7 +273,7 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"--device {name}: not to be had here ({first[:100]}); expected auto, cpu or cuda") from None

@@ -5,7 +5,6 @@ From Python: ``busi_lab.predict.load("runs/mobilenet").predict("scan.png").proba
 
 import argparse
 import csv
-import errno
 import io
 import json
 import os
@@ -15,14 +14,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from itertools import chain
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error, one_line
-from busi_lab.run_directory import CLASSES, find_run_directories, read_summary, write_atomically
+from busi_lab.run_directory import CLASSES, SUMMARY, find_run_directories, read_summary, write_atomically
 
 if TYPE_CHECKING:
     from busi_lab.data.reading import Scan
@@ -41,6 +40,7 @@ COLUMNS = (
 _WORKERS = min(8, os.cpu_count() or 1)
 _AHEAD = 2 * _WORKERS  # files that are read, and scans that are written, beside the network's work
 _MASK_NAME = re.compile(r"(?P<scan>.+)_mask(_\d+)?$")
+_FRAME_NAME = re.compile(r"(?P<file>.+)_frame\d{4,}$")
 
 
 def load(
@@ -78,14 +78,20 @@ def load(
 
 
 def _expand(paths: Path | str | Sequence[Path | str]) -> list[Path]:
+    """The runs that ``paths`` mean, in full, so that one given twice is known; of a folder the finished ones."""
     found: list[Path] = []
     for path in map(Path, [paths] if isinstance(paths, Path | str) else paths):
         if not path.is_dir():
             raise UserError(f"{path}: no such folder; give the directory of a finished run, or a folder of them")
-        runs = [path] if (path / "summary.json").exists() else find_run_directories([path])
-        finished = runs if runs == [path] else [item for item in runs if read_summary(item).status == "finished"]
+        if (path / SUMMARY).exists():
+            found.append(path.resolve())
+            continue
+        summaries = {item: read_summary(item) for item in find_run_directories([path])}
+        finished = [
+            item for item, summary in summaries.items() if summary.status == "finished" and summary.source is None
+        ]
         if not finished:
-            raise UserError(f"{path} holds no finished run (a folder with summary.json); give the directory of one")
+            raise UserError(f"{path} holds no finished run (a folder with {SUMMARY}); give the directory of one")
         found += finished
     return found
 
@@ -105,7 +111,7 @@ class Tally:
     scans: int = 0
     seconds: float = 0.0
     model_seconds: float = 0.0
-    unreadable: list[tuple[Path, str]] | None = None
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
 
 def list_scans(paths: Sequence[Path]) -> tuple[list[ScanFile], int]:
@@ -140,15 +146,27 @@ def list_scans(paths: Sequence[Path]) -> tuple[list[ScanFile], int]:
     if not found:
         suffixes = "PNG, JPEG, BMP, TIFF or DICOM"
         raise UserError(f"{', '.join(map(str, paths))}: no scan found; expected {suffixes} files")
+    return [ScanFile(path, name) for (path, _), name in zip(found, _distinct_names(found), strict=True)], masks
+
+
+def _distinct_names(found: Sequence[tuple[Path, str]]) -> list[str]:
+    """A name for each file and its path below the folder that was given; two never mean the same output file."""
+    from busi_lab.data.reading import SUFFIXES
+
+    plain = [name[: -len(path.suffix)] if path.suffix.lower() in SUFFIXES else name for path, name in found]
+    stems = {name.lower() for name in plain}  # some file systems know no capitals
     taken: set[str] = set()
-    scans = []
-    for path, relative in found:
-        plain = relative[: -len(path.suffix)] if path.suffix else relative
-        names = chain([plain, relative.replace(".", "_")], (f"{plain}-{count}" for count in range(2, len(found) + 2)))
-        name = next(name for name in names if name.lower() not in taken)
-        taken.add(name.lower())
-        scans.append(ScanFile(path, name))
-    return scans, masks
+
+    def is_free(name: str) -> bool:
+        frame = _FRAME_NAME.fullmatch(name)
+        return name not in taken and not (frame and frame["file"] in stems)
+
+    names = []
+    for (_, relative), stem in zip(found, plain, strict=True):
+        wished = chain([stem, relative.replace(".", "_")], (f"{stem}-{number}" for number in count(2)))
+        names.append(next(name for name in wished if is_free(name.lower())))
+        taken.add(names[-1].lower())
+    return names
 
 
 def predict_files(
@@ -173,33 +191,31 @@ def predict_files(
         progress: called after each file.
 
     Raises:
-        UserError: ``out`` cannot be written.
+        OSError: ``out`` or ``json_lines`` cannot be written.
     """
-    tally = Tally(unreadable=[])
+    tally = Tally()
     started, before = time.perf_counter(), predictor.model_seconds
-    try:
-        with ExitStack() as stack:
-            pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
-            table = stack.enter_context((out / TABLE).open("w", encoding="utf-8", newline="")) if out else None
-            writer = _Writer(pool, out, table, json_lines)
-            batch: list[tuple[ScanFile, Scan]] = []
-            for file, scan in _read_ahead(pool, files, writer, tally, progress):
-                batch.append((file, scan))
-                if len(batch) == batch_size:
-                    _predict_batch(predictor, batch, writer, explainer)
-                    batch.clear()
-                tally.scans += 1
-            _predict_batch(predictor, batch, writer, explainer)
-            writer.finish()
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "no space left" if full else one_line(error)
-        raise UserError(f"{out} cannot be written ({reason}); choose another --out") from None
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
+        table = stack.enter_context(_open_table(out)) if out else None
+        writer = _Writer(pool, out, table, json_lines)
+        batch: list[tuple[ScanFile, Scan]] = []
+        for file, scan in _read_ahead(pool, files, writer, tally, progress):
+            batch.append((file, scan))
+            if len(batch) == batch_size:
+                _predict_batch(predictor, batch, writer, explainer)
+                batch.clear()
+            tally.scans += 1
+        _predict_batch(predictor, batch, writer, explainer)
+        writer.finish()
     tally.seconds = time.perf_counter() - started
     tally.model_seconds = predictor.model_seconds - before
     return tally
+
+
+def _open_table(out: Path) -> IO[str]:
+    """The table in ``out``; file names that are no UTF-8 are escaped there, as in JSON."""
+    return (out / TABLE).open("w", encoding="utf-8", errors="backslashreplace", newline="", buffering=1)
 
 
 def _predict_batch(
@@ -237,7 +253,6 @@ def _read_ahead(
                 yield file, frame
         except UnreadableImageError as error:
             reason = one_line(error)
-            assert tally.unreadable is not None
             tally.unreadable.append((file.path, reason))
             writer.note_unreadable(file, reason)
         progress()
@@ -249,10 +264,11 @@ class _Writer:
     def __init__(
         self, pool: ThreadPoolExecutor, out: Path | None, table: IO[str] | None, json_lines: IO[str] | None
     ) -> None:
-        self._pool, self._out, self._table, self._json_lines = pool, out, table, json_lines
+        self._pool, self._out, self._json_lines = pool, out, json_lines
         self._waiting: deque[Future[None]] = deque()
-        self._rows = csv.DictWriter(table or io.StringIO(), COLUMNS, lineterminator="\n")
-        self._rows.writeheader()
+        self._rows = None if table is None else csv.DictWriter(table, COLUMNS, lineterminator="\n")
+        if self._rows is not None:
+            self._rows.writeheader()
 
     def write(self, file: ScanFile, scan: "Scan", prediction: "Prediction", heat: "dict[str, Any]") -> None:
         name = file.name if scan.frame is None else f"{file.name}_frame{scan.frame:04d}"
@@ -279,9 +295,8 @@ class _Writer:
             self._waiting.popleft().result()
 
     def _add_row(self, row: dict[str, Any]) -> None:
-        if self._table is not None:
+        if self._rows is not None:
             self._rows.writerow(row)
-            self._table.flush()
 
 
 def _record(file: ScanFile, scan: "Scan", prediction: "Prediction", names: dict[str, str]) -> dict[str, Any]:
@@ -397,12 +412,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=("gradcam", "occlusion"),
         help="draw what speaks for the predicted class; can be repeated; needs busi-lab[explain]",
     )
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script."""
-    with exit_on_user_error(), ExitStack() as stack:
+    with exit_on_user_error(), _os_error_is_user_error(), ExitStack() as stack:
         arguments = _arguments(argv)
         out: Path | None = arguments.out
         if out is None and arguments.json is None:
@@ -411,8 +426,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError("--explain draws pictures: give --out DIR for them")
         if arguments.batch_size < 1:
             raise UserError(f"--batch-size {arguments.batch_size}: expected at least 1")
-        if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"--out {out}: expected a new or an empty folder; choose another or remove it")
+        _check_destinations(out, arguments.json)
         files, masks = list_scans(arguments.scans)
         predictor = load(
             arguments.run,
@@ -426,16 +440,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             from busi_lab.explain import Explainer
 
             explainer = Explainer([predictor.task(path) for path in predictor.classifiers], arguments.explain)
-        try:
-            if out is not None:
-                out.mkdir(parents=True, exist_ok=True)
-            lines = None
-            if arguments.json == "-":
-                lines = sys.stdout
-            elif arguments.json is not None:
-                lines = stack.enter_context(Path(arguments.json).open("w", encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{error.filename} cannot be written ({error.strerror}); choose another place") from None
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        lines = None
+        if arguments.json == "-":
+            lines = sys.stdout
+        elif arguments.json is not None:
+            lines = stack.enter_context(Path(arguments.json).open("w", encoding="utf-8"))
         from tqdm import tqdm
 
         bar = stack.enter_context(tqdm(total=len(files), unit="file", disable=not sys.stderr.isatty()))
@@ -446,13 +457,33 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.exit(1)
 
 
+@contextmanager
+def _os_error_is_user_error() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        what = error.filename or "a result"
+        raise UserError(f"{what} cannot be read or written ({error.strerror}); choose another place") from None
+
+
+def _check_destinations(out: Path | None, json_file: str | None) -> None:
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out}: expected a new or an empty folder; choose another or remove it")
+    if json_file not in (None, "-"):
+        folder = Path(json_file).parent
+        if Path(json_file).is_dir() or not (folder.is_dir() or folder == out):
+            raise UserError(f"--json {json_file}: expected a file in a folder that exists, or - for stdout")
+
+
 def _conclude(tally: Tally, masks: int, out: Path | None) -> None:
     inside = f", {tally.scans / tally.model_seconds:.1f} inside the models" if tally.model_seconds else ""
     end_to_end = tally.scans / max(tally.seconds, 1e-9)
     where = f"; {TABLE}, JSON and pictures are in {out}" if out else ""
     left = f"; {masks} mask files were left out" if masks else ""
     print(f"{tally.scans} scans, {end_to_end:.1f} a second end to end{inside}{left}{where}", file=sys.stderr)
-    for path, reason in tally.unreadable or ():
+    for path, reason in tally.unreadable:
         print(f"not read: {path}: {reason}", file=sys.stderr)
 
 

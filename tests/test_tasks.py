@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from busi_lab.callbacks import AtomicCheckpointIO
 from busi_lab.errors import UserError
-from busi_lab.experiment import _build_trainer, _trainer_settings
+from busi_lab.experiment import build_trainer, trainer_settings
 from busi_lab.metrics import SEGMENTATION_METRICS
 from busi_lab.tasks import ClassificationTask, MaskTask, MultiTask, SegmentationTask
 from busi_lab.tasks.segmentation import CANDIDATES
@@ -167,7 +167,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) 
 
 def test_runs_write_checkpoints_through_it(tmp_path: Path) -> None:
     config = load("model=custom_cnn", "data.image_size=32", "logger=none", "callbacks.last=null", "callbacks.best=null")
-    trainer = _build_trainer(_trainer_settings(config.trainer), [], config)
+    trainer = build_trainer(trainer_settings(config.trainer), [], config.logger, tmp_path)
     assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
 
 

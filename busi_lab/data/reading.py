@@ -92,13 +92,19 @@ def read_scans(path: Path) -> Generator[Scan, None, None]:
 
 
 def is_scan_file(path: Path) -> bool:
-    """Whether a file in a folder of scans is one: by its ending, or a DICOM file without any; hidden files are none."""
+    """Whether a file in a folder of scans is one: by its ending, or DICOM without any; hidden files are none.
+
+    DICOM files are often named by a UID, whose last number is no ending.
+    """
     if path.name.startswith(".") or not path.is_file():
         return False
-    if path.suffix:
+    if path.suffix and not path.suffix[1:].isdigit():
         return path.suffix.lower() in SUFFIXES
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def read_scan(path: Path) -> Scan:

@@ -1,5 +1,6 @@
 """Pictures of a scan with what was found in it: outlines, words and heat maps."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ Colour = tuple[int, int, int]
 TRUE: Colour = (255, 176, 0)
 PREDICTED: Colour = (86, 180, 233)
 _SMALLEST = 320  # pixels, the width from which a caption fits
+_LARGEST = 4_000_000  # pixels, up to which it is enlarged for that
 _DASH = 7  # pixels
 
 
@@ -47,7 +49,8 @@ def draw_overlay(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, line
         lines: of words, the first one larger.
 
     Returns:
-        RGB; a scan narrower than 320 pixels is enlarged by a whole factor.
+        RGB; a scan narrower than 320 pixels is enlarged by a whole factor, unless it is so high that the picture
+        would grow out of bounds.
     """
     picture = _enlarged(pixels)
     if mask is not None and mask.any():
@@ -72,7 +75,7 @@ def draw_heat(
 
 def _enlarged(pixels: NDArray[np.uint8]) -> Image.Image:
     picture = Image.fromarray(pixels).convert("RGB")
-    factor = -(-_SMALLEST // picture.width)
+    factor = min(-(-_SMALLEST // picture.width), max(1, math.isqrt(_LARGEST // (picture.width * picture.height))))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 

@@ -1,6 +1,7 @@
 """A finished run -> its task with the weights of the best epoch; nothing in the run directory is executed."""
 
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -23,8 +24,8 @@ def load_task(directory: Path) -> tuple[BaseTask, Summary]:
     a directory from elsewhere can do no more than give wrong answers.
 
     Raises:
-        UserError: no finished run, another schema, an unknown task, or a checkpoint that is missing, damaged, holds
-            more than tensors and plain values, or does not fit.
+        UserError: no finished run, an evaluation of one, another schema, an unknown task, or a checkpoint that is
+            missing, damaged, holds more than tensors and plain values, or does not fit.
     """
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder; give the directory of a finished run")
@@ -33,11 +34,16 @@ def load_task(directory: Path) -> tuple[BaseTask, Summary]:
         raise UserError(f"{directory}: the run failed ({summary.error}); give the directory of a finished run")
     if summary.task not in TASKS:
         raise UserError(f"{directory}: task {summary.task!r}, expected {', '.join(TASKS)}")
+    if summary.source is not None:
+        run = summary.source.get("directory")
+        raise UserError(f"{directory} holds the evaluation of a run; give the directory of that run, {run}")
     path = directory / BEST_CHECKPOINT
     if not path.is_file():
         raise UserError(f"{path} is missing; copy the whole run directory, its checkpoint included")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of foreign pickles before it refuses them
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{path} holds more than tensors and plain values, or is no checkpoint: it is refused, because reading "
