@@ -104,8 +104,10 @@ def measure(mask: Mask, spacing: Spacing | None = None) -> tuple[Lesion, ...]:
 
 def _measure_part(parts: NDArray[Any], number: int, box: list[int], spacing: Spacing | None) -> Lesion:
     left, top, width, height, area = box
-    rows, columns = np.nonzero(parts[top : top + height, left : left + width] == number)
-    corners = np.concatenate([np.stack([columns + x, rows + y], axis=1) for x in (0, 1) for y in (0, 1)])
+    part = parts[top : top + height, left : left + width] == number
+    rows = np.arange(height)  # a connected part has pixels in every row of its box; its hull needs their ends alone
+    ends = np.concatenate([part.argmax(axis=1), width - part[:, ::-1].argmax(axis=1)])
+    corners = np.concatenate([np.stack([ends, np.tile(rows + y, 2)], axis=1) for y in (0, 1)])
     hull = cv2.convexHull(corners.astype(np.int32))[:, 0].astype(np.float64)
 
     def longest(points: NDArray[np.float64]) -> float:
