@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ from busi_lab.tracking import WandbRun, choose_mode, wandb_settings
 
 log = logging.getLogger(__name__)
 
-Changed = Callable[[Case, Gray, Mask], tuple[Gray, Mask]]
-"""What is done to a scan and its mask before they are resized."""
+Changed = Callable[[Gray, Mask, int], tuple[Gray, Mask]]
+"""What is done to a scan and its mask, with the scan's own seed, before they are resized."""
 
 
 def evaluate(config: EvalConfig, resolved: Any) -> Summary:
@@ -332,7 +333,8 @@ class _ChangedScans(Dataset[dict[str, Any]]):
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         case = self._cases[number]
-        image, mask = self._change(case, *read_case(self._root, case))
+        seed = int(case.content_hash[:8], 16)  # so that a scan meets the same noise in any test set
+        image, mask = self._change(*read_case(self._root, case), seed)
         scan = {
             "image": torch.from_numpy(np.array(resize_scan(image, self._size)))[None],
             "label": class_number(case.label),
@@ -360,19 +362,20 @@ def _stress(task: BaseTask, data: BusiDataModule, trainer: Trainer, summary: Sum
     """Rows of ``stress.csv``: the metrics at each step of each ladder; severity 0 is the scan as it is."""
     rows = [{"ladder": "none", "severity": 0, **_bare(summary.metrics)}]
     cases = _tested(data)
-    numbers = {case.case_id: number for number, case in enumerate(cases)}
     for ladder in LADDERS:
         for severity in SEVERITIES:
-
-            def change(
-                case: Case, image: Gray, mask: Mask, ladder: str = ladder, severity: int = severity
-            ) -> tuple[Gray, Mask]:
-                return degrade(image, mask, ladder, severity, seed=numbers[case.case_id])
-
-            metrics = _test_changed(task, data, trainer, cases, change)
+            metrics = _test_changed(task, data, trainer, cases, partial(_degraded, ladder, severity))
             rows.append({"ladder": ladder, "severity": severity, **_bare(metrics)})
         log.info("stress: %s done", ladder)
     return rows
+
+
+def _degraded(ladder: str, severity: int, image: Gray, mask: Mask, seed: int) -> tuple[Gray, Mask]:
+    return degrade(image, mask, ladder, severity, seed)
+
+
+def _altered(alter: Callable[[Gray, Mask], Gray] | None, image: Gray, mask: Mask, seed: int) -> tuple[Gray, Mask]:
+    return image if alter is None else alter(image, mask), mask
 
 
 def _bare(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -382,20 +385,14 @@ def _bare(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def _shortcuts(task: BaseTask, data: BusiDataModule, trainer: Trainer) -> Iterator[dict[str, Any]]:
     """Rows of ``shortcuts.csv``: what is predicted for scans with a lesion, whole, without it, and for it alone."""
     cases = _with_lesion(data)
-    conditions: dict[str, Callable[[Gray, Mask], Gray]] = {
-        "whole scan": lambda image, mask: image,
+    conditions: dict[str, Callable[[Gray, Mask], Gray] | None] = {
+        "whole scan": None,
         "lesion blanked": without_lesion,
         "lesion alone": lesion_alone,
     }
     columns = ("image", "label", "prediction", *(f"p_{name}" for name in CLASSES))
     for condition, alter in conditions.items():
-
-        def change(
-            case: Case, image: Gray, mask: Mask, alter: Callable[[Gray, Mask], Gray] = alter
-        ) -> tuple[Gray, Mask]:
-            return alter(image, mask), mask
-
-        _test_changed(task, data, trainer, cases, change)
+        _test_changed(task, data, trainer, cases, partial(_altered, alter))
         for row in task.predictions():
             group = data.group(row["image"])
             yield {"condition": condition, **{name: row[name] for name in columns}, "group": group}

@@ -17,7 +17,7 @@ from PIL import Image
 from busi_lab import evaluate, evaluation, train
 from busi_lab.data import stress
 from busi_lab.data.cache import resize_scan
-from busi_lab.data.index import read_mask
+from busi_lab.data.index import index_dataset, read_mask
 from busi_lab.data.reading import read_image
 from busi_lab.run_directory import CLASSES, read_run, read_summary, write_json
 from busi_lab.tasks import load_task
@@ -353,8 +353,9 @@ def test_stress_shortcuts_and_explanations(
     steps = [(row["ladder"], row["severity"]) for row in table]
     assert steps == [("none", "0"), *((ladder, str(i)) for ladder in stress.LADDERS for i in range(1, 6))]
     assert float(table[0]["accuracy"]) == pytest.approx(metrics["test/accuracy"])
+    seeds = {case.case_id: int(case.content_hash[:8], 16) for case in index_dataset(phantom_root).cases}
     changed = [
-        stress.degrade(*scan_and_mask(phantom_root, row), "contrast", 5, seed)[0] for seed, row in enumerate(tested)
+        stress.degrade(*scan_and_mask(phantom_root, row), "contrast", 5, seeds[row["image"]])[0] for row in tested
     ]
     shares = predicted(run, changed)
     right = [CLASSES[int(np.argmax(p))] == row["label"] for p, row in zip(shares, tested, strict=True)]
