@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from busi_lab.commandline import command_line, first_sentence, hydra_errors, overridden_keys
 from busi_lab.config import config_dir, parse_eval_config
 from busi_lab.errors import UserError, exit_on_user_error, one_line
-from busi_lab.run_directory import CONFIG, SPLIT, SUMMARY, Summary, read_summary
+from busi_lab.run_directory import CONFIG, SPLIT, Summary, read_summary, refuse_result
 from busi_lab.tracking import wandb_settings
 
 _MAY_CHANGE = ("root", "num_workers", "cache_dir", "eval_batch_size")  # of data that stay the run's own
@@ -52,6 +52,8 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = (), command: str | N
         saved = _saved(source, "data")
         if foreign := [key for key in keys if key.startswith("data.") and key[5:] not in _MAY_CHANGE]:
             raise UserError(f"{foreign[0]}: belongs to other data; name them with data=, or leave it out")
+        for key in ("cache_dir", "num_workers", "eval_batch_size"):  # of this machine, not of the run's
+            saved[key] = resolved.data[key]
         if saved.get("root"):
             saved.root = summary.data.get("root") or saved.root  # absolute, whatever folder this is called from
         for key in (key[5:] for key in keys if key.startswith("data.")):
@@ -64,9 +66,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = (), command: str | N
             resolved.split.manifest, resolved.split.exclude = str(source / SPLIT), None
     parsed = parse_eval_config(resolved)
     wandb_settings(parsed.logger)
-    directory = Path(parsed.run_dir)
-    if any((directory / name).exists() for name in (CONFIG, SUMMARY)):
-        raise UserError(f"{directory} holds a result; choose another hydra.run.dir or remove that folder")
+    refuse_result(Path(parsed.run_dir))
     from busi_lab.evaluation import evaluate as run  # torch and its company take seconds: not for --help
 
     return run(parsed, resolved)
@@ -76,9 +76,12 @@ def _saved(source: Path, group: str) -> Any:
     """A group of the configuration that the run was trained with."""
     try:
         saved: Any = OmegaConf.load(source / CONFIG)
-        if OmegaConf.is_dict(saved) and OmegaConf.is_dict(saved.get(group)):
+        if not OmegaConf.is_dict(saved) or not OmegaConf.is_dict(saved.get(group)):
+            reason = f"it has no group {group}"
+        elif "${" in OmegaConf.to_yaml(saved[group]):  # a run's own is resolved; a foreign one could ask for anything
+            reason = f"the group {group} refers to something else by ${{...}}"
+        else:
             return saved[group]
-        reason = f"it has no group {group}"
     except (OSError, yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
         reason = one_line(error)[:120]
     raise UserError(f"{source / CONFIG} cannot be read ({reason}); name the data with data= and split= instead")

@@ -1,5 +1,6 @@
 """A finished run on another split or on other data -> a result directory of its own."""
 
+import contextlib
 import csv
 import logging
 import time
@@ -54,6 +55,7 @@ from busi_lab.run_directory import (
     Summary,
     class_number,
     locked,
+    refuse_result,
     write_atomically,
     write_heat,
     write_masks,
@@ -77,7 +79,8 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
         resolved: the same as an OmegaConf container, saved as ``config.yaml``.
 
     Raises:
-        UserError: an input is wrong; nothing has been written then.
+        UserError: an input is wrong; nothing has been written then, but for a scan that has become unreadable since
+            the data were read, which leaves a failed result.
     """
     started = time.perf_counter()
     assert config.run is not None
@@ -100,9 +103,16 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
         *(summary.model, source_directory, summary.data["name"], summary.split["protocol"], summary.data["test"]),
         summary.device,
     )
+    learnt = source.data.get("classes") or list(CLASSES)
+    if foreign := [name for name in summary.data["classes"] if name not in learnt]:
+        log.info(
+            "the run has learnt no %s scans, which are tested here; data.classes=[%s] leaves them out",
+            *(" or ".join(foreign), ",".join(learnt)),
+        )
     log.info(leak_line(summary) if summary.split["leaked"] is not None else _UNCOUNTED)
     tracker: WandbRun | None = None
     with locked(directory):
+        refuse_result(directory)  # another process may have finished meanwhile
         try:
             tracker = _start_tracker(config, summary, resolved)
             write_inputs(directory, resolved, data)
@@ -137,7 +147,8 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
         finally:
             if summary.status == "finished" or isinstance(summary.error, str):
                 summary.seconds["total"] = time.perf_counter() - started
-                write_summary(directory, summary)
+                with contextlib.suppress(OSError):  # a full disk must not hide the first error
+                    write_summary(directory, summary)
             if tracker:
                 tracker.finish(failed=summary.status != "finished")
     shown = ("accuracy", "accuracy_without_normal", "f1", "auroc_malignant", "dice", "iou")
@@ -217,7 +228,8 @@ def _with_lesion(data: BusiDataModule) -> list[Case]:
 def _leaked(source: Summary, source_directory: Path, data: BusiDataModule) -> int | None:
     """Test images that the run has learnt from, or that have a near-copy or their patient among those.
 
-    None where the data that it learnt from are not at hand.
+    None where the data that it learnt from are not at hand. Patients are not compared across datasets, because equal
+    names need not mean the same person.
     """
     try:
         index = data.index
@@ -242,7 +254,9 @@ def _leaked(source: Summary, source_directory: Path, data: BusiDataModule) -> in
     joined = Index(Path("/"), tuple(cases))
     groups = cached_groups(joined, data.cache_dir)
     together = Manifest("all", 0, None, "", *_split_names(cases))
-    return len(together.leaked(groups))
+    pixels = {case.content_hash for case in source_index.cases if case.case_id in train}
+    equal = {f"test/{case.case_id}" for case in _tested(data) if case.content_hash in pixels}  # also without features
+    return len({*together.leaked(groups), *equal})
 
 
 def _learnt(source: Path, index: Index) -> Manifest:
@@ -311,7 +325,10 @@ def read_flags(path: Path, data: BusiDataModule) -> list[dict[str, str]]:
     for line, row in rows:
         image, flag = ((row[name] or "").strip() for name in ("image", "flag"))
         if image not in known:
-            raise UserError(f"flags={path}, line {line}: expected an image of {data.index.root}, found {image!r}")
+            known_as = f"named as in predictions.csv, such as {data.manifest.test[0]!r}"
+            raise UserError(
+                f"flags={path}, line {line}: expected an image of {data.index.root}, {known_as}, found {image!r}"
+            )
         if not flag:
             raise UserError(f"flags={path}, line {line}: {image} has no flag; leave such lines out")
         if image in tested:

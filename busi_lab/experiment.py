@@ -119,7 +119,7 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     if data.full_manifest.protocol == "all":
         raise UserError(f"split.manifest={config.split.manifest}: {_NOTHING_TO_TRAIN_ON}")
     callbacks = _build_callbacks(config, task)
-    state = _find_state(directory, task, data) if config.resume else None
+    state = _find_state(directory, task, data, config.trainer["max_epochs"]) if config.resume else None
     record = EpochRecord(directory)
     trainer = build_trainer(settings, [EpochSeed(config.seed), record, *callbacks], config.logger, directory)
     summary = _start_summary(config, data, task, trainer)
@@ -162,11 +162,11 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     return summary
 
 
-def _find_state(directory: Path, task: BaseTask, data: BusiDataModule) -> State:
+def _find_state(directory: Path, task: BaseTask, data: BusiDataModule, max_epochs: int) -> State:
     """The newest whole checkpoint of a run that is to be continued.
 
     Raises:
-        UserError: there is none, or it belongs to another model, split or version.
+        UserError: there is none, it belongs to another model, split or version, or it is beyond ``max_epochs``.
     """
     reasons = []
     for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT):
@@ -188,6 +188,11 @@ def _find_state(directory: Path, task: BaseTask, data: BusiDataModule) -> State:
             raise UserError(f"resume={directory}: {name} belongs to another {differing[0]}; use the run's own config")
         if split != data.manifest.digest:
             raise UserError(f"resume={directory}: {name} belongs to split {split}, found {data.manifest.digest}")
+        if not fit_finished and content["epoch"] >= max_epochs:
+            raise UserError(
+                f"trainer.max_epochs={max_epochs}: {directory} is in epoch {content['epoch'] + 1} already; expected at "
+                "least that many, or leave it out"
+            )
         return State(path, fit_finished)
     raise UserError(
         f"resume={directory}: no whole checkpoint to continue from ({', '.join(reasons) or 'none is there'}); "
@@ -515,7 +520,9 @@ def leak_line(summary: Summary) -> str:
     leaked, tested = summary.split["leaked"], summary.data["test"]
     share = f"{leaked} of {tested} test images ({leaked / tested:.0%})"
     advice = "; split=grouped_holdout keeps them apart" if leaked and not summary.source else ""
-    return f"leaks: {share} have a near-copy or the same patient in training or validation{advice}"
+    across = (summary.source or {}).get("data_digest") not in (None, summary.data["digest"])
+    kin = "a near-copy (patients of two datasets are not compared)" if across else "a near-copy or the same patient"
+    return f"leaks: {share} have {kin} in training or validation{advice}"
 
 
 def _result(summary: Summary, directory: Path) -> str:

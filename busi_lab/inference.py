@@ -235,8 +235,11 @@ class Predictor:
     @torch.inference_mode()
     def _mask(self, logits: Sequence[Tensor], scan: Scan) -> Mask:
         """Average what the runs say, ``[V, 1, S, S]`` each, at the scan's resolution, and cut it at their threshold."""
-        resized = [F.interpolate(each, scan.pixels.shape, mode="bilinear", align_corners=False) for each in logits]
-        probability = torch.stack([each.sigmoid().mean(dim=0)[0] for each in resized]).mean(dim=0)
+        views = [view for each in logits for view in each]  # as many of each run; one at a time at full size
+        probability = torch.zeros(scan.pixels.shape, device=self.device)
+        for view in views:
+            resized = F.interpolate(view[None], scan.pixels.shape, mode="bilinear", align_corners=False)
+            probability += resized[0, 0].sigmoid() / len(views)
         thresholds = [
             task.masks.threshold for path in self.segmenters if isinstance(task := self._tasks[path], MaskTask)
         ]

@@ -114,13 +114,13 @@ class Tally:
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def list_scans(paths: Sequence[Path]) -> tuple[list[ScanFile], int]:
+def list_scans(paths: Sequence[Path]) -> tuple[list[ScanFile], str]:
     """The scans that ``paths`` mean: files as they are, folders with all below them.
 
     A folder's mask files in BUSI's naming, and files that are no images by their ending, are left out.
 
     Returns:
-        The files in order, under names that differ, and how many mask files were left out.
+        The files in order, under names that differ, and in words how many were left out.
 
     Raises:
         UserError: a path does not exist, or there is no scan at all.
@@ -128,14 +128,16 @@ def list_scans(paths: Sequence[Path]) -> tuple[list[ScanFile], int]:
     from busi_lab.data.reading import is_scan_file
 
     found: list[tuple[Path, str]] = []
-    masks = 0
+    masks = others = 0
     for path in paths:
         if path.is_file():
             found.append((path, path.name))
             continue
         if not path.is_dir():
             raise UserError(f"{path}: no such file or folder; give scans, or folders of them")
-        files = sorted(item for item in path.rglob("*") if is_scan_file(item))
+        everything = [item for item in path.rglob("*") if item.is_file() and not item.name.startswith(".")]
+        files = sorted(item for item in everything if is_scan_file(item))
+        others += len(everything) - len(files)
         stems = {item.with_suffix("") for item in files}
         for item in files:
             match = _MASK_NAME.fullmatch(item.stem)
@@ -146,7 +148,9 @@ def list_scans(paths: Sequence[Path]) -> tuple[list[ScanFile], int]:
     if not found:
         suffixes = "PNG, JPEG, BMP, TIFF or DICOM"
         raise UserError(f"{', '.join(map(str, paths))}: no scan found; expected {suffixes} files")
-    return [ScanFile(path, name) for (path, _), name in zip(found, _distinct_names(found), strict=True)], masks
+    left_out = {"mask files": masks, "files of other kinds": others}
+    words = " and ".join(f"{number} {kind}" for kind, number in left_out.items() if number)
+    return [ScanFile(path, name) for (path, _), name in zip(found, _distinct_names(found), strict=True)], words
 
 
 def _distinct_names(found: Sequence[tuple[Path, str]]) -> list[str]:
@@ -200,12 +204,16 @@ def predict_files(
         table = stack.enter_context(_open_table(out)) if out else None
         writer = _Writer(pool, out, table, json_lines)
         batch: list[tuple[ScanFile, Scan]] = []
-        for file, scan in _read_ahead(pool, files, writer, tally, progress):
-            batch.append((file, scan))
-            if len(batch) == batch_size:
+        for file, found in _read_ahead(pool, files, progress):
+            if not isinstance(found, str):
+                batch.append((file, found))
+                tally.scans += 1
+            if isinstance(found, str) or len(batch) == batch_size:
                 _predict_batch(predictor, batch, writer, explainer)
                 batch.clear()
-            tally.scans += 1
+            if isinstance(found, str):
+                tally.unreadable.append((file.path, found))
+                writer.note_unreadable(file, found)
         _predict_batch(predictor, batch, writer, explainer)
         writer.finish()
     tally.seconds = time.perf_counter() - started
@@ -228,13 +236,9 @@ def _predict_batch(
 
 
 def _read_ahead(
-    pool: ThreadPoolExecutor,
-    files: Sequence[ScanFile],
-    writer: "_Writer",
-    tally: Tally,
-    progress: Callable[[], Any],
-) -> "Iterator[tuple[ScanFile, Scan]]":
-    """The scans of all files in order; the first frames of some files ahead are decoded meanwhile."""
+    pool: ThreadPoolExecutor, files: Sequence[ScanFile], progress: Callable[[], Any]
+) -> "Iterator[tuple[ScanFile, Scan | str]]":
+    """The scans of all files in order, or why there are none; the first frames of some files ahead are decoded."""
     from busi_lab.data.reading import UnreadableImageError, read_scans
 
     def begin(file: ScanFile) -> "tuple[Scan, Iterator[Scan]]":
@@ -252,9 +256,7 @@ def _read_ahead(
             for frame in frames:
                 yield file, frame
         except UnreadableImageError as error:
-            reason = one_line(error)
-            tally.unreadable.append((file.path, reason))
-            writer.note_unreadable(file, reason)
+            yield file, one_line(error)
         progress()
 
 
@@ -427,7 +429,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.batch_size < 1:
             raise UserError(f"--batch-size {arguments.batch_size}: expected at least 1")
         _check_destinations(out, arguments.json)
-        files, masks = list_scans(arguments.scans)
+        files, left_out = list_scans(arguments.scans)
         predictor = load(
             arguments.run,
             classifier=arguments.classifier,
@@ -452,7 +454,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         bar = stack.enter_context(tqdm(total=len(files), unit="file", disable=not sys.stderr.isatty()))
         tally = predict_files(predictor, files, out, lines, arguments.batch_size, explainer, bar.update)
         bar.close()
-        _conclude(tally, masks, out)
+        _conclude(tally, left_out, out)
         if tally.unreadable:
             sys.exit(1)
 
@@ -471,17 +473,20 @@ def _os_error_is_user_error() -> Iterator[None]:
 def _check_destinations(out: Path | None, json_file: str | None) -> None:
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: expected a new or an empty folder; choose another or remove it")
-    if json_file not in (None, "-"):
-        folder = Path(json_file).parent
-        if Path(json_file).is_dir() or not (folder.is_dir() or folder == out):
-            raise UserError(f"--json {json_file}: expected a file in a folder that exists, or - for stdout")
+    if json_file is not None and json_file != "-":
+        path = Path(json_file)
+        taken = path.is_file() or path.is_dir()  # a pipe or a device may be written to
+        if taken or not path.parent.is_dir() or (out and path.resolve().is_relative_to(out.resolve())):
+            raise UserError(
+                f"--json {json_file}: expected a new file in a folder that exists, outside --out, or - for stdout"
+            )
 
 
-def _conclude(tally: Tally, masks: int, out: Path | None) -> None:
+def _conclude(tally: Tally, left_out: str, out: Path | None) -> None:
     inside = f", {tally.scans / tally.model_seconds:.1f} inside the models" if tally.model_seconds else ""
     end_to_end = tally.scans / max(tally.seconds, 1e-9)
     where = f"; {TABLE}, JSON and pictures are in {out}" if out else ""
-    left = f"; {masks} mask files were left out" if masks else ""
+    left = f"; left out: {left_out}" if left_out else ""
     print(f"{tally.scans} scans, {end_to_end:.1f} a second end to end{inside}{left}{where}", file=sys.stderr)
     for path, reason in tally.unreadable:
         print(f"not read: {path}: {reason}", file=sys.stderr)

@@ -193,6 +193,16 @@ def locked(directory: Path) -> Iterator[None]:
         raise UserError(f"{directory} is in use by another process; wait for it or choose another folder") from None
 
 
+def refuse_result(directory: Path) -> None:
+    """Make sure that no run or evaluation has written to a directory.
+
+    Raises:
+        UserError: one has.
+    """
+    if any((directory / name).exists() for name in (CONFIG, SUMMARY)):
+        raise UserError(f"{directory} holds a result; choose another hydra.run.dir or remove that folder")
+
+
 def _lock(file: IO[str]) -> None:
     try:
         import fcntl
@@ -242,8 +252,10 @@ def read_summary(directory: Path) -> Summary:
             raise UserError(f"{path} is not a busi-lab summary: {key} must be an object")
     if content["status"] not in ("finished", "failed"):
         raise UserError(f"{path}: status {content['status']!r}, expected finished or failed")
+    if not isinstance(content.get("task"), str | None):
+        raise UserError(f"{path} is not a busi-lab summary: task must be a name")
     known = {item.name for item in fields(Summary)}
-    return Summary(**{key: value for key, value in content.items() if key in known})
+    return Summary(**{key: value for key, value in content.items() if key in known and value is not None})
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:

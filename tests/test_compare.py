@@ -805,7 +805,7 @@ def test_two_classes_are_compared_with_lesions_alone(runs: Path, tmp_path: Path)
     write_rows(path, rows, rows[0])
     block = evaluated(runs, tmp_path / "made")["against its own test images"]
     lines = {line[0]: [cell.split("\n")[0] for cell in line[1:]] for line in block.lines}
-    assert "without the normal ones (20 remain)" in block.sentences[1]
+    assert "both are taken without: 20 of the run's own test images and 20 here" in block.sentences[1]
     assert lines["accuracy"] == ["1.000", "0.900", "-0.100"]
     assert lines["accuracy_without_normal"] == ["1.000", "0.950", "-0.050"]
 

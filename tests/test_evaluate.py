@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -485,6 +486,11 @@ def odd_config(run: Path) -> None:
     (run / "config.yaml").write_bytes(b"data: [\xff")
 
 
+def greedy_config(run: Path) -> None:
+    path = run / "config.yaml"
+    path.write_text(re.sub(r"(?m)^  cache_dir: .*$", "  cache_dir: /tmp/${oc.env:HOME}", path.read_text()))
+
+
 def edit_summary(**changes: Any) -> Callable[[Path], None]:
     def apply(run: Path) -> None:
         content = json.loads((run / "summary.json").read_text())
@@ -506,6 +512,8 @@ def edit_summary(**changes: Any) -> Callable[[Path], None]:
         (cut_checkpoint, "best.ckpt"),
         (cut_config, "config.yaml cannot be read (it has no group data); name the data with data= and split="),
         (odd_config, "config.yaml cannot be read"),
+        (greedy_config, "the group data refers to something else by ${...}"),
+        (edit_summary(task=["classification"]), "task must be a name"),
         (lambda run: (run / "config.yaml").unlink(), "config.yaml cannot be read"),
         (lambda run: (run / "split.json").unlink(), "split.json: no such file"),
     ],

@@ -174,6 +174,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "missing, found nothing",
     ),
     "column missing": (replaced("mask_file", "mask"), "mask_file missing, found file, label, mask, patient, age"),
+    "patients by another name": (replaced("patient", "Patient_ID"), "rename it to patient"),
+    "its own mask": (replaced("e.bmp,benign,,", "e.bmp,benign,e.bmp,"), "'e.bmp' is named as its own mask"),
     "column twice": (replaced("age", "patient"), "labels.csv: the column patient stands twice in the first line"),
     "not UTF-8": (
         lambda root: table(root, "ä.png,,", heading="file,label,mask_file", encoding="latin-1"),

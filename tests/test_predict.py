@@ -399,6 +399,7 @@ def test_what_cannot_be_read_stops_nothing(cli: Cli, runs: Path, tmp_path: Path)
     assert bad == {"cut.png", "empty.jpg", "report.dcm", "moving.gif"}
     assert {Path(line["file"]).name for line in called.lines} == table.keys() - bad == {"good.png", "zebra.png"}
     assert not any(table[name]["class"] for name in bad)
+    assert [name for name in table if name != "moving.gif"] == sorted(name for name in table if name != "moving.gif")
     listed = [line for line in called.errors if line.startswith("not read: ")]
     assert len(listed) == 4
     assert any("moving.gif: the file is GIF" in line for line in listed)
@@ -429,7 +430,7 @@ def test_masks_and_hidden_files_of_a_folder_are_left_out(cli: Cli, runs: Path, t
     called = cli(folder, "--run", runs / "random")
     assert called.code == 0
     assert [Path(line["file"]).name for line in called.lines] == ["case (1).png", "lone_mask.png"]
-    assert "2 mask files were left out" in called.errors[-1]
+    assert "left out: 2 mask files" in called.errors[-1]
     given = cli(folder / "case (1)_mask.png", "--run", runs / "random")
     assert len(given.lines) == 1
 
@@ -617,7 +618,7 @@ def test_runs_that_cannot_be_used(cli: Cli, runs: Path, tmp_path: Path, what: st
         (("--run", "RUNS/random", "--color"), "unrecognized arguments: --color"),
         (("--run", "RUNS/random", "TMP/nothing.png"), "nothing.png: no such file or folder"),
         (("--run", "RUNS/random", "x" * 300), "File name too long"),
-        (("--run", "RUNS/random", "--json", "TMP/no/lines.json"), "expected a file in a folder that exists"),
+        (("--run", "RUNS/random", "--json", "TMP/no/lines.json"), "expected a new file in a folder that exists"),
         (("--run", "RUNS/random", "--out", "TMP/full"), "expected a new or an empty folder"),
         (("--run", "RUNS/random", "--out", "TMP/full/file"), "expected a new or an empty folder"),
         (("--run", "RUNS/random", "--out", "TMP/full/file/below"), "cannot be read or written (Not a directory)"),
@@ -682,6 +683,19 @@ def test_lines_to_a_file(runs: Path, tmp_path: Path) -> None:
     assert record["probabilities"] == pytest.approx(dict(zip(CLASSES, SHARES["first"], strict=True)))
     assert "pictures" not in record
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.json", "scan.png"]
+
+
+@pytest.mark.parametrize("place", ["scan.png", "out/lines.json", "out"])
+def test_lines_take_no_place_of_another_file(
+    runs: Path, tmp_path: Path, place: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    before = scan(tmp_path / "scan.png").read_bytes()
+    with pytest.raises(SystemExit):
+        out = ["--out", str(tmp_path / "out"), "--json", str(tmp_path / place)]
+        predict.main([str(tmp_path / "scan.png"), "--run", str(runs / "random"), *out])
+    assert "expected a new file" in capfd.readouterr().err
+    assert (tmp_path / "scan.png").read_bytes() == before and not any((tmp_path / "out").iterdir())
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -130,6 +130,11 @@ def test_soft_edges_of_a_mask_are_cut_at_half(tmp_path: Path) -> None:
     assert read_mask(write(tmp_path / "m.png", values)).tolist() == [[False, False, False, True, True, True]]
 
 
+def test_numbered_lesions_are_all_lesion(tmp_path: Path) -> None:
+    values = np.array([[0, 1, 2, 3, 0]], np.uint8)
+    assert read_mask(write(tmp_path / "m.png", values)).tolist() == [[False, True, True, True, False]]
+
+
 def test_colour_becomes_luminance_and_16_bits_become_8(tmp_path: Path) -> None:
     gray = noise(20, 30)
     colour = np.stack([gray] * 3, axis=-1)

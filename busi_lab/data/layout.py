@@ -21,6 +21,7 @@ from busi_lab.run_directory import CLASSES
 LABELS = "labels.csv"
 
 _COLUMNS = ("file", "label", "mask_file")
+_NEARLY_PATIENT = {"patient", "patients", "patient_id", "patientid", "patient id"}
 _MASK_NAME = re.compile(r"(?P<image>.+?)_mask(?:_(?P<number>\d+))?$")
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}  # dropped by file managers, like every name with a leading dot
 
@@ -185,6 +186,8 @@ def _list_labelled(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
         return [], [Defect(LABELS, f"{expected}; {', '.join(missing)} missing, found {found}")]
     if twice := [name for name, count in Counter(heading).items() if name and count > 1]:
         return [], [Defect(LABELS, f"the column {twice[0]} stands twice in the first line; rename one")]
+    if "patient" not in heading and (near := [name for name in heading if name.lower() in _NEARLY_PATIENT]):
+        return [], [Defect(LABELS, f"the column {near[0]} would keep no patient together; rename it to patient")]
     cases: list[CaseFiles] = []
     defects: list[Defect] = []
     listed: dict[str, tuple[str, int]] = {}  # case id -> file and line
@@ -228,6 +231,8 @@ def _read_row(root: Path, cells: dict[str, str]) -> tuple[CaseFiles | None, list
     if label not in (*CLASSES, ""):
         complaints.append(f"unknown label '{label}'; expected {', '.join(CLASSES)} or nothing")
         label = ""
+    if image in masks:
+        complaints.append(f"'{image}' is named as its own mask; name the mask file, or none")
     if image in wrong:
         return None, complaints
     return CaseFiles(

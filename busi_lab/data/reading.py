@@ -47,6 +47,7 @@ MAX_PIXELS = 50_000_000  # of one frame, times its samples in DICOM; a file of a
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _EXPECTED = "expected PNG, JPEG, BMP, TIFF or DICOM"
+_NUMBERED = 32  # the largest value of a mask whose lesions are numbered
 _STRIP = 1 << 20  # pixels scaled at a time, so that deep images are not held twice
 _TIFF_PHOTOMETRIC = 262
 _CENTIMETRES, _PLANE = 3, 1  # PhysicalUnitsXDirection and RegionSpatialFormat, PS3.3 C.8.5.5
@@ -130,13 +131,15 @@ def read_mask(path: Path) -> Mask:
 
     Returns:
         bool ``[H, W]``, true where the value is above half of the file's maximum, so that masks of 0 and 1,
-        0 and 255, and softened edges all read as meant.
+        0 and 255, and softened edges all read as meant. In a file without a value above 32, lesions are taken to be
+        numbered, and all values but 0 are lesion.
 
     Raises:
         UnreadableImageError: as :func:`read_image`.
     """
     values = read_image(path)
-    mask: Mask = values > values.max(initial=0) / 2
+    largest = values.max(initial=0)
+    mask: Mask = values > (0 if largest <= _NUMBERED else largest / 2)
     return mask
 
 

@@ -86,6 +86,7 @@ def _drop(item: Evaluation) -> Block | None:
         return None
     summary, source = item.run.summary, item.run.summary.source or {}
     leaked = number(summary.split.get("leaked"))
+    others = source.get("data_digest") != summary.data.get("digest")
     sentences = [
         f"Trained on {text(source.get('data'))} under the {text(item.split.get('protocol'))} protocol, tested there on "
         f"{len(own)} images and here on {len(here)} of {text(summary.data.get('name'))} "
@@ -95,18 +96,19 @@ def _drop(item: Evaluation) -> Block | None:
             if leaked is None
             else f"{leak_words([int(leaked)], len(here))} {'has' if leaked == 1 else 'have'}"
         )
-        + " a near-copy or the same patient among the images that were learnt from."
+        + (" a near-copy" if others else " a near-copy or the same patient")
+        + " among the images that were learnt from."
     ]
-    if here.probabilities is not None and not (here.actual == _NORMAL).any() and (own.actual == _NORMAL).any():
-        own = own.take(np.flatnonzero(own.actual != _NORMAL))
-        if not len(own):
+    normal = [(cases.actual == _NORMAL).any() for cases in (own, here)]
+    if normal[0] != normal[1]:
+        own, here = (cases.take(np.flatnonzero(cases.actual != _NORMAL)) for cases in (own, here))
+        if not len(own) or not len(here):
             return None
         sentences.append(
-            f"The images here are benign and malignant alone, so the run's own test images are taken without the "
-            f"normal ones ({len(own)} remain): auroc_malignant compares malignant with benign, and "
+            f"Only one of both has normal scans, so that both are taken without: {len(own)} of the run's own test "
+            f"images and {len(here)} here. auroc_malignant compares malignant with benign, and "
             "accuracy_without_normal is that of the more probable one of both."
         )
-    others = source.get("data_digest") != summary.data.get("digest")
     if others:
         own = replace(own, images=_prefixed(own.images), clusters=_prefixed(own.clusters))
     _, own_weights, here_weights, relation = joint_weights(own, here)
@@ -265,11 +267,11 @@ def _shortcuts(item: Evaluation) -> Block | None:
         verdict = (
             f"Fewer than {_FEW} images of a class are too few to say what the run sees without the lesion ({words})."
         )
-    elif area.low > 0.5:
+    elif area.low > 0.5 or accuracy.low > share:
+        what = "Accuracy survives" if accuracy.low > share else "The ranking, not the accuracy, survives in part"
         verdict = (
-            f"Accuracy survives without the lesion: the run still tells malignant from benign ({words}). It reads "
-            "what lies beside the lesion, such as shadows, calipers or the choice of the section, or the size of the "
-            "blanked box; not all of its accuracy comes from the lesion."
+            f"{what} without the lesion: the run still tells malignant from benign ({words}). It reads what lies "
+            "beside the lesion, such as shadows, calipers or the choice of the section, or the size of the blanked box."
         )
     else:
         verdict = f"Without the lesion the run does not tell malignant from benign ({words})."

@@ -53,7 +53,7 @@ def load_task(directory: Path) -> tuple[BaseTask, Summary]:
         raise UserError(f"{path} is damaged ({one_line(error)[:80]}); copy it again") from None
     if not isinstance(content, dict) or not {"schema", "state_dict", "hyper_parameters"} <= content.keys():
         raise UserError(f"{path} is no checkpoint of busi-lab; take the file that busi-train wrote")
-    if content["schema"] != SCHEMA:
+    if not isinstance(content["schema"], int) or content["schema"] != SCHEMA:
         raise UserError(
             f"{path} has schema {content['schema']}, this version reads {SCHEMA}; use the busi-lab version that wrote "
             "it"
