@@ -91,6 +91,9 @@ def test_five_kills(undisturbed: Path, phantom_root: Path, tmp_path: Path) -> No
         assert not (run / "summary.json").exists()
         if kill == 2:
             run, moved = run.rename(moved), run  # the best epoch must survive that
+            refused = start(tmp_path, f"resume='{run}'", "trainer.max_epochs=1")
+            assert "already; expected at least that many" in refused.communicate(timeout=300)[0]
+            assert refused.returncode == 2
         process = start(tmp_path, f"resume='{run}'")
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
