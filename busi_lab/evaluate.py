@@ -108,6 +108,8 @@ def main() -> None:
     Exit code 0; 1 for a bug; 2 for a wrong input.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    for record in (_entered, _results, _rejected):
+        record.clear()
     with exit_on_user_error():
         compared = "--compare" in sys.argv[1:]
         sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--compare"]

@@ -176,6 +176,8 @@ def main() -> None:
     Exit code 0; 1 for a bug or a failed job of a sweep; 2 for a wrong input; 128 + N after signal N.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    _entered.clear()
+    _rejected.clear()
     with exit_on_user_error():
         try:
             with hydra_errors(lambda: bool(_entered) or sweep.is_running()):

@@ -73,6 +73,7 @@ def test_class_figures_by_hand() -> None:
     found = class_figures(np.array([0, 0, 0, 1]), probabilities, np.ones((1, 4)))
     expected = {
         "accuracy": 3 / 4,
+        "accuracy_without_normal": 3 / 4,
         "precision": (1 + 1 / 2) / 2,
         "recall": (2 / 3 + 1) / 2,
         "f1": (4 / 5 + 2 / 3) / 2,
