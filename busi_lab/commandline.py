@@ -1,15 +1,90 @@
-"""What the Hydra applications share: errors as one line, and the command line as a record."""
+"""What the Hydra programs share: one call of one, errors as one line, and the command line as a record."""
 
+import argparse
 import errno
+import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from hydra import version
+from hydra._internal.utils import _run_hydra, get_args_parser  # hydra.main takes no arguments but those of sys.argv
 from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from busi_lab.config import config_dir
 from busi_lab.errors import UserError, one_line
+
+
+class Application:
+    """One call of a Hydra program. Hydra calls it with the configuration of each job.
+
+    Args:
+        job: carries out a job; its value is the sweep's objective.
+        note_failure: called with the directory, the configuration and the error of a job that failed.
+
+    Attributes:
+        entered: directories of the jobs that were begun in this process.
+        rejected: what users can put right; Hydra would print a second line for an error that leaves a job.
+        sweep: what a launcher has started, if one has.
+    """
+
+    def __init__(
+        self,
+        job: Callable[[DictConfig], float],
+        note_failure: Callable[[Path, DictConfig, Exception], None] = lambda directory, config, error: None,
+    ) -> None:
+        self._job = job
+        self._note_failure = note_failure
+        self.entered: list[Path] = []
+        self.rejected: list[UserError] = []
+        self.sweep: Any = None
+
+    def __call__(self, config: DictConfig) -> float:
+        """Carry out one job; NaN where it was rejected."""
+        directory = Path(str(config.run_dir))
+        self.entered.append(directory)
+        try:
+            return self._job(config)
+        except (UserError, HydraException, OmegaConfBaseException) as error:
+            rejection = error if isinstance(error, UserError) else UserError(first_sentence(error))
+            self._note_failure(directory, config, rejection)
+        except OSError as error:
+            self._note_failure(directory, config, error)
+            if not is_full_disk(error):
+                raise
+            rejection = UserError(
+                f"no space left for {error.filename or directory}; free some, then continue the run or start again"
+            )
+        except Exception as error:
+            self._note_failure(directory, config, error)
+            raise
+        self.rejected.append(rejection)
+        return float("nan")
+
+    def run(self, config_name: str, argv: Sequence[str] | None, flags: Sequence[str] = ()) -> argparse.Namespace:
+        """Let Hydra parse a command line, compose the configuration, and call this for each job.
+
+        Args:
+            config_name: of the primary configuration.
+            argv: the command line without the program's name; None for the process's own.
+            flags: options of the program's own, without a value.
+
+        Raises:
+            UserError: what users can put right before a job is begun.
+        """
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        parser = get_args_parser()
+        for flag in flags:
+            parser.add_argument(flag, action="store_true")
+        arguments = parser.parse_args(argv)
+        version.setbase("1.3")
+        with hydra_errors(lambda: bool(self.entered) or self.sweep is not None):
+            _run_hydra(arguments, parser, self, str(config_dir()), config_name)
+        return arguments
 
 
 @contextmanager
@@ -24,7 +99,8 @@ def hydra_errors(entered: Callable[[], bool]) -> Iterator[None]:
     except OverrideParseException as error:
         raise UserError(advice(error.override, error)) from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(first_sentence(error)) from None
+        # a resolver of ours refuses in its own words, which OmegaConf wraps
+        raise error.__cause__ if isinstance(error.__cause__, UserError) else UserError(first_sentence(error)) from None
     except OSError as error:
         if is_full_disk(error):
             raise UserError(f"no space left for {error.filename or 'the run directory'}; free some") from None

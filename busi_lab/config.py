@@ -130,6 +130,7 @@ class RunConfig:
     callbacks: dict[str, Dict | None] = field(default_factory=dict)
     logger: dict[str, Dict | None] = field(default_factory=dict)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    test: bool = True
     resume: str | None = None
     command: str | None = None
 

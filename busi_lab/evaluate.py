@@ -1,23 +1,19 @@
 """busi-eval: a finished run on another split, or on other data."""
 
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from busi_lab.commandline import command_line, first_sentence, hydra_errors, overridden_keys
-from busi_lab.config import config_dir, parse_eval_config
+from busi_lab.commandline import Application, command_line, overridden_keys
+from busi_lab.config import parse_eval_config
 from busi_lab.errors import UserError, exit_on_user_error, one_line
 from busi_lab.run_directory import CONFIG, SPLIT, Summary, read_summary, refuse_result
-from busi_lab.tracking import wandb_settings
+from busi_lab.tracking import check_trackers
 
 _MAY_CHANGE = ("root", "num_workers", "cache_dir", "eval_batch_size")  # of data that stay the run's own
 
@@ -65,9 +61,9 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = (), command: str | N
             resolved.split = _saved(source, "split")
             resolved.split.manifest, resolved.split.exclude = str(source / SPLIT), None
     parsed = parse_eval_config(resolved)
-    wandb_settings(parsed.logger)
+    check_trackers(parsed.logger)
     refuse_result(Path(parsed.run_dir))
-    from busi_lab.evaluation import evaluate as run  # torch and its company take seconds: not for --help
+    from busi_lab.run.evaluation import evaluate as run  # torch and its company take seconds: not for --help
 
     return run(parsed, resolved)
 
@@ -87,38 +83,29 @@ def _saved(source: Path, group: str) -> Any:
     raise UserError(f"{source / CONFIG} cannot be read ({reason}); name the data with data= and split= instead")
 
 
-_entered: list[str] = []
-_results: list[Path] = []
-_rejected: list[UserError] = []  # Hydra would print a second line for an error that leaves the job
-
-
-@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="evaluate")
-def _job(config: DictConfig) -> None:
-    _entered.append(str(config.run_dir))
-    try:
-        evaluate(config, list(HydraConfig.get().overrides.task), command_line("busi-eval", HydraConfig.get()))
-        _results.append(Path(config.run_dir))
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        _rejected.append(error if isinstance(error, UserError) else UserError(first_sentence(error)))
-
-
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Console script ``busi-eval``.
 
     Exit code 0; 1 for a bug; 2 for a wrong input.
+
+    Args:
+        argv: the command line without the program's name; None for the process's own.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    for record in (_entered, _results, _rejected):
-        record.clear()
+    results: list[Path] = []
+
+    def job(config: DictConfig) -> float:
+        hydra = HydraConfig.get()
+        evaluate(config, list(hydra.overrides.task), command_line("busi-eval", hydra))
+        results.append(Path(config.run_dir))
+        return 0.0
+
+    application = Application(job)
     with exit_on_user_error():
-        compared = "--compare" in sys.argv[1:]
-        sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--compare"]
-        with hydra_errors(lambda: bool(_entered)):
-            _job()
-        if compared and _results:
-            _compare(_results)
-        if _rejected:  # in a sweep perhaps several
-            raise UserError("; ".join(dict.fromkeys(map(one_line, _rejected))))
+        arguments = application.run("evaluate", argv, flags=("--compare",))
+        if arguments.compare and results:
+            _compare(results)
+        if application.rejected:  # in a sweep perhaps several
+            raise UserError("; ".join(dict.fromkeys(map(one_line, application.rejected))))
 
 
 def _compare(results: Sequence[Path]) -> None:

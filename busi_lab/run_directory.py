@@ -34,7 +34,7 @@ _CONTRACT = (
     *("dice", "iou", "lesion_pixels", "predicted_pixels", "pixels", "hd95"),
 )  # columns of predictions.csv that have a meaning of their own
 
-SCHEMA = 1
+SCHEMA = 1  # of summaries; that of checkpoints is in busi_lab.tasks.checkpoint
 CONFIG = "config.yaml"
 SPLIT = "split.json"
 METRICS = "metrics.csv"
@@ -52,6 +52,8 @@ LAST_CHECKPOINT = "checkpoints/last.ckpt"
 PREVIOUS_CHECKPOINT = "checkpoints/previous.ckpt"
 SWEEP_VARIABLE = "BUSI_LAB_JOB"
 """Environment variable with the sweep's name, set for its jobs."""
+LIFELINE_VARIABLE = "BUSI_LAB_LIFELINE"
+"""Environment variable with a pipe that ends when the sweep dies, as ``NUMBER:INODE``, set for its jobs."""
 
 
 @dataclass

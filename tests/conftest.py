@@ -1,11 +1,17 @@
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test processes side by side would wait for each other
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from busi_lab.data.phantom import generate_phantoms
+from tests.programs import Programs, call
 
 settings.register_profile("busi_lab", deadline=None)  # a busy machine fails no test
 settings.load_profile("busi_lab")
@@ -41,3 +47,32 @@ def _cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _no_cache_at_home(_cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUSI_LAB_CACHE", str(_cache_dir))
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    """Starts our programs in processes of their own, quickly."""
+    server = Programs(tmp_path_factory.mktemp("logs"))
+    yield server
+    server.close()
+
+
+TRAINED = {
+    "classifier": ("model=custom_cnn", "optim.lr=0.003"),
+    "segmenter": ("task=segmentation", "model=mobilenet_unet", "task.resolution=original"),
+    "joint": ("task=multitask", "model=mobilenet_unet"),
+}
+
+
+@pytest.fixture(scope="session")
+def trained(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory, _cache_dir: Path) -> dict[str, Path]:
+    """A finished run of each task on the phantoms, to read only."""
+    folder = tmp_path_factory.mktemp("trained")
+    smoke = ("trainer=smoke", "data.image_size=64", "data.subset=null", "logger=none", "split=grouped_holdout")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BUSI_LAB_CACHE", str(_cache_dir))
+        patch.chdir(folder)
+        for name, settings in TRAINED.items():
+            run = f"hydra.run.dir={folder / name}"
+            assert call("train", f"data.root={phantom_root}", *smoke, *settings, run) == 0
+    return {name: folder / name for name in TRAINED}

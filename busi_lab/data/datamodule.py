@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir
 from busi_lab.data.duplicates import cached_groups, join_patients, read_groups
-from busi_lab.data.index import Index, read_case
+from busi_lab.data.index import Case, Index, read_case
 from busi_lab.data.reading import Gray
 from busi_lab.data.splits import STRATA, Manifest, make_manifest, read_exclusions, read_manifest
 from busi_lab.data.transforms import Augmentation
@@ -292,6 +292,11 @@ class BusiDataModule(LightningDataModule):
     def further(self, case_id: str) -> tuple[tuple[str, str], ...]:
         """Name and value of each further column that ``labels.csv`` has for a case."""
         return self._further[case_id]
+
+    def tested_cases(self) -> list[Case]:
+        """The cases of the test set, in the order of the index."""
+        tested = set(self.manifest.test)
+        return [case for case in self.index.cases if case.case_id in tested]
 
     def pictures(self) -> dict[str, Gray]:
         """Case id -> scan, uint8 ``[S, S]``, of the test set."""

@@ -15,7 +15,8 @@ from torch.optim import lr_scheduler
 from torchmetrics import MeanMetric
 
 from busi_lab.models.classifiers import BuiltModel
-from busi_lab.run_directory import SCHEMA, class_name
+from busi_lab.run_directory import class_name
+from busi_lab.tasks.checkpoint import SCHEMA
 
 Batch = dict[str, Any]
 T = TypeVar("T")

@@ -13,9 +13,10 @@ from omegaconf import DictConfig, open_dict
 
 @dataclass
 class BusiLocalConf:
-    """Settings: jobs at once, None for one on each GPU or one on the CPU."""
+    """Settings: where jobs run, and how many at once; None for one on each GPU or one on the CPU."""
 
     _target_: str = "hydra_plugins.busi_lab_launcher.BusiLocalLauncher"
+    executor: str = "local"
     n_jobs: int | None = None
 
 
@@ -25,19 +26,22 @@ ConfigStore.instance().store(group="hydra/launcher", name="busi_local", node=Bus
 class BusiLocalLauncher(Launcher):
     """Run every job of a sweep as a ``busi-train`` process."""
 
-    def __init__(self, n_jobs: int | None = None) -> None:
+    def __init__(self, executor: str = "local", n_jobs: int | None = None) -> None:
+        self._executor = executor
         self._n_jobs = n_jobs
         self._config: Any = None
         self._loader: Any = None
+        self._application: Any = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep the composed configuration and how to compose others."""
+        """Keep the composed configuration, how to compose others, and whose sweep this is."""
         self._config = config
+        self._application = task_function
         self._loader = hydra_context.config_loader
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; one that failed returns NaN."""
-        from busi_lab.sweep import launch
+        from busi_lab.sweep.launch import launch
 
         def compose(overrides: Sequence[str]) -> DictConfig:
             composed: DictConfig = self._loader.load_sweep_config(self._config, list(overrides))
@@ -45,7 +49,9 @@ class BusiLocalLauncher(Launcher):
                 del composed["hydra"]
             return composed
 
-        values = launch(self._config, job_overrides, self._n_jobs, compose)
+        before = self._application.sweep
+        sweep, values = launch(self._config, job_overrides, compose, self._executor, self._n_jobs, before)
+        self._application.sweep = sweep
         return [
             JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=value)
             for overrides, value in zip(job_overrides, values, strict=True)

@@ -1,84 +1,21 @@
-"""What happens round the epochs of a run: its record, its console lines, its random state, its checkpoints."""
+"""What happens round the epochs of a run: its record, its console lines, its random state, its pictures."""
 
 import csv
 import logging
 import math
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from busi_lab.errors import UserError
-from busi_lab.run_directory import METRICS, SWEEP_VARIABLE, read_rows, write_rows
+from busi_lab.run_directory import METRICS, read_rows, write_rows
 
 log = logging.getLogger(__name__)
-
-
-class Interrupted(BaseException):
-    """The process was asked to stop; its state is saved.
-
-    Args:
-        signum: the signal that asked.
-    """
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum = signum
-
-
-class StopRequest:
-    """Notes SIGTERM and Ctrl-C, so that training can save its state before it stops.
-
-    Outside training, and when asked a second time, the signal raises :class:`Interrupted` at once. A job of a sweep
-    is also asked to stop when its sweep has died: the same sweep, started again, would run it a second time.
-    """
-
-    def __init__(self) -> None:
-        self.signum: int | None = None
-        self.training = False
-        self._parent = os.getppid() if SWEEP_VARIABLE in os.environ else None
-
-    def requested(self) -> bool:
-        """Whether to save the state and stop."""
-        if self.signum is None and self._parent is not None and os.getppid() != self._parent:
-            log.info("the sweep has ended: saving the state, then stopping")
-            self.signum = signal.SIGTERM
-        return self.signum is not None
-
-    @contextmanager
-    def watch(self) -> Iterator["StopRequest"]:
-        """Handle both signals in this block; does nothing outside the main thread, where Python cannot."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        self.install()
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def install(self) -> None:
-        """Take the signals over, also from Lightning, which would stop without saving."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._receive)
-
-    def _receive(self, signum: int, frame: Any) -> None:
-        if not self.training or self.signum is not None:
-            raise Interrupted(signum)
-        self.signum = signum
-        log.info("%s: saving the state, then stopping", signal.Signals(signum).name)
 
 
 class EpochSeed(Callback):
@@ -143,107 +80,6 @@ class MaskPanel(Callback):
             for scan, mask in zip(self._scans, predicted, strict=True)
         ]
         self._publish(trainer.current_epoch, shown)
-
-
-class LastCheckpoint(Callback):
-    """Save everything that resuming needs, once an epoch and when asked to stop.
-
-    A checkpoint is written just before the first batch of the next epoch, when schedulers and all other callbacks
-    are done with the one before, and at the end. It replaces the one before, which is kept as ``previous.ckpt``
-    until the run ends, by a rename, so that at any moment a whole checkpoint is there.
-
-    Args:
-        dirpath: folder of the checkpoints.
-    """
-
-    def __init__(self, dirpath: str | Path) -> None:
-        self._path = Path(dirpath) / "last.ckpt"
-        self.stop = StopRequest()
-        self.fit_finished = False
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to note signals instead of dying from them."""
-        self.stop.training = True
-        self.stop.install()
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Save at the start of an epoch, and anywhere when asked to stop.
-
-        Raises:
-            Interrupted: asked to stop; the state is saved.
-        """
-        stopping = self.stop.requested()
-        if trainer.world_size > 1:
-            stopping = trainer.strategy.reduce_boolean_decision(stopping, all=False)
-        stopping = stopping and batch_idx % trainer.accumulate_grad_batches == 0  # gradients are not in checkpoints
-        if stopping or (batch_idx == 0 and trainer.current_epoch > 0):
-            self._save(trainer)
-        if stopping:
-            raise Interrupted(self.stop.signum or signal.SIGTERM)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the final state; what is left can be repeated from it."""
-        self.fit_finished = True
-        self._save(trainer)
-        self.stop.training = False
-        if trainer.is_global_zero:
-            self._path.with_name("previous.ckpt").unlink(missing_ok=True)
-        if self.stop.signum is not None:
-            raise Interrupted(self.stop.signum)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Whether fitting has ended, by its epochs or early: then nothing is left to fit."""
-        return {"fit_finished": self.fit_finished}
-
-    def _save(self, trainer: Trainer) -> None:
-        newest = self._path.with_name("newest.ckpt")
-        trainer.save_checkpoint(newest, weights_only=False)
-        if trainer.is_global_zero:
-            if self._path.exists():
-                self._path.replace(self._path.with_name("previous.ckpt"))
-            newest.replace(self._path)
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Keep the weights of the best epoch as ``best.ckpt``, also after the run directory was moved.
-
-    Args:
-        dirpath: folder of the checkpoints.
-        monitor: validation metric.
-        mode: ``max`` or ``min``.
-    """
-
-    def __init__(self, dirpath: str | Path, monitor: str, mode: str) -> None:
-        super().__init__(
-            dirpath, "best", monitor=monitor, mode=mode, save_weights_only=True, enable_version_counter=False
-        )
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the state up with paths as they are now; Lightning forgets the best epoch when they differ."""
-        path = str(Path(str(self.dirpath)) / "best.ckpt")
-        scores = list(state_dict["best_k_models"].values())
-        best = {path: scores[0]} if scores else {}
-        moved = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path, "best_k_models": best}
-        super().load_state_dict({**state_dict, **moved})
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write a checkpoint beside its place and rename it: never a part of one, and not through another disk."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save ``checkpoint`` as ``path``."""
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.tmp")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-            temporary.replace(target)
-        except BaseException as error:
-            temporary.unlink(missing_ok=True)
-            if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
-                raise error.__context__ from None  # torch hides a full disk behind an error of its own
-            raise
 
 
 class EpochRecord(Checkpoint):

@@ -1,0 +1,1 @@
+"""One run: what is built, fitted, continued, judged and written for it."""

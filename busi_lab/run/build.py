@@ -1,0 +1,174 @@
+"""What a run is made of, from its checked configuration: task, data, callbacks and trainer."""
+
+import hashlib
+import json
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import lightning
+import timm.optim
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+
+from busi_lab.config import AugmentConfig, DataConfig, RunConfig, SplitConfig, check_arguments
+from busi_lab.data.cache import resolve_cache_dir
+from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.data.layout import require_layout
+from busi_lab.data.phantom import generate_phantoms
+from busi_lab.errors import UserError, one_line
+from busi_lab.run.checkpoints import AtomicCheckpointIO, BestCheckpoint
+from busi_lab.tasks import BaseTask, MaskTask, SegmentationTask
+
+log = logging.getLogger(__name__)
+
+_RESERVED = {
+    *("callbacks", "logger", "default_root_dir", "enable_checkpointing", "barebones", "plugins", "fast_dev_run"),
+    *("limit_val_batches", "limit_test_batches", "check_val_every_n_epoch", "val_check_interval"),
+}
+_MOVED = {
+    "busi_lab.callbacks.BestCheckpoint": "busi_lab.run.checkpoints.BestCheckpoint",
+    "busi_lab.callbacks.LastCheckpoint": "busi_lab.run.checkpoints.LastCheckpoint",
+}
+"""Callbacks by the names under which older configurations know them."""
+
+
+def build_task(config: RunConfig) -> BaseTask:
+    """The task of a run, checked against the data that it is to learn from.
+
+    Raises:
+        UserError: no task, an argument that it lacks, or one that does not fit the others.
+    """
+    arguments = dict(config.task)
+    target = str(arguments.pop("_target_", ""))
+    try:
+        task_class = hydra.utils.get_class(target)
+    except Exception as error:  # Hydra raises whatever importing the module raised
+        raise UserError(f"task._target_={target}: cannot be imported ({one_line(error)})") from None
+    check_arguments("task", task_class, arguments)
+    task = task_class(
+        model=asdict(config.model),
+        image_size=config.data.image_size,
+        optim=asdict(config.optim),
+        scheduler=asdict(config.scheduler),
+        **arguments,
+    )
+    if not isinstance(task, BaseTask):
+        raise UserError(f"task._target_={target}: expected a subclass of busi_lab.tasks.BaseTask")
+    if not isinstance(task, SegmentationTask) and config.data.classes is not None and len(config.data.classes) < 2:
+        raise UserError(f"data.classes={config.data.classes}: a task with classes needs two or three")
+    if isinstance(task, MaskTask) and config.data.classes == ["normal"]:
+        raise UserError("data.classes=[normal]: a task with masks needs lesions; add benign or malignant")
+    names = [f"val/{name}" for name in ("loss", *task.metric_names)]
+    if task.monitor not in names:
+        raise UserError(f"task.monitor={task.monitor}: expected one of {', '.join(names)}")
+    if config.optim.name not in timm.optim.list_optimizers():
+        raise UserError(f"optim.name={config.optim.name}: not an optimiser of timm, such as adam, adamw, sgd, lion")
+    return task
+
+
+def build_data(
+    data_config: DataConfig,
+    split: SplitConfig,
+    task: BaseTask,
+    augment: AugmentConfig | None = None,
+    seed: int = 0,
+) -> BusiDataModule:
+    """The datamodule of a task, set up; phantoms are made where they are not there yet."""
+    settings = asdict(data_config)
+    name, phantom = settings.pop("name"), settings.pop("phantom")
+    folder = resolve_cache_dir(settings["cache_dir"])
+    settings["cache_dir"] = None if folder is None else str(folder)
+    if name == "phantom":
+        settings["root"] = str(_phantom_root(folder, phantom or {}))
+    else:
+        require_layout(settings["root"], name)
+    data = BusiDataModule(
+        **settings,
+        split=asdict(split),
+        augment=asdict(augment) if augment else None,
+        labels=not isinstance(task, SegmentationTask),
+        masks=isinstance(task, MaskTask),
+        original_masks=isinstance(task, MaskTask) and task.masks.original,
+        seed=seed,
+    )
+    data.setup()
+    return data
+
+
+def _phantom_root(cache_dir: Path | None, settings: dict[str, Any]) -> Path:
+    """The folder of the wanted phantoms, made if it is not there yet."""
+    if cache_dir is None:
+        raise UserError("data=phantom needs data.cache_dir, the folder to make the phantoms in; found null")
+    check_arguments("data.phantom", generate_phantoms, settings)
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    root = cache_dir / f"phantoms-{key}"
+    if not root.is_dir():
+        log.info("making phantoms in %s", root)
+        try:
+            generate_phantoms(root, **settings)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"data.phantom={settings}: {one_line(error)}; see conf/data/phantom.yaml") from None
+        except (OSError, UserError) as error:
+            if not root.is_dir():  # else another job was faster, with the same phantoms
+                raise UserError(f"data.cache_dir={cache_dir}: phantoms cannot be made: {one_line(error)}") from None
+    return root
+
+
+def build_callbacks(config: RunConfig, task: BaseTask) -> list[Callback]:
+    """The callbacks that the configuration names.
+
+    Raises:
+        UserError: one watches a metric that the task does not have, or none keeps the best epoch.
+    """
+    names = [f"val/{name}" for name in ("loss", *task.metric_names)]
+    for name, item in config.callbacks.items():
+        if item and item.get("monitor", task.monitor) not in names:
+            raise UserError(f"callbacks.{name}.monitor={item['monitor']}: expected one of {', '.join(names)}")
+    callbacks = [
+        hydra.utils.instantiate({**item, "_target_": _MOVED.get(str(item.get("_target_")), item.get("_target_"))})
+        for item in config.callbacks.values()
+        if item
+    ]
+    if not any(isinstance(item, BestCheckpoint) for item in callbacks):
+        raise UserError("callbacks.best: expected a BestCheckpoint, whose weights are tested")
+    return callbacks
+
+
+def trainer_settings(group: dict[str, Any]) -> dict[str, Any]:
+    """Check the trainer group against Lightning and against this machine."""
+    check_arguments("trainer", Trainer.__init__, group)
+    if reserved := _RESERVED & group.keys():
+        raise UserError(
+            f"trainer.{min(reserved)}: every run validates and tests each epoch's best as a whole and writes its own "
+            "record; use the groups callbacks and logger, hydra.run.dir, data.subset or trainer=smoke"
+        )
+    if group.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UserError("trainer.accelerator=gpu: no CUDA device is visible here; use trainer=auto or trainer=cpu")
+    return dict(group)
+
+
+def build_trainer(settings: dict[str, Any], callbacks: list[Callback], directory: Path) -> Trainer:
+    """Lightning's Trainer with our defaults, writing into ``directory``."""
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
+    defaults: dict[str, Any] = {
+        "enable_model_summary": False,
+        "enable_progress_bar": sys.stderr.isatty(),
+        "use_distributed_sampler": False,  # the datamodule shares its scans out itself
+        "num_sanity_val_steps": 0,
+    }
+    try:
+        return Trainer(
+            **{**defaults, **settings},
+            callbacks=callbacks,
+            logger=False,  # trackers are told of epochs and results by us
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=directory,
+        )
+    except (ValueError, TypeError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
+        raise UserError(f"trainer: {one_line(error)}") from None

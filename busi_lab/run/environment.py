@@ -1,0 +1,50 @@
+"""Where a run happens: which code, which device; and the advice of libraries that does not fit."""
+
+import logging
+import platform
+import subprocess
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+
+_VERSIONS = ("busi-lab", "torch", "lightning", "timm", "torchmetrics", "albumentations", "numpy")
+
+
+def quieten() -> None:
+    """Silence advice that does not fit cached scans, and Lightning's own banner."""
+    for pattern in (
+        "does not have many workers",
+        "smaller than the logging interval",
+        "LeafSpec",
+        "Checkpoint directory .* exists and is not empty",
+        "in eval mode at the start of training",  # a frozen backbone is meant to be
+        "resuming from a checkpoint that ended before the epoch",  # the sampler skips what is done
+    ):
+        warnings.filterwarnings("ignore", f".*{pattern}.*")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "timm"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def device_name(trainer: Trainer) -> str:
+    """The device that a trainer computes on, as ``summary.json`` names it."""
+    return torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else "cpu"
+
+
+def environment_record() -> dict[str, Any]:
+    """Fields of a summary that say which code ran."""
+    versions = {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}}
+    return {"versions": versions, "git": _git_commit()}
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this code runs from, with ``-dirty`` after changes; None elsewhere."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None

@@ -1,0 +1,198 @@
+"""One run from a checked configuration to a run directory: fit, validate the best epoch, test it once."""
+
+import logging
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
+
+from busi_lab.config import RunConfig
+from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.errors import UserError
+from busi_lab.run.build import build_callbacks, build_data, build_task, build_trainer, trainer_settings
+from busi_lab.run.callbacks import EpochRecord, EpochSeed, MaskPanel
+from busi_lab.run.checkpoints import LastCheckpoint
+from busi_lab.run.environment import quieten
+from busi_lab.run.record import (
+    headline,
+    leak_line,
+    plain_metrics,
+    result_line,
+    start_summary,
+    with_columns,
+    write_inputs,
+)
+from busi_lab.run.session import session
+from busi_lab.run.state import State, find_state
+from busi_lab.run.stop import StopRequest
+from busi_lab.run_directory import (
+    BEST_CHECKPOINT,
+    MASKS,
+    METRICS,
+    PREDICTIONS,
+    VALIDATION,
+    Summary,
+    median_speed,
+    read_rows,
+    write_masks,
+    write_rows,
+)
+from busi_lab.tasks import BaseTask, MaskTask
+from busi_lab.tracking import Job, Result, Trackers
+
+log = logging.getLogger(__name__)
+
+_NOTHING_TO_TRAIN_ON = "split=all tests everything and leaves nothing to train on; it is for busi-eval"
+
+
+def run_experiment(config: RunConfig, resolved: Any) -> Summary:
+    """Carry out one run, or continue one, and write its directory.
+
+    Everything that can be wrong with the input is found before the run directory is written to. A run that
+    fails after that leaves a summary with status ``failed``; one that is asked to stop saves its state.
+
+    Args:
+        config: the checked configuration.
+        resolved: the same as an OmegaConf container, saved as ``config.yaml``.
+
+    Raises:
+        UserError: an input is wrong.
+        Interrupted: SIGTERM or Ctrl-C; the run can be continued.
+    """
+    started = time.perf_counter()
+    directory = Path(config.run_dir)
+    quieten()
+    settings = trainer_settings(config.trainer)
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    task = build_task(config)
+    data = _build_training_data(config, task)
+    callbacks = build_callbacks(config, task)
+    state = find_state(directory, task, data.manifest.digest, config.trainer["max_epochs"]) if config.resume else None
+    record = EpochRecord(directory)
+    trainer = build_trainer(settings, [EpochSeed(config.seed), record, *callbacks], directory)
+    summary = start_summary(config, data, task, trainer)
+    if not trainer.is_global_zero:
+        _fit(task, data, trainer, state)
+        _judge(task, data, trainer, config.test, summary)
+        return summary
+    log.info(headline(config, summary))
+    log.info(leak_line(summary))
+    name = f"{summary.experiment}-seed{summary.seed}"
+    job = Job(directory, name, "train", OmegaConf.to_container(resolved))  # type: ignore[arg-type]
+    with _stop_request(callbacks).watch(), session(summary, job, config.logger, started) as opened:
+        opened.trackers.start(summary, task.monitor, task.monitor_mode, task.metric_names)
+        record.publish = opened.trackers.epoch
+        _show_masks(trainer, task, data, opened.trackers)
+        write_inputs(directory, resolved, data)
+        _fit(task, data, trainer, state)
+        _summarize_epochs(directory, summary)
+        opened.result, validation = _judge(task, data, trainer, config.test, summary)
+        _write_tables(directory, opened.result, validation)
+    log.info(result_line(summary, directory))
+    return summary
+
+
+def _build_training_data(config: RunConfig, task: BaseTask) -> BusiDataModule:
+    """The data of a run, which must leave something to train on."""
+    if config.split.protocol == "all" and not config.split.manifest:
+        raise UserError(_NOTHING_TO_TRAIN_ON)
+    data = build_data(config.data, config.split, task, config.augment, config.seed)
+    if data.full_manifest.protocol == "all":
+        raise UserError(f"split.manifest={config.split.manifest}: {_NOTHING_TO_TRAIN_ON}")
+    return data
+
+
+def _stop_request(callbacks: list[Callback]) -> StopRequest:
+    """What notes the signals: the callback that saves the state, where there is one."""
+    return next((item.stop for item in callbacks if isinstance(item, LastCheckpoint)), StopRequest())
+
+
+def _show_masks(trainer: Trainer, task: BaseTask, data: BusiDataModule, trackers: Trackers) -> None:
+    """Send the masks of some validation scans, the same ones every time, to the trackers every few epochs."""
+    if not isinstance(task, MaskTask):
+        return
+    for wanted, every, publish in trackers.mask_panels:
+        count = min(wanted, len(data.val_set))
+        chosen = [data.val_set[round(i * (len(data.val_set) - 1) / max(1, count - 1))] for i in range(count)]
+        if chosen:
+            trainer.callbacks.insert(0, MaskPanel(chosen, every, publish))  # type: ignore[attr-defined]
+
+
+def _fit(task: BaseTask, data: BusiDataModule, trainer: Trainer, state: State | None) -> None:
+    """Fit from the beginning, or from where a run was cut; nothing where it was cut after its last epoch."""
+    if state is None:
+        trainer.fit(task, datamodule=data)
+    elif not state.fit_finished:
+        trainer.fit(task, datamodule=data, ckpt_path=state.checkpoint, weights_only=True)
+
+
+def _summarize_epochs(directory: Path, summary: Summary) -> None:
+    """Take what the summary says of the epochs from their record, which a continued run has whole."""
+    epochs = read_rows(directory / METRICS)
+    summary.epochs = len(epochs)
+    summary.images_per_second = median_speed(epochs)
+    summary.seconds["fit"] = sum(float(row["seconds"]) for row in epochs)
+
+
+def _judge(
+    task: BaseTask, data: BusiDataModule, trainer: Trainer, test: bool, summary: Summary
+) -> tuple[Result, list[dict[str, Any]]]:
+    """Judge the best epoch on validation and, where it is wanted, once on test.
+
+    In a distributed run every rank must call this, because each gathers what all predicted.
+
+    Args:
+        task: takes the weights of the best epoch.
+        data: of the run.
+        trainer: that has fitted the task.
+        test: False leaves the test images untouched.
+        summary: gets the metrics and how long they took.
+
+    Returns:
+        The result on test, empty where it is not wanted, and the rows of ``validation.csv``.
+    """
+    best = torch.load(Path(trainer.default_root_dir) / BEST_CHECKPOINT, map_location="cpu", weights_only=True)
+    summary.best_epoch = best["epoch"]
+    task.load_state_dict(best["state_dict"])
+    clock = time.perf_counter()
+    for split, judge in (("val", trainer.validate), ("test", trainer.test))[: 1 + test]:
+        judge(task, datamodule=data, verbose=False)
+        summary.metrics.update(plain_metrics(task.results[split], split))
+    summary.seconds["test"] = time.perf_counter() - clock
+    summary.inference_milliseconds = _time_inference(task, trainer)
+    validation = with_columns(task.predictions("val"), data)
+    if not test:
+        return Result(summary, [], {}, {}, {}), validation
+    rows, masks = with_columns(task.predictions("test"), data), task.predicted_masks()
+    return Result(summary, rows, data.pictures(), data.true_masks(), masks), validation
+
+
+def _write_tables(directory: Path, result: Result, validation: Sequence[Mapping[str, Any]]) -> None:
+    """Write what was predicted for validation and, where it was touched, for test."""
+    for name, rows in ((VALIDATION, validation), (PREDICTIONS, result.rows)):
+        if rows:
+            write_rows(directory / name, rows, rows[0])
+    write_masks(directory / MASKS, result.predicted_masks)
+
+
+def _time_inference(task: BaseTask, trainer: Trainer) -> float:
+    """Median milliseconds of the network for one scan alone, in the run's precision."""
+    device = trainer.strategy.root_device
+    task.to(device).eval()
+    image = torch.zeros(1, 1, task.image_size, task.image_size, dtype=torch.uint8, device=device)
+    times = []
+    with torch.inference_mode(), trainer.precision_plugin.forward_context():
+        for _ in range(12):
+            clock = time.perf_counter()
+            task(image)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - clock)
+    return statistics.median(times[2:]) * 1e3

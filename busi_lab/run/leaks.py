@@ -1,0 +1,82 @@
+"""Test images of an evaluation that the run has learnt from, or whose near-copy or patient it has."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.data.duplicates import cached_groups
+from busi_lab.data.index import Case, Index, index_dataset
+from busi_lab.data.splits import STRATA, Manifest, read_manifest
+from busi_lab.errors import UserError, one_line
+from busi_lab.run_directory import CONFIG, SPLIT, Summary
+
+log = logging.getLogger(__name__)
+
+
+def count_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -> int | None:
+    """Test images that the run has learnt from, or that have a near-copy or their patient among those.
+
+    None where the data that it learnt from are not at hand. Patients are not compared across datasets, because equal
+    names need not mean the same person.
+    """
+    try:
+        index = data.index
+        if index.digest == source.data.get("digest"):
+            learnt = _learnt(source_directory, index)
+            known = replace(data.manifest, train=learnt.train, val=learnt.val)
+            same = {*learnt.train, *learnt.val}
+            return len({*known.leaked(data.groups), *(case_id for case_id in data.manifest.test if case_id in same)})
+        root = source.data.get("root")
+        if not root or not Path(root).is_dir():
+            return None
+        source_index = index_dataset(root)
+        if source_index.digest != source.data.get("digest"):
+            return None
+        learnt = _learnt(source_directory, source_index)
+    except UserError as error:
+        log.info("leaks: %s", one_line(error))
+        return None
+    log.info("looking for near-copies of the test images among those that the run has learnt from")
+    train = {*learnt.train, *learnt.val}
+    cases = [*_named("learnt", source_index, train), *_named("test", index, set(data.manifest.test))]
+    joined = Index(Path("/"), tuple(cases))
+    groups = cached_groups(joined, data.cache_dir)
+    together = Manifest("all", 0, None, "", *_split_names(cases))
+    pixels = {case.content_hash for case in source_index.cases if case.case_id in train}
+    equal = {
+        f"test/{case.case_id}" for case in data.tested_cases() if case.content_hash in pixels
+    }  # also without features
+    return len({*together.leaked(groups), *equal})
+
+
+def _learnt(source: Path, index: Index) -> Manifest:
+    """What a run has learnt from: its manifest, but for the classes and the number of scans that it used."""
+    manifest = read_manifest(source / SPLIT, index)
+    try:
+        used: Any = OmegaConf.load(source / CONFIG)
+        limit, classes = used.data.subset, used.data.classes
+    except (OSError, YAMLError, UnicodeDecodeError, OmegaConfBaseException, AttributeError):
+        return manifest
+    labels = {case.case_id: case.label for case in index.cases}
+    return manifest.subset(labels, limit, STRATA if classes is None else tuple(classes))
+
+
+def _named(prefix: str, index: Index, chosen: set[str]) -> Iterator[Case]:
+    """Cases that can stand in an index with those of other datasets."""
+    root = index.root.resolve()
+    for case in index.cases:
+        if case.case_id in chosen:
+            masks = tuple(str(root / mask) for mask in case.masks)
+            yield replace(case, case_id=f"{prefix}/{case.case_id}", image=str(root / case.image), masks=masks)
+
+
+def _split_names(cases: Sequence[Case]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    train, test = ([c.case_id for c in cases if c.case_id.startswith(prefix)] for prefix in ("learnt/", "test/"))
+    return tuple(train), (), tuple(test)

@@ -1,0 +1,129 @@
+"""What a run directory says of a run: its summary before anything is known, its inputs, its tables."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from busi_lab.config import RunConfig
+from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.data.splits import Manifest, write_manifest
+from busi_lab.errors import UserError
+from busi_lab.models.segmenters import STRIDE
+from busi_lab.run.environment import device_name, environment_record
+from busi_lab.run_directory import CLASSES, CONFIG, SPLIT, Summary, add_further, write_atomically
+from busi_lab.tasks import BaseTask
+
+
+def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, trainer: Trainer) -> Summary:
+    """What is known of a run before it is fitted; it counts as failed until it has ended."""
+    manifest = data.manifest
+    assert data.cache is not None
+    return Summary(
+        status="failed",
+        task=task.kind,
+        experiment=config.name or config.model_label,
+        model=config.model_label,
+        weights=config.model.weights,
+        seed=config.seed,
+        split=split_record(manifest, data.leaked()),
+        data={
+            "name": config.data.name,
+            "root": str(data.cache.index.root.resolve()),
+            "digest": data.cache.index.digest,
+            "train": len(manifest.train),
+            "val": len(manifest.val),
+            "test": len(manifest.test),
+            "classes": [name for name in CLASSES if config.data.classes is None or name in config.data.classes],
+        },
+        parameters=sum(parameter.numel() for parameter in task.network.parameters()),
+        objective={"metric": task.monitor, "mode": task.monitor_mode},
+        device=device_name(trainer),
+        precision=str(trainer.precision),
+        command=config.command,
+        **environment_record(),
+    )
+
+
+def split_record(manifest: Manifest, leaked: int | None) -> dict[str, Any]:
+    """What ``summary.json`` says of a split."""
+    return {
+        "protocol": manifest.protocol,
+        "seed": manifest.seed,
+        "fold": manifest.fold,
+        "digest": manifest.digest,
+        "test_digest": manifest.test_digest,
+        "leaked": leaked,
+    }
+
+
+def write_inputs(directory: Path, resolved: Any, data: BusiDataModule) -> None:
+    """Write the configuration and the split.
+
+    Raises:
+        UserError: the directory cannot be written to.
+    """
+    try:
+        write_atomically(directory / CONFIG, OmegaConf.to_yaml(resolved))
+        write_manifest(directory / SPLIT, data.full_manifest)
+    except OSError as error:
+        raise UserError(
+            f"{directory} cannot be written to ({error.strerror}); set hydra.run.dir to a writable folder"
+        ) from None
+
+
+def with_columns(rows: list[dict[str, Any]], data: BusiDataModule) -> list[dict[str, Any]]:
+    """Rows of predictions with the group of each image behind its label, and further columns at the end."""
+    return [
+        add_further(
+            {"image": row["image"], "label": row["label"], "group": data.group(row["image"]), **row},
+            data.further(row["image"]),
+        )
+        for row in rows
+    ]
+
+
+def plain_metrics(values: dict[str, Tensor], split: str) -> dict[str, Any]:
+    """Metric tensors as numbers and lists, a confusion matrix for the test alone."""
+    return {
+        f"{split}/{name}": value.item() if value.numel() == 1 else value.tolist()
+        for name, value in values.items()
+        if value.numel() == 1 or split == "test"
+    }
+
+
+def headline(config: RunConfig, summary: Summary) -> str:
+    """What is going to be trained, in a line."""
+    data, split = summary.data, summary.split
+    size = config.data.image_size
+    padded = (
+        f" (padded to {size + -size % STRIDE} by its edges)"
+        if summary.task != "classification" and size % STRIDE
+        else ""
+    )
+    return (
+        f"{summary.experiment}: {summary.model}, weights {summary.weights}, {summary.parameters or 0:,} parameters, "
+        f"seed {summary.seed}; {data['name']} at {size} px{padded}, "
+        f"split {split['protocol']} {split['digest']}: "
+        f"{data['train']} train, {data['val']} val, {data['test']} test; {summary.device}, {summary.precision}"
+    )
+
+
+def leak_line(summary: Summary) -> str:
+    """How far the test images are known to the model, in a line."""
+    leaked, tested = summary.split["leaked"], summary.data["test"]
+    share = f"{leaked} of {tested} test images ({leaked / tested:.0%})"
+    advice = "; split=grouped_holdout keeps them apart" if leaked and not summary.source else ""
+    across = (summary.source or {}).get("data_digest") not in (None, summary.data["digest"])
+    kin = "a near-copy (patients of two datasets are not compared)" if across else "a near-copy or the same patient"
+    return f"leaks: {share} have {kin} in training or validation{advice}"
+
+
+def result_line(summary: Summary, directory: Path) -> str:
+    """What came of a run, in two lines."""
+    shown = [f"{key} {value:.4f}" for key, value in summary.metrics.items() if isinstance(value, float)]
+    kept = [text for text in shown if text.split("/")[1].split()[0] in ("accuracy", "f1", "auroc", "dice", "iou")]
+    speed = f"{summary.images_per_second:.0f} images/s" if summary.images_per_second else ""
+    return f"best epoch {summary.best_epoch} (from 0): {'  '.join(kept)}  {speed}\nrun directory: {directory}"

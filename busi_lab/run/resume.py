@@ -1,0 +1,120 @@
+"""Which run is continued, and with which configuration: its own, but for what may change. Imports no torch."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from busi_lab.commandline import overridden_keys
+from busi_lab.config import may_change_on_resume
+from busi_lab.errors import UserError, one_line
+from busi_lab.run_directory import (
+    CONFIG,
+    LAST_CHECKPOINT,
+    PREVIOUS_CHECKPOINT,
+    SPLIT,
+    SUMMARY,
+    quoted,
+    read_summary,
+)
+
+
+def refuse_occupied(directory: Path) -> None:
+    """A new run takes no directory that another has written to: their checkpoints and splits would mix.
+
+    Raises:
+        UserError: another has.
+    """
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
+        return  # by now rank 0 has written to it
+    if not any((directory / name).exists() for name in (CONFIG, SUMMARY, "checkpoints")):
+        return
+    finished = (directory / SUMMARY).exists() and read_summary(directory).status == "finished"
+    advice = "" if finished else f"continue it with resume={quoted(directory)}, "
+    raise UserError(
+        f"{directory} holds {'a finished' if finished else 'an unfinished'} run; {advice}choose another hydra.run.dir "
+        "or remove that folder"
+    )
+
+
+def check_resumable(directory: Path) -> None:
+    """Check that a directory holds a run that can be continued.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not directory.is_dir():
+        raise UserError(f"resume={directory}: no such folder; give the directory of a run")
+    if not (directory / CONFIG).is_file():
+        raise UserError(f"resume={directory}: no run directory, {CONFIG} is missing; give the directory of a run")
+    if (directory / SUMMARY).exists() and read_summary(directory).status == "finished":
+        raise UserError(f"resume={directory}: the run is finished and is not extended; start another")
+    if not any((directory / name).is_file() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)):
+        raise UserError(
+            f"resume={directory}: no checkpoint to continue from, it was cut in its first epoch; "
+            "start the run again in a new directory"
+        )
+
+
+def run_directory(resume: str | None, fresh: str) -> str:
+    """Where Hydra puts its files: into the run that is continued, once it is known to be one, or into a fresh folder.
+
+    Raises:
+        UserError: ``resume`` names no run that can be continued.
+    """
+    if resume is None:
+        return fresh
+    directory = Path(resume).absolute()
+    check_resumable(Path(resume))
+    return str(directory)
+
+
+def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of the run to be continued, with the overrides that may change.
+
+    Raises:
+        UserError: another override was given, or the run cannot be continued.
+    """
+    directory = Path(str(composed.resume)).absolute()
+    check_resumable(directory)
+    try:
+        saved = OmegaConf.load(directory / CONFIG)
+        epochs, scheduler = saved.trainer.max_epochs, saved.scheduler.name
+    except (OSError, yaml.YAMLError, OmegaConfBaseException, AttributeError) as error:
+        raise UserError(f"{directory / CONFIG} is damaged: {one_line(error)[:120]}; start the run again") from None
+    for override in overrides:
+        if not may_change_on_resume(override):
+            raise UserError(
+                f"{override}: a continued run keeps its configuration; only trainer, logger and data.root may change"
+            )
+    keys = overridden_keys(overrides)
+    if "trainer.max_epochs" in keys and scheduler in ("onecycle", "cosine"):
+        raise UserError(
+            f"trainer.max_epochs: the {scheduler} schedule was planned for {epochs} epochs and cannot change"
+        )
+    if "trainer" in keys:
+        saved.trainer = composed.trainer
+        saved.trainer.max_epochs = epochs
+    if "logger" in keys:
+        saved.logger = composed.logger
+    for key in keys:
+        if "." in key:
+            OmegaConf.update(saved, key, OmegaConf.select(composed, key), force_add=True)
+    _move(saved.callbacks, str(saved.run_dir), str(directory))
+    saved.run_dir = str(directory)
+    saved.resume = str(directory)
+    saved.split.manifest = str(directory / SPLIT)  # refuses data that have changed
+    assert isinstance(saved, DictConfig)
+    return saved
+
+
+def _move(callbacks: Any, before: str, after: str) -> None:
+    """Let callbacks write into the run directory where it is now."""
+    for item in (value for value in callbacks.values() if value):
+        for key, value in item.items():
+            if isinstance(value, str) and value.startswith(before):
+                item[key] = after + value[len(before) :]

@@ -1,0 +1,87 @@
+"""How a run is asked to stop: by SIGTERM, by Ctrl-C, or because the sweep that it belongs to has died."""
+
+import logging
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from busi_lab.run_directory import LIFELINE_VARIABLE
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(BaseException):
+    """The process was asked to stop; its state is saved.
+
+    Args:
+        signum: the signal that asked.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class StopRequest:
+    """Notes SIGTERM and Ctrl-C, so that training can save its state before it stops.
+
+    Outside training, and when asked a second time, the signal raises :class:`Interrupted` at once. A job of a sweep
+    is also asked to stop when its sweep has died: the same sweep, started again, would run it a second time.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self.training = False
+
+    def requested(self) -> bool:
+        """Whether to save the state and stop."""
+        if self.signum is None and sweep_has_died():
+            log.info("the sweep has ended: saving the state, then stopping")
+            self.signum = signal.SIGTERM
+        return self.signum is not None
+
+    @contextmanager
+    def watch(self) -> Iterator["StopRequest"]:
+        """Handle both signals in this block; does nothing outside the main thread, where Python cannot."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.install()
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def install(self) -> None:
+        """Take the signals over, also from Lightning, which would stop without saving."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._receive)
+
+    def _receive(self, signum: int, frame: Any) -> None:
+        if not self.training or self.signum is not None:
+            raise Interrupted(signum)
+        self.signum = signum
+        log.info("%s: saving the state, then stopping", signal.Signals(signum).name)
+
+
+def sweep_has_died() -> bool:
+    """Whether the sweep that started this process is gone; False in a process that no sweep started.
+
+    A sweep holds one end of a pipe, and its jobs the other, which the environment variable names by its number and
+    its inode. The kernel closes the sweep's end however the sweep dies.
+    """
+    number, _, inode = os.environ.get(LIFELINE_VARIABLE, "").partition(":")
+    try:
+        if str(os.fstat(int(number)).st_ino) != inode:
+            return False  # a process of the job's own, in which the number means another file
+        readable, _, _ = select.select([int(number)], [], [], 0)
+    except (ValueError, OSError):
+        return False
+    return bool(readable)

@@ -1,0 +1,9 @@
+"""Executors: where the processes of a sweep run. One file each, named by ``hydra.launcher.executor``.
+
+An executor places processes and nothing more: what a job is, whether it is continued, and what came of it is decided
+from its directory, the same way for all of them.
+"""
+
+from busi_lab.sweep.executors.protocol import Command, Executor, Process, executor_class
+
+__all__ = ["Command", "Executor", "Process", "executor_class"]

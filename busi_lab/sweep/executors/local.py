@@ -1,0 +1,99 @@
+"""Jobs on this machine: one on each GPU, or some on the CPU, forked from a process that has imported what they need."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import IO
+
+from omegaconf import DictConfig
+
+from busi_lab.errors import UserError
+from busi_lab.machine import cpu_count
+from busi_lab.run_directory import LIFELINE_VARIABLE
+from busi_lab.sweep.executors.protocol import Command, Place, Process
+from busi_lab.sweep.fork_server import ForkServer
+
+
+class LocalExecutor:
+    """Processes on this machine.
+
+    A job inherits one end of a pipe, whose other end this process keeps: when it ends, however it dies, the kernel
+    closes that end, and the jobs save their state and stop.
+
+    Args:
+        n_jobs: jobs at once; None for one on each visible GPU, or one where there is none.
+
+    Raises:
+        UserError: ``n_jobs`` is below 1.
+    """
+
+    def __init__(self, n_jobs: int | None) -> None:
+        if n_jobs is not None and n_jobs < 1:
+            raise UserError(f"hydra.launcher.n_jobs={n_jobs}: expected null or at least 1")
+        self._count = n_jobs
+        self._server: ForkServer | None = None
+        self._lock = threading.Lock()
+        self._lifeline = os.pipe()
+
+    def places(self, jobs: Sequence[DictConfig]) -> list[Place]:
+        """A place for each job at once: with a GPU of its own, or with its share of the cores."""
+        wanted = {(str(job.trainer.get("accelerator")), str(job.trainer.get("devices", 1))) for job in jobs}
+        # a job that wants no GPU, or several, sees the machine as it is
+        shared = any(accelerator == "cpu" or devices != "1" for accelerator, devices in wanted)
+        gpus = [] if shared else visible_gpus()
+        count = self._count or len(gpus) or 1
+        if gpus:
+            return [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} for number in range(count)]
+        if count == 1 or "OMP_NUM_THREADS" in os.environ:
+            return [{}] * count
+        return [{"OMP_NUM_THREADS": str(max(1, cpu_count() // count))}] * count
+
+    def start(self, command: Command) -> Process:
+        """Start a job in a session of its own, so that Ctrl-C reaches it once, from the sweep."""
+        reading = self._lifeline[0]
+        environment = {**command.environment, LIFELINE_VARIABLE: f"{reading}:{os.fstat(reading).st_ino}"}
+        with ExitStack() as stack:
+            output = stack.enter_context(command.log.open("ab")) if command.log else None
+            if not hasattr(os, "fork") or sys.platform == "darwin":  # its system libraries do not survive a fork
+                return self._spawn(command, environment, output)
+            with self._lock:
+                self._server = self._server or ForkServer()
+            return self._server.start("busi_lab.train", command.arguments, environment, output, keep=[reading])
+
+    def _spawn(self, command: Command, environment: dict[str, str | None], output: IO[bytes] | None) -> Process:
+        variables = {**os.environ, **{key: value for key, value in environment.items() if value is not None}}
+        for key in (key for key, value in environment.items() if value is None):
+            variables.pop(key, None)
+        arguments = [sys.executable, "-m", "busi_lab.train", *command.arguments]
+        return subprocess.Popen(
+            arguments,
+            env=variables,
+            stdout=output,
+            stderr=output,
+            pass_fds=self._lifeline[:1],
+            start_new_session=True,
+        )
+
+    def close(self) -> None:
+        """End the server and the pipe."""
+        if self._server is not None:
+            self._server.close()
+        for end in self._lifeline:
+            os.close(end)
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Identifiers of the GPUs that jobs may use, found without CUDA being initialised here."""
+    if "CUDA_VISIBLE_DEVICES" in environment:
+        return [item for item in environment["CUDA_VISIBLE_DEVICES"].split(",") if item.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(number) for number, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU")]
+
+
+EXECUTOR = LocalExecutor

@@ -1,0 +1,164 @@
+"""What a sweep is going to do: its directory, a directory for each job, and what may not be combined."""
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from busi_lab.config import may_change_on_resume
+from busi_lab.errors import UserError
+from busi_lab.run_directory import CONFIG, quoted
+from busi_lab.sweep.outcome import finished
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep.
+
+    Attributes:
+        directory: of its run.
+        overrides: of its configuration, such as ``["experiment=paper/vgg16", "seed=1"]``.
+        config: its configuration, composed.
+    """
+
+    directory: Path
+    overrides: tuple[str, ...]
+    config: DictConfig
+
+    @property
+    def continued(self) -> list[str]:
+        """The command line of the job where it was cut: the overrides which a continued run takes."""
+        # the number of epochs is part of the job, and already in its configuration
+        kept = [item for item in self.overrides if may_change_on_resume(item) and "trainer.max_epochs" not in item]
+        return [f"resume={quoted(self.directory)}", *kept]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep: its directory, its jobs in order, and arguments that all of them share."""
+
+    directory: Path
+    jobs: tuple[Job, ...]
+    arguments: tuple[str, ...]
+
+
+def make_plan(
+    config: DictConfig, jobs: Sequence[Sequence[str]], compose: Callable[[Sequence[str]], DictConfig]
+) -> Plan:
+    """Give each job its directory, and refuse what would undo the sweep.
+
+    Args:
+        config: the composed multirun configuration, with its ``hydra`` node.
+        jobs: the overrides of each job.
+        compose: overrides -> the configuration of a job.
+
+    Raises:
+        UserError: an override would undo the sweep, or a directory holds another run.
+    """
+    _refuse_narrowing(config.hydra)
+    base = Path(str(config.hydra.sweep.dir)).absolute()
+    names = job_names(jobs, varied_keys(config.hydra))
+    planned = tuple(
+        Job(base / name, tuple(overrides), compose(overrides)) for name, overrides in zip(names, jobs, strict=True)
+    )
+    for job in planned:
+        _refuse_another_run(job)
+    return Plan(base, planned, tuple(_command_flags(config.hydra)))
+
+
+def directory_name(overrides: Sequence[str]) -> str:
+    """A sweep's folder name: the sweep's own, and a digest of the whole command."""
+    chosen = dict(item.split("=", 1) for item in overrides if "=" in item)
+    label = _slug(chosen.get("sweep", "sweep"))
+    return f"{label}-{hashlib.sha256(' '.join(sorted(overrides)).encode()).hexdigest()[:8]}"
+
+
+def job_names(jobs: Sequence[Sequence[str]], varied: Collection[str]) -> list[str]:
+    """A folder name for each job: the values of the overrides that the sweep varies.
+
+    A name depends on its job alone, since some sweepers start jobs in batches. Where values that differ give equal
+    names, a digest is added.
+
+    Args:
+        jobs: the overrides of each job, such as ``["experiment=paper/vgg16", "seed=1"]``.
+        varied: keys that the sweep varies.
+    """
+    rows = [dict(item.split("=", 1) for item in job if "=" in item) for job in jobs]
+    parts = [[(key, value) for key, value in row.items() if key.lstrip("+~") in varied] for row in rows]
+    return [_name(part) for part in parts]
+
+
+def _name(varied: Sequence[tuple[str, str]]) -> str:
+    plain = "-".join(_part(key, value) for key, value in varied)
+    slug = _slug(plain)
+    if slug == plain.replace("/", "-") and len({key.split(".")[-1] for key, _ in varied}) == len(varied):
+        return slug or "job"
+    return f"{slug}-{hashlib.sha256(str(varied).encode()).hexdigest()[:6]}"
+
+
+def varied_keys(hydra: Any) -> set[str]:
+    """The keys that a sweep varies, by its command line and by its sweeper's parameters."""
+    overrides = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
+    swept = {item.key_or_group for item in overrides if item.is_sweep_override()}
+    return swept | {str(key).lstrip("+~") for key in hydra.sweeper.get("params") or {}}
+
+
+def _part(key: str, value: str) -> str:
+    word = key.strip("+~").split(".")[-1]
+    return value if not re.fullmatch(r"[\d.eE+-]+|true|false|null", value, re.IGNORECASE) else f"{word}{value}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:100]
+
+
+def _refuse_another_run(job: Job) -> None:
+    """A job's directory may hold that job alone, finished or cut.
+
+    Raises:
+        UserError: it holds a run of another configuration.
+    """
+    directory, config = job.directory, job.config
+    if not (directory / CONFIG).is_file():
+        return
+    saved = OmegaConf.load(directory / CONFIG)
+    config.run_dir = str(directory)
+    wanted = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(wanted, dict)
+    before: Any = OmegaConf.to_container(saved)
+    done = finished(directory) is not None
+    for part in (before, wanted):
+        part.setdefault("test", True)
+        part["epochs"] = (part.get("trainer") or {}).get("max_epochs")
+        for key in ("num_workers", "cache_dir", *(() if done else ("root",))):
+            (part.get("data") or {}).pop(key, None)
+        part["manifest"] = (part.get("split") or {}).pop("manifest", None)
+    for key in ("name", "seed", "data", "split", "augment", "model", "task", "optim", "scheduler", "epochs", "test"):
+        if before.get(key) != wanted.get(key):
+            raise UserError(
+                f"{directory} holds a run with another {key}; choose another hydra.sweep.dir or remove that folder"
+            )
+
+
+def _refuse_narrowing(hydra: Any) -> None:
+    """``experiment=X`` beside a sweep over experiments would leave one job: say so instead."""
+    swept = dict(hydra.sweeper.get("params") or {})
+    for override in OverridesParser.create().parse_overrides(list(hydra.overrides.task)):
+        if override.key_or_group in swept and not override.is_sweep_override():
+            raise UserError(
+                f"{override.input_line}: the chosen sweep varies {override.key_or_group}, one value would leave "
+                f"one job; drop it, or drop sweep="
+            )
+
+
+def _command_flags(hydra: Any) -> list[str]:
+    """What of the command line is not among the job's overrides but belongs to each job."""
+    sources = [source for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    flags = [part for source in sources for part in ("--config-dir", source.path)]
+    own = ("hydra.mode", "hydra.sweep", "hydra.sweeper", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
+    return flags + [item for item in hydra.overrides.hydra if not item.lstrip("+~").startswith(own)]

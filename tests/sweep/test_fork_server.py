@@ -1,0 +1,118 @@
+"""A forked process is as good as a new one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from busi_lab.sweep import fork_server
+from busi_lab.sweep.fork_server import ForkServer
+from tests.golden.record import describe
+from tests.programs import Programs, is_alive
+
+
+def probe(argv: list[str]) -> None:
+    """Say what this process finds; a program for the tests below, which the server knows by ``main``."""
+    import __main__
+
+    if argv[0] == "state":
+        print(os.getcwd(), os.environ.get("PROBE"), os.environ.get("HOME"), torch.get_num_threads(), *argv[1:])
+        print(f"main={__main__.__name__} argv={sys.argv[1:]} session={os.getsid(0) == os.getpid()}")
+        print(f"bad_fork={torch.cuda._is_in_bad_fork()} cuda={torch.cuda.is_initialized()}")
+        print(f"threads={len(list(Path('/proc/self/task').iterdir()))}")
+    elif argv[0] == "read":
+        print(os.read(int(argv[1]), 10).decode())
+    elif argv[0] == "sleep":
+        time.sleep(60)
+    elif argv[0] == "fail":
+        raise ZeroDivisionError("as asked")
+    else:
+        sys.exit(int(argv[0]))
+
+
+main = probe
+HERE = "tests.sweep.test_fork_server"
+
+
+def run(programs: Programs, tmp_path: Path, *arguments: str, **settings: Any) -> tuple[int, str]:
+    path = tmp_path / "output"
+    with path.open("wb") as output:
+        process = programs.server.start(HERE, arguments, output=output, cwd=tmp_path, **settings)
+    return process.wait(60), path.read_text()
+
+
+def test_a_process_has_what_it_was_given_and_nothing_of_the_server(programs: Programs, tmp_path: Path) -> None:
+    environment = {"PROBE": "yes", "HOME": None, "OMP_NUM_THREADS": "3"}
+    code, output = run(programs, tmp_path, "state", "x", environment=environment)
+    assert code == 0
+    assert output.splitlines()[:3] == [
+        f"{tmp_path} yes None 3 x",
+        f"main={HERE} argv=['state', 'x'] session=True",
+        "bad_fork=False cuda=False",
+    ]
+    _, output = run(programs, tmp_path, "state", environment={"OMP_NUM_THREADS": "1"})
+    assert output.splitlines()[0].split()[1:] == ["None", os.environ["HOME"], "1"]
+    assert output.splitlines()[3] == "threads=1"
+
+
+def test_exit_codes_errors_and_signals(programs: Programs, tmp_path: Path) -> None:
+    assert run(programs, tmp_path, "0") == (0, "")
+    assert run(programs, tmp_path, "3") == (3, "")
+    code, output = run(programs, tmp_path, "fail")
+    assert code == 1
+    assert output.endswith("ZeroDivisionError: as asked\n")
+    sleeping = programs.server.start(HERE, ["sleep"])
+    assert sleeping.poll() is None
+    with pytest.raises(TimeoutError):
+        sleeping.wait(0.01)
+    sleeping.terminate()
+    assert sleeping.wait(60) == -signal.SIGTERM
+    sleeping.send_signal(signal.SIGKILL)  # it has ended: nothing happens
+
+
+def test_files_are_inherited_under_their_numbers(programs: Programs, tmp_path: Path) -> None:
+    ends = os.pipe()
+    os.write(ends[1], b"hello")
+    assert run(programs, tmp_path, "read", str(ends[0]), keep=[ends[0]]) == (0, "hello\n")
+    for end in ends:
+        os.close(end)
+
+
+def test_processes_of_a_server_that_has_died_are_ended(tmp_path: Path) -> None:
+    server = ForkServer()
+    process = server.start(HERE, ["sleep"], cwd=tmp_path)
+    assert process.pid is not None
+    os.kill(server._process.pid, signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    end = time.monotonic() + 30
+    while is_alive(process.pid):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    late = server.start(HERE, ["0"], cwd=tmp_path)
+    assert late.wait(60) == -signal.SIGKILL
+    server.close()
+
+
+def test_a_forked_run_gives_the_bytes_of_a_spawned_one(programs: Programs, phantom_root: Path, tmp_path: Path) -> None:
+    settings = ("trainer=smoke", "model.backbone=test_efficientnet", "model.dropout=0.3", "data.image_size=32")
+    arguments = (*settings, f"data.root={phantom_root}", "augment=strong", "logger=none")
+    programs.run("train", *arguments, f"hydra.run.dir={tmp_path / 'forked'}", cwd=tmp_path)
+    command = [sys.executable, "-m", "busi_lab.train", *arguments, f"hydra.run.dir={tmp_path / 'spawned'}"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    assert describe(tmp_path / "forked") == describe(tmp_path / "spawned")
+
+
+def test_a_server_with_threads_refuses_to_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_server, "_PRELOADED", ())
+    monkeypatch.setattr(Path, "iterdir", lambda self: [1, 2])
+    monkeypatch.setattr(Path, "is_dir", lambda self: True)
+    monkeypatch.setattr("hydra.core.plugins.Plugins.instance", lambda: SimpleNamespace())
+    with pytest.raises(RuntimeError, match="the fork server holds 2 threads"):
+        fork_server.main()

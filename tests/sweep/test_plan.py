@@ -1,0 +1,25 @@
+"""What a sweep is going to do: names of its jobs and of its directory, and what may not be combined."""
+
+from busi_lab.sweep.plan import directory_name, job_names
+
+
+def test_jobs_are_named_by_what_sets_them_apart() -> None:
+    common = "trainer.max_epochs=3"
+    jobs = [[f"experiment=paper/{name}", f"seed={seed}", common] for name in ("vgg16", "mobilenet") for seed in (0, 1)]
+    names = job_names(jobs, {"experiment", "seed"})
+    assert names == ["paper-vgg16-seed0", "paper-vgg16-seed1", "paper-mobilenet-seed0", "paper-mobilenet-seed1"]
+    assert job_names([["seed=0"]], ()) == ["job"]
+    assert job_names(jobs[:1], {"experiment", "seed"}) == names[:1]  # a batch of its own, the same name
+    for values in (["a='x, y=1'", "a='x; y=1'"], ["a=[1,2]", "a=[1;2]"]):
+        odd = job_names([[value] for value in values], {"a"})
+        assert len(set(odd)) == 2
+        assert all(not set("=,/' ") & set(name) for name in odd)
+    both = job_names([["+a.x=1", "+b.x=2"], ["+a.x=2", "+b.x=1"]], {"a.x", "b.x"})
+    assert len(set(both)) == 2
+
+
+def test_a_sweeps_directory_follows_from_its_command() -> None:
+    first = directory_name(["sweep=paper_classifiers", "seed=1"])
+    assert first == directory_name(["seed=1", "sweep=paper_classifiers"])
+    assert first.startswith("paper_classifiers-")
+    assert first != directory_name(["sweep=paper_classifiers", "seed=2"])

@@ -1,0 +1,197 @@
+"""Sweeps as a user types them: isolation of jobs, what is not run again, what stops them."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from busi_lab.errors import UserError
+from busi_lab.run_directory import Summary, locked, read_summary, write_summary
+from busi_lab.sweep.executors import executor_class
+from busi_lab.sweep.executors.local import LocalExecutor, visible_gpus
+from busi_lab.sweep.outcome import record_failure
+from tests.programs import Programs
+
+Sweep = Callable[..., tuple[int, str, str]]
+
+
+def only(folder: Path) -> Path:
+    (found,) = folder.iterdir()
+    return found
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_single_run_leaves_no_record_of_wrong_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: bool
+) -> None:
+    monkeypatch.delenv("BUSI_LAB_JOB", raising=False)
+    config = OmegaConf.create({"name": None, "logger": {}})
+    record_failure(tmp_path, config, UserError("no"))
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("BUSI_LAB_JOB", "1")
+    if finished:
+        write_summary(tmp_path, Summary("finished"))
+    record_failure(tmp_path, config, UserError("no"))
+    assert read_summary(tmp_path).status == ("finished" if finished else "failed")
+
+
+def test_one_job_fails_the_others_go_on_and_nothing_is_done_twice(sweep: Sweep, tmp_path: Path) -> None:
+    code, output, errors = sweep("data.batch_size=4,0,8")
+    assert code == 1, errors
+    directory = only(tmp_path / "sweeps")
+    states = {path.name: read_summary(path) for path in directory.glob("batch_size*")}
+    assert {name: summary.status for name, summary in states.items()} == {
+        "batch_size4": "finished",
+        "batch_size0": "failed",
+        "batch_size8": "finished",
+    }
+    assert states["batch_size0"].error == "data.batch_size=0: expected more than 0"
+    assert "data.batch_size=0: expected more than 0" in output
+    assert str(directory / "comparison") in output
+    stamps = {path: path.stat().st_mtime_ns for path in directory.glob("*/predictions.csv")}
+    code, output, again = sweep("data.batch_size=4,0,8")
+    assert code == 1
+    assert output.count("finished before, not run again") == 2
+    assert stamps == {path: path.stat().st_mtime_ns for path in directory.glob("*/predictions.csv")}
+    assert "Traceback" not in errors + again
+
+
+def test_a_killed_job_is_on_record(sweep: Sweep, tmp_path: Path) -> None:
+    """A job that dies by a signal, as the out-of-memory killer sends, does not end the sweep."""
+    dying = "+callbacks.dying._target_=tests.sweep.test_sweep.Dying"
+    code, _, _ = sweep("seed=0,1", dying, "+callbacks.dying.seed=${seed}")
+    assert code == 1
+    directory = only(tmp_path / "sweeps")
+    assert read_summary(directory / "seed0").status == "finished"
+    assert read_summary(directory / "seed1").error == "the process was killed by SIGKILL"
+
+
+def Dying(seed: int) -> object:  # noqa: N802 (named as a class in a configuration)
+    """A callback for the test above: kills the job with seed 1 when it is built."""
+    from lightning.pytorch.callbacks import Callback
+
+    if seed == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Callback()
+
+
+def test_one_experiment_beside_a_sweep_over_experiments_is_refused(sweep: Sweep, tmp_path: Path) -> None:
+    code, _, errors = sweep("sweep=paper_classifiers", "experiment=paper/vgg16")
+    assert code == 2
+    assert errors.startswith("error: experiment=paper/vgg16: the chosen sweep varies experiment")
+    assert not list(tmp_path.glob("sweeps/*/*/summary.json"))
+
+
+def test_a_sweep_stops_starting_jobs_after_some_failures(sweep: Sweep, tmp_path: Path) -> None:
+    code, output, _ = sweep("optim.lr=0,-1,1e-4", "sweep.max_failures=1")
+    assert code == 1
+    directory = only(tmp_path / "sweeps")
+    assert sorted(path.parent.name for path in directory.glob("*/summary.json")) == ["lr0"]
+    assert output.count("not started after 1 failures (sweep.max_failures)") == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("sweep.max_failures=0", "sweep.max_failures=0: expected null or at least 1"),
+        ("hydra.launcher.n_jobs=-1", "hydra.launcher.n_jobs=-1: expected null or at least 1"),
+        ("hydra.launcher.executor=cloud", "hydra.launcher.executor=cloud: expected local"),
+    ],
+)
+def test_wrong_sweep_settings(sweep: Sweep, setting: str, message: str) -> None:
+    code, _, errors = sweep("seed=0,1", setting)
+    assert code == 2
+    assert errors.startswith(f"error: {message}")
+
+
+def test_a_finished_job_of_another_configuration_is_not_taken_for_this_one(sweep: Sweep, tmp_path: Path) -> None:
+    common = ("seed=0", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert sweep(*common)[0] == 0
+    for change, key in (("trainer.max_epochs=3", "epochs"), ("test=false", "test")):
+        code, _, errors = sweep(*common, change)
+        assert code == 2
+        assert f"holds a run with another {key}" in errors
+
+
+def test_a_sweep_runs_once_at_a_time(sweep: Sweep, tmp_path: Path) -> None:
+    with locked(tmp_path / "sweep"):
+        code, _, errors = sweep("seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert code == 2
+    assert "in use by another process" in errors
+
+
+def test_jobs_side_by_side_write_their_own_logs(sweep: Sweep, tmp_path: Path) -> None:
+    code, _, errors = sweep("seed=0,1", "hydra.launcher.n_jobs=2")
+    assert code == 0, errors
+    logs = sorted((tmp_path / "sweeps").glob("*/seed*/job.log"))
+    assert len(logs) == 2
+    assert all("best epoch" in path.read_text() for path in logs)
+
+
+def test_runs_without_a_test_are_ranked_by_validation_and_tested_later(sweep: Sweep, tmp_path: Path) -> None:
+    from tests.programs import call
+
+    code, output, errors = sweep("seed=0,1", "test=false", "hydra.sweep.dir=sweep")
+    assert code == 0, errors
+    for seed in (0, 1):
+        run = tmp_path / f"sweep/seed{seed}"
+        summary = read_summary(run)
+        assert summary.status == "finished"
+        assert summary.metrics["val/f1"] >= 0
+        assert not [name for name in summary.metrics if name.startswith("test/")]
+        assert (run / "validation.csv").exists()
+        assert not (run / "predictions.csv").exists()
+    assert "val/f1" in output
+    assert (tmp_path / "sweep/comparison/report.html").exists()
+    assert call("evaluate", "run=sweep/seed0", "hydra.run.dir=tested", "trainer=cpu") == 0
+    assert read_summary(tmp_path / "tested").metrics["test/accuracy"] >= 0
+
+
+def test_visible_gpus_respects_the_environment() -> None:
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "2,3"}) == ["2", "3"]
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == []
+
+
+def test_places_share_gpus_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    def places(n_jobs: int | None, gpus: str, **trainer: object) -> list[dict[str, str]]:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+        executor = LocalExecutor(n_jobs)
+        found = [dict(place) for place in executor.places([OmegaConf.create({"trainer": trainer})])]
+        executor.close()
+        return found
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("busi_lab.sweep.executors.local.cpu_count", lambda: 5)
+    assert places(None, "2,3", accelerator="auto") == [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "3"}]
+    assert places(3, "2,3", accelerator="gpu")[2] == {"CUDA_VISIBLE_DEVICES": "2"}
+    assert places(None, "2,3", accelerator="gpu", devices=2) == [{}]
+    assert places(None, "2,3", accelerator="cpu") == [{}]
+    assert places(2, "", accelerator="auto") == [{"OMP_NUM_THREADS": "2"}] * 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert places(2, "", accelerator="auto") == [{}, {}]
+
+
+def test_executors_are_found_by_their_file() -> None:
+    assert executor_class("local") is LocalExecutor
+
+
+@pytest.mark.slow
+def test_the_whole_published_system_on_phantoms(programs: Programs, phantom_root: Path, tmp_path: Path) -> None:
+    common = ("sweep=paper_all", "trainer=smoke", "data.image_size=96", "data.batch_size=8", "logger=none")
+    programs.run("train", "-m", *common, f"data.root={phantom_root}", cwd=tmp_path)
+    directory = only(tmp_path / "sweeps")
+    tasks = {path.parent.name: read_summary(path.parent).task for path in directory.glob("*/summary.json")}
+    assert tasks == {
+        "paper-mobilenet": "classification",
+        "paper-inception_v3": "classification",
+        "paper-vgg16": "classification",
+        "paper-custom_cnn": "classification",
+        "paper-unet": "segmentation",
+        "joint-mobilenet": "multitask",
+    }
+    page = (directory / "comparison/report.html").read_text()
+    for words in ("paper/unet", "joint/mobilenet", "One encoder or two"):
+        assert words in page
