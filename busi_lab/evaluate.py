@@ -17,7 +17,7 @@ from busi_lab.commandline import command_line, first_sentence, hydra_errors, ove
 from busi_lab.config import config_dir, parse_eval_config
 from busi_lab.errors import UserError, exit_on_user_error, one_line
 from busi_lab.run_directory import CONFIG, SPLIT, Summary, read_summary, refuse_result
-from busi_lab.tracking import wandb_settings
+from busi_lab.tracking import check_trackers
 
 _MAY_CHANGE = ("root", "num_workers", "cache_dir", "eval_batch_size")  # of data that stay the run's own
 
@@ -65,7 +65,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = (), command: str | N
             resolved.split = _saved(source, "split")
             resolved.split.manifest, resolved.split.exclude = str(source / SPLIT), None
     parsed = parse_eval_config(resolved)
-    wandb_settings(parsed.logger)
+    check_trackers(parsed.logger)
     refuse_result(Path(parsed.run_dir))
     from busi_lab.evaluation import evaluate as run  # torch and its company take seconds: not for --help
 

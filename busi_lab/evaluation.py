@@ -63,7 +63,7 @@ from busi_lab.run_directory import (
     write_summary,
 )
 from busi_lab.tasks import BaseTask, MaskTask, load_task
-from busi_lab.tracking import WandbRun, choose_mode, wandb_settings
+from busi_lab.tracking import Job, Result, Trackers, open_trackers
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
     explainer = Explainer([task] if task.has_classes else [], [config.explain]) if config.explain else None
     if config.shortcuts and not (task.has_classes and _with_lesion(data)):
         raise UserError("shortcuts=true: needs a run with classes, and benign or malignant images with a lesion mask")
-    trainer = build_trainer(settings, [], {}, directory)
+    trainer = build_trainer(settings, [], directory)
     summary = _start_summary(config, source, source_directory, data, trainer)
     log.info(
         "%s of %s on %s, split %s: %d test images; %s",
@@ -110,11 +110,14 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
             *(" or ".join(foreign), ",".join(learnt)),
         )
     log.info(leak_line(summary) if summary.split["leaked"] is not None else _UNCOUNTED)
-    tracker: WandbRun | None = None
+    trackers = Trackers({})
     with locked(directory):
         refuse_result(directory)  # another process may have finished meanwhile
         try:
-            tracker = _start_tracker(config, summary, resolved)
+            name = f"{summary.experiment}-on-{summary.data['name']}"
+            trackers = open_trackers(config.logger, Job(directory, name, "eval", OmegaConf.to_container(resolved)))  # type: ignore[arg-type]
+            summary.wandb = trackers.record.get("wandb")
+            trackers.start(summary)
             write_inputs(directory, resolved, data)
             clock = time.perf_counter()
             trainer.test(task, datamodule=data, verbose=False)
@@ -137,9 +140,9 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
                 task.to(trainer.strategy.root_device)  # after a test it lies in main memory
                 summary.metrics |= _explain(explainer, data, rows, directory)
             summary.status = "finished"
-            if tracker:
-                tracker.log_result(summary, rows, data.pictures(), data.true_masks(), masks)
-                tracker.log_explanations(directory / EXPLANATIONS, rows, data.pictures())
+            if trackers:
+                scans = (data.pictures(), data.true_masks(), masks)
+                trackers.result(Result(summary, rows, *scans, explanations=directory / EXPLANATIONS))
         except BaseException as error:
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             summary.status, summary.error = "failed", f"{kind}{one_line(error)}"
@@ -149,8 +152,7 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
                 summary.seconds["total"] = time.perf_counter() - started
                 with contextlib.suppress(OSError):  # a full disk must not hide the first error
                     write_summary(directory, summary)
-            if tracker:
-                tracker.finish(failed=summary.status != "finished")
+            trackers.finish(failed=summary.status != "finished")
     shown = ("accuracy", "accuracy_without_normal", "f1", "auroc_malignant", "dice", "iou")
     figures = [
         f"test/{name} {summary.metrics[f'test/{name}']:.4f}" for name in shown if f"test/{name}" in summary.metrics
@@ -197,19 +199,6 @@ def _start_summary(
         },
         **environment_record(),
     )
-
-
-def _start_tracker(config: EvalConfig, summary: Summary, resolved: Any) -> WandbRun | None:
-    settings = wandb_settings(config.logger)
-    if settings is None:
-        return None
-    directory = Path(config.run_dir)
-    mode = choose_mode(settings, f"'{directory}'/wandb/offline-run-*")
-    name = f"{summary.experiment}-on-{summary.data['name']}"
-    tracker = WandbRun(settings, mode, directory, name, "eval", OmegaConf.to_container(resolved))  # type: ignore[arg-type]
-    summary.wandb = tracker.record
-    tracker.log_start(summary)
-    return tracker
 
 
 def _tested(data: BusiDataModule) -> list[Case]:

@@ -66,7 +66,7 @@ from busi_lab.run_directory import (
     write_summary,
 )
 from busi_lab.tasks import BaseTask, MaskTask, SegmentationTask
-from busi_lab.tracking import WandbRun, choose_mode, wandb_settings
+from busi_lab.tracking import Job, Result, Trackers, open_trackers
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     callbacks = _build_callbacks(config, task)
     state = _find_state(directory, task, data, config.trainer["max_epochs"]) if config.resume else None
     record = EpochRecord(directory)
-    trainer = build_trainer(settings, [EpochSeed(config.seed), record, *callbacks], config.logger, directory)
+    trainer = build_trainer(settings, [EpochSeed(config.seed), record, *callbacks], directory)
     summary = _start_summary(config, data, task, trainer)
     if not trainer.is_global_zero:
         _fit_and_test(task, data, trainer, state, summary)
@@ -129,21 +129,25 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     log.info(_headline(config, summary))
     log.info(leak_line(summary))
     stop = next((item.stop for item in callbacks if isinstance(item, LastCheckpoint)), StopRequest())
-    tracker: WandbRun | None = None
+    trackers = Trackers({})
     with locked(directory), stop.watch():
         try:
-            tracker = _start_tracker(config, summary, task, resolved)
-            record.publish = tracker.log_epoch if tracker else None
-            if tracker and isinstance(task, MaskTask):
-                _show_masks(trainer, data, tracker)
+            name = f"{summary.experiment}-seed{summary.seed}"
+            trackers = open_trackers(config.logger, Job(directory, name, "train", OmegaConf.to_container(resolved)))  # type: ignore[arg-type]
+            summary.wandb = trackers.record.get("wandb")
+            trackers.start(summary, task.monitor, task.monitor_mode, task.metric_names)
+            record.publish = trackers.epoch
+            if isinstance(task, MaskTask):
+                _show_masks(trainer, data, trackers)
             write_inputs(directory, resolved, data)
             predicted = _fit_and_test(task, data, trainer, state, summary)
             for name, rows in ((VALIDATION, predicted.validation), (PREDICTIONS, predicted.test)):
                 write_rows(directory / name, rows, rows[0])
             write_masks(directory / MASKS, predicted.masks)
             summary.status = "finished"
-            if tracker is not None:
-                tracker.log_result(summary, predicted.test, data.pictures(), data.true_masks(), predicted.masks)
+            if trackers:
+                scans = (data.pictures(), data.true_masks(), predicted.masks)
+                trackers.result(Result(summary, predicted.test, *scans))
         except Interrupted:
             log.info("stopped; continue with: busi-train %s", shlex.quote(f"resume={quoted(directory)}"))
             raise
@@ -156,8 +160,7 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
                 summary.seconds["total"] = time.perf_counter() - started
                 with contextlib.suppress(OSError):  # a full disk must not hide the first error
                     write_summary(directory, summary)
-            if tracker is not None:
-                tracker.finish(failed=summary.status != "finished")
+            trackers.finish(failed=summary.status != "finished")
     log.info(_result(summary, directory))
     return summary
 
@@ -200,27 +203,13 @@ def _find_state(directory: Path, task: BaseTask, data: BusiDataModule, max_epoch
     )
 
 
-def _start_tracker(config: RunConfig, summary: Summary, task: BaseTask, resolved: Any) -> WandbRun | None:
-    """Begin the W&B run, if one is wanted."""
-    settings = wandb_settings(config.logger)
-    if settings is None:
-        return None
-    directory = Path(config.run_dir)
-    mode = choose_mode(settings, f"'{directory}'/wandb/offline-run-*")
-    name = f"{summary.experiment}-seed{summary.seed}"
-    tracker = WandbRun(settings, mode, directory, name, "train", OmegaConf.to_container(resolved))  # type: ignore[arg-type]
-    tracker.define(task.monitor, task.monitor_mode, task.metric_names)
-    summary.wandb = tracker.record
-    tracker.log_start(summary)
-    return tracker
-
-
-def _show_masks(trainer: Trainer, data: BusiDataModule, tracker: WandbRun) -> None:
-    """Send the masks of some validation scans, the same ones every time, to W&B every few epochs."""
-    count = min(tracker.settings.mask_scans, len(data.val_set))
-    chosen = [data.val_set[round(i * (len(data.val_set) - 1) / max(1, count - 1))] for i in range(count)]
-    if chosen:
-        trainer.callbacks.insert(0, MaskPanel(chosen, tracker.settings.mask_epochs, tracker.log_masks))  # type: ignore[attr-defined]
+def _show_masks(trainer: Trainer, data: BusiDataModule, trackers: Trackers) -> None:
+    """Send the masks of some validation scans, the same ones every time, every few epochs."""
+    for scans, every, publish in trackers.mask_panels:
+        count = min(scans, len(data.val_set))
+        chosen = [data.val_set[round(i * (len(data.val_set) - 1) / max(1, count - 1))] for i in range(count)]
+        if chosen:
+            trainer.callbacks.insert(0, MaskPanel(chosen, every, publish))  # type: ignore[attr-defined]
 
 
 def quieten() -> None:
@@ -251,9 +240,7 @@ def trainer_settings(group: dict[str, Any]) -> dict[str, Any]:
     return dict(group)
 
 
-def build_trainer(
-    settings: dict[str, Any], callbacks: list[Callback], loggers: dict[str, Any], directory: Path
-) -> Trainer:
+def build_trainer(settings: dict[str, Any], callbacks: list[Callback], directory: Path) -> Trainer:
     """Lightning's Trainer with our defaults, writing into ``directory``."""
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
@@ -263,12 +250,11 @@ def build_trainer(
         "use_distributed_sampler": False,  # the datamodule shares its scans out itself
         "num_sanity_val_steps": 0,
     }
-    others = [hydra.utils.instantiate(item) for name, item in loggers.items() if item and name != "wandb"]
     try:
         return Trainer(
             **{**defaults, **settings},
             callbacks=callbacks,
-            logger=others or False,
+            logger=False,  # trackers are told by us
             plugins=[AtomicCheckpointIO()],
             default_root_dir=directory,
         )
@@ -452,7 +438,6 @@ def _fit_and_test(
     best = torch.load(directory / BEST_CHECKPOINT, map_location="cpu", weights_only=True)
     summary.best_epoch = best["epoch"]
     task.load_state_dict(best["state_dict"])
-    trainer.loggers = []  # their curves end with training
     clock = time.perf_counter()
     for split, judge in (("val", trainer.validate), ("test", trainer.test)):
         judge(task, datamodule=data, verbose=False)

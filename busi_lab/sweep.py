@@ -5,7 +5,6 @@ same command is the same sweep. Its finished jobs are not run again, and jobs th
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import logging
 import os
@@ -42,7 +41,7 @@ from busi_lab.run_directory import (
     read_summary,
     write_summary,
 )
-from busi_lab.tracking import WandbSettings, choose_mode, publish_report, record_failed_run, wandb_settings
+from busi_lab.tracking import publish_report, record_failed_start, sweep_environment
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +50,11 @@ _LOG_FILE = "job.log"
 
 @dataclass
 class Sweep:
-    """What a launcher did: the directory, every job's directory, and whether and how W&B is on."""
+    """What a launcher did: the directory, every job's directory, and the trackers with their environment."""
 
     directory: Path
-    wandb: WandbSettings | None = None
-    wandb_mode: str = "disabled"
+    loggers: Any = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
     jobs: list[Path] = field(default_factory=list)
 
 
@@ -146,10 +145,11 @@ def launch(
         _refuse_another_run(directory, job)
     _current = _current or Sweep(base)
     _current.jobs += directories
-    environment = {SWEEP_VARIABLE: base.name, "WANDB_RUN_GROUP": os.environ.get("WANDB_RUN_GROUP", base.name)}
-    if (settings := wandb_settings(config.get("logger") or {})) is not None:
-        _current.wandb, _current.wandb_mode = settings, choose_mode(settings, f"'{base}'/*/wandb/offline-run-*")
-        environment["WANDB_MODE"] = _current.wandb_mode
+    report = config.copy()
+    report.run_dir = str(base / "comparison")
+    _current.loggers = report.get("logger") or {}
+    environment = {**sweep_environment(_current.loggers, base), SWEEP_VARIABLE: base.name}
+    _current.environment = environment
     wanted = {(str(job.trainer.get("accelerator")), str(job.trainer.get("devices", 1))) for job in composed}
     shared = any(accelerator == "cpu" or devices != "1" for accelerator, devices in wanted)
     gpus = [] if shared else visible_gpus()  # a job that wants no GPU, or several, sees the machine as it is
@@ -337,8 +337,7 @@ def record_failure(directory: Path, config: Any, error: Exception) -> None:
     name = OmegaConf.select(config, "name") or directory.name
     write_summary(directory, Summary("failed", experiment=str(name), error=reason))
     with contextlib.suppress(UserError):  # the first error counts
-        if (settings := wandb_settings(config.get("logger") or {})) is not None:
-            record_failed_run(settings, directory, {"name": name}, reason)
+        record_failed_start(config.get("logger") or {}, directory, {"name": name}, reason)
 
 
 def _finished(directory: Path) -> Summary | None:
@@ -384,9 +383,7 @@ def conclude() -> int:
     if len(failed) < len(_current.jobs):
         report = _current.directory / "comparison"
         print(describe(compare([_current.directory], report), report))
-        if _current.wandb is not None:
-            settings = dataclasses.replace(_current.wandb, group=_current.wandb.group or _current.directory.name)
-            publish_report(settings, _current.wandb_mode, report, f"report-{_current.directory.name}")
+        publish_report(_current.loggers, report, f"report-{_current.directory.name}", _current.environment)
     else:
         for directory in failed:
             print(f"{directory.name}: {_reason(directory) if directory.name not in idle else 'not started'}")

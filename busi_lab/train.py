@@ -28,7 +28,7 @@ from busi_lab.run_directory import (
     quoted,
     read_summary,
 )
-from busi_lab.tracking import wandb_settings
+from busi_lab.tracking import check_trackers
 
 OmegaConf.register_new_resolver("busi_sweep", sweep.directory_name, replace=True)
 
@@ -55,7 +55,7 @@ def train(config: DictConfig, overrides: Sequence[str] = (), command: str | None
     else:
         resolved.command = command
     parsed = parse_config(resolved)
-    wandb_settings(parsed.logger)
+    check_trackers(parsed.logger)
     directory = Path(parsed.run_dir)
     if not parsed.resume and os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
         _refuse_occupied(directory)  # by now rank 0 has written to it, if this is another
@@ -127,7 +127,8 @@ def _resumed(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for key in keys:
         if "." in key:
             OmegaConf.update(saved, key, OmegaConf.select(composed, key), force_add=True)
-    _move(saved.callbacks, str(saved.run_dir), str(directory))
+    for group in (saved.callbacks, saved.logger):
+        _move(group, str(saved.run_dir), str(directory))
     saved.run_dir = str(directory)
     saved.resume = str(directory)
     saved.split.manifest = str(directory / SPLIT)  # refuses data that have changed
@@ -135,9 +136,9 @@ def _resumed(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return saved
 
 
-def _move(callbacks: Any, before: str, after: str) -> None:
-    """Let callbacks write into the run directory where it is now."""
-    for item in (value for value in callbacks.values() if value):
+def _move(group: Any, before: str, after: str) -> None:
+    """Let callbacks and loggers write into the run directory where it is now."""
+    for item in (value for value in group.values() if value):
         for key, value in item.items():
             if isinstance(value, str) and value.startswith(before):
                 item[key] = after + value[len(before) :]

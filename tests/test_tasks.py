@@ -167,7 +167,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) 
 
 def test_runs_write_checkpoints_through_it(tmp_path: Path) -> None:
     config = load("model=custom_cnn", "data.image_size=32", "logger=none", "callbacks.last=null", "callbacks.best=null")
-    trainer = build_trainer(trainer_settings(config.trainer), [], config.logger, tmp_path)
+    trainer = build_trainer(trainer_settings(config.trainer), [], tmp_path)
     assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
 
 
