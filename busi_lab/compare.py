@@ -13,7 +13,7 @@ from busi_lab.report.analysis import analyse, columns_of
 from busi_lab.report.render import records, render_markdown, render_text
 from busi_lab.report.tables import Comparison, build
 from busi_lab.run_directory import write_atomically, write_rows
-from busi_lab.tracking import choose_mode, publish_report, wandb_settings
+from busi_lab.tracking import check_trackers, publish_report
 
 FORMATS = ("html", "md", "csv", "png")
 REPORT = "report.html"
@@ -123,10 +123,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         comparison = compare(folders, out, arguments.format, arguments.require_repeats)
         show(comparison, out)
         if arguments.wandb is not None:
-            settings = wandb_settings({"wandb": {"project": arguments.wandb}})
-            assert settings is not None
-            mode = choose_mode(settings, f"'{out}'/wandb/offline-run-*")
-            publish_report(settings, mode, out, f"report-{out.resolve().parent.name}")
+            loggers = {"wandb": {"project": arguments.wandb}}
+            check_trackers(loggers)
+            publish_report(loggers, out, f"report-{out.resolve().parent.name}")
         if arguments.open:
             webbrowser.open((out / REPORT).resolve().as_uri())
 

@@ -191,8 +191,6 @@ def parse_eval_config(config: DictConfig) -> EvalConfig:
     ):
         if value is not None and value not in allowed:
             raise UserError(f"{key}={value}: expected null or {' or '.join(allowed)}")
-    if foreign := sorted(name for name, item in parsed.logger.items() if item and name != "wandb"):
-        raise UserError(f"logger={foreign[0]}: an evaluation knows csv and wandb")
     devices = parsed.trainer.get("devices", 1)
     if devices != 1 and not (isinstance(devices, list) and len(devices) == 1):
         raise UserError(f"trainer.devices={devices}: an evaluation takes 1, or one by its number, as [1]")

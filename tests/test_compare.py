@@ -519,10 +519,9 @@ def test_a_report_in_wandb_is_named_after_the_runs(runs: Path, monkeypatch: pyte
     make_run(runs / "a", "a", 0.5)
     sent: list[Any] = []
     monkeypatch.setattr("busi_lab.compare.publish_report", lambda *arguments: sent.append(arguments))
-    monkeypatch.setattr("busi_lab.compare.choose_mode", lambda *_: "offline")
     monkeypatch.chdir(runs)
     main([".", "--format", "csv", "--wandb", "project"])
-    assert sent[0][2:] == (Path("comparison"), "report-runs")
+    assert sent[0][1:] == (Path("comparison"), "report-runs")
 
 
 def test_published_figures_agree_with_the_papers_confusion_matrix() -> None:

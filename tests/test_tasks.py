@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from busi_lab.callbacks import AtomicCheckpointIO
+from busi_lab.experiment import build_trainer, trainer_settings
 from lightning import Trainer, seed_everything
 from torch import nn
 from torch.utils.data import DataLoader
 
-from busi_lab.callbacks import AtomicCheckpointIO
 from busi_lab.errors import UserError
-from busi_lab.experiment import build_trainer, trainer_settings
 from busi_lab.metrics import SEGMENTATION_METRICS
 from busi_lab.tasks import ClassificationTask, MaskTask, MultiTask, SegmentationTask
 from busi_lab.tasks.segmentation import CANDIDATES
@@ -167,7 +167,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) 
 
 def test_runs_write_checkpoints_through_it(tmp_path: Path) -> None:
     config = load("model=custom_cnn", "data.image_size=32", "logger=none", "callbacks.last=null", "callbacks.best=null")
-    trainer = build_trainer(trainer_settings(config.trainer), [], config.logger, tmp_path)
+    trainer = build_trainer(trainer_settings(config.trainer), [], tmp_path)
     assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
 
 

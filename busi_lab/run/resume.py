@@ -104,7 +104,8 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
     for key in keys:
         if "." in key:
             OmegaConf.update(saved, key, OmegaConf.select(composed, key), force_add=True)
-    _move(saved.callbacks, str(saved.run_dir), str(directory))
+    for group in (saved.callbacks, saved.logger):
+        _move(group, str(saved.run_dir), str(directory))
     saved.run_dir = str(directory)
     saved.resume = str(directory)
     saved.split.manifest = str(directory / SPLIT)  # refuses data that have changed
@@ -112,9 +113,9 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
     return saved
 
 
-def _move(callbacks: Any, before: str, after: str) -> None:
-    """Let callbacks write into the run directory where it is now."""
-    for item in (value for value in callbacks.values() if value):
+def _move(group: Any, before: str, after: str) -> None:
+    """Let callbacks and loggers write into the run directory where it is now."""
+    for item in (value for value in group.values() if value):
         for key, value in item.items():
             if isinstance(value, str) and value.startswith(before):
                 item[key] = after + value[len(before) :]

@@ -1,7 +1,6 @@
 """Carrying a sweep out: which job is run, continued or left alone, how many at once, and how all are stopped."""
 
 import logging
-import os
 import shutil
 import signal
 import threading
@@ -9,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -71,12 +71,7 @@ def launch(
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise UserError(f"sweep.max_failures={limit}: expected null or at least 1")
     plan = make_plan(config, jobs, compose)
-    loggers = config.get("logger") or {}
-    if before is None:
-        group = os.environ.get("WANDB_RUN_GROUP", plan.directory.name)
-        environment = {SWEEP_VARIABLE: plan.directory.name, "WANDB_RUN_GROUP": group}
-        before = Sweep(plan.directory, loggers, environment | sweep_environment(loggers, plan.directory))
-    sweep = before
+    sweep = before or _begin(config, plan.directory)
     sweep.jobs += [job.directory for job in plan.jobs]
     with closing(executor_class(executor)(n_jobs)) as engine:
         places = engine.places([job.config for job in plan.jobs])
@@ -84,6 +79,14 @@ def launch(
         with locked(plan.directory):
             _Pool(engine, places, sweep.environment, limit).run(plan.jobs, plan.arguments)
     return sweep, [objective(job.directory) for job in plan.jobs]
+
+
+def _begin(config: DictConfig, directory: Path) -> Sweep:
+    """The record of a sweep, with what its trackers decide once for all jobs."""
+    of_report = config.copy()
+    of_report.run_dir = str(directory / "comparison")  # settings of trackers may refer to it
+    loggers = of_report.get("logger") or {}
+    return Sweep(directory, loggers, {**sweep_environment(loggers, directory), SWEEP_VARIABLE: directory.name})
 
 
 class Stopped(BaseException):

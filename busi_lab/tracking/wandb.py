@@ -1,0 +1,263 @@
+"""Weights & Biases. Nothing here imports its client before a run wants it."""
+
+import logging
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from busi_lab.errors import UserError, one_line
+from busi_lab.run_directory import BEST_CHECKPOINT, CLASSES, Summary, read_rows, write_atomically
+from busi_lab.tracking import panels
+from busi_lab.tracking.mode import choose_mode
+from busi_lab.tracking.protocol import Job, Result, Settings, Shown, Tracker
+from busi_lab.tracking.settings import WandbSettings, wandb_settings
+
+log = logging.getLogger(__name__)
+
+_ID_FILE = "wandb/id"
+
+
+class WandbTracker(Tracker):
+    """One W&B run of one job; W&B's own files go into the folder ``wandb`` of the job's directory.
+
+    Args:
+        settings: key ``wandb`` of the group ``logger``; see :class:`WandbSettings`.
+        job: what is tracked.
+
+    Raises:
+        UserError: W&B's folder cannot be written, W&B refuses the run, or it is to be online and cannot be.
+    """
+
+    title = "W&B"
+
+    def __init__(self, settings: Settings, job: Job) -> None:
+        super().__init__(settings, job)
+        checked = wandb_settings(settings)
+        self.mask_panel = (checked.mask_scans, checked.mask_epochs)
+        self._mode = choose_mode(checked, f"'{job.directory}'/wandb/offline-run-*")
+        self._log_model = self._mode == "online" if checked.log_model is None else checked.log_model
+        folder = job.directory / "wandb"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".writable").touch()
+            (folder / ".writable").unlink()
+            identifier = _identifier(job)
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be written to ({error.strerror}); make it writable or set logger=csv"
+            ) from None
+        self._run = self._begin(checked, identifier)
+
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        """Check the settings.
+
+        Raises:
+            UserError: an unknown key, or a value that W&B would refuse.
+        """
+        wandb_settings(settings)
+
+    @classmethod
+    def for_sweep(cls, settings: Settings, sweep: Path) -> Mapping[str, str]:
+        """Whether all jobs are online, and their group."""
+        mode = choose_mode(wandb_settings(settings), f"'{sweep}'/*/wandb/offline-run-*")
+        return {"WANDB_MODE": mode, "WANDB_RUN_GROUP": os.environ.get("WANDB_RUN_GROUP", sweep.name)}
+
+    @classmethod
+    def has_begun(cls, directory: Path) -> bool:
+        """Whether the directory has a W&B run."""
+        return (directory / _ID_FILE).exists()
+
+    def _begin(self, settings: WandbSettings, identifier: str) -> Any:
+        import wandb
+
+        # artifacts would be staged below the home folder, which may be read-only or full
+        os.environ["WANDB_DATA_DIR"] = str(self.job.directory / "wandb")
+        arguments: dict[str, Any] = {
+            "project": settings.project,
+            "entity": settings.entity,
+            "group": settings.group or os.environ.get("WANDB_RUN_GROUP"),
+            "name": settings.name or self.job.name,
+            "tags": settings.tags,
+            "notes": settings.notes,
+            "job_type": self.job.kind,
+            "dir": str(self.job.directory),
+            "id": identifier,
+            "resume": "allow" if self._mode == "online" else None,
+            "config": dict(self.job.config),
+            "settings": wandb.Settings(init_timeout=20, console="off", silent=True, save_code=False),
+        }
+        mode: Any = self._mode
+        try:
+            return wandb.init(mode=mode, **arguments)
+        except wandb.errors.Error as error:
+            if mode != "online" or settings.mode == "online":
+                raise UserError(f"W&B refuses the run: {one_line(error)[:200]}; see logger.wandb") from None
+            log.info("W&B goes on offline: %s", one_line(error)[:120])
+            self._mode = "offline"
+            return wandb.init(mode="offline", **{**arguments, "resume": None})
+
+    def start(self, summary: Summary, monitor: str | None, mode: str, metric_names: Sequence[str]) -> None:
+        """Put all curves over epochs, let summaries hold the best value, and send what is known before training."""
+        if monitor is not None:
+            self._run.define_metric("epoch", hidden=True)
+            for namespace in ("train", "val", "optim", "speed"):
+                self._run.define_metric(f"{namespace}/*", step_metric="epoch")
+            for name in metric_names:
+                self._run.define_metric(f"val/{name}", step_metric="epoch", summary="max")
+            for split in ("train", "val"):
+                self._run.define_metric(f"{split}/loss", step_metric="epoch", summary="min")
+            self._run.define_metric(monitor, step_metric="epoch", summary=mode)
+        self._run.config.update(panels.start_values(summary), allow_val_change=True)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Send a row of ``metrics.csv``; the step is the epoch, so that continued runs join."""
+        self._run.log(panels.epoch_values(row), step=int(row["epoch"]))
+
+    def masks(self, epoch: int, shown: Shown) -> None:
+        """Send validation scans with true and predicted masks."""
+        import wandb
+
+        panel = [_masked(wandb, picture, truth, mask, case_id) for case_id, picture, truth, mask in shown]
+        self._run.log({"val/masks": panel, "epoch": epoch}, step=epoch)
+
+    def result(self, result: Result) -> None:
+        """Send metrics, the table of predictions, figures, masks, explanations and, where wanted, the weights."""
+        import wandb
+
+        values, rows = panels.final_values(result.summary), result.rows
+        self._run.summary.update(values)
+        shown: dict[str, Any] = {"test/predictions": _table(wandb, rows, result.pictures)}
+        if panels.has_classes(rows):
+            shown |= _classification_panels(wandb, rows, result.pictures)
+        if result.predicted_masks:
+            shown |= _mask_panels(wandb, result)
+        self._run.log(shown)
+        if self._log_model and self._mode != "disabled" and self.job.kind == "train":
+            artifact = wandb.Artifact(f"model-{self._run.id}", type="model", metadata=dict(values))
+            artifact.add_file(str(self.job.directory / BEST_CHECKPOINT), policy="immutable", skip_cache=True)
+            self._run.log_artifact(artifact, aliases=["best"])
+        if result.explanations and result.explanations.is_dir():
+            for method, panel in _explanations(wandb, result, result.explanations).items():
+                self._run.log({f"test/{method}": panel})
+
+    def report(self, out: Path) -> None:
+        """Send the table, the plots and the page of a comparison."""
+        import wandb
+
+        shown: dict[str, Any] = {f"report/{path.stem}": wandb.Image(str(path)) for path in sorted(out.glob("*.png"))}
+        if rows := read_rows(out / "table.csv"):
+            data = [list(row.values()) for row in rows]
+            shown["report/runs"] = wandb.Table(columns=[*rows[0]], data=data)
+        if (page := out / "report.html").exists():
+            shown["report/page"] = wandb.Html(str(page), inject=False)
+        self._run.log(shown)
+
+    def failure(self, error: str) -> None:
+        """Send why the job could not start."""
+        self._run.summary["error"] = error
+
+    def finish(self, failed: bool) -> None:
+        """End the run, marked failed or not; the next job must not go on in it."""
+        self._run.finish(exit_code=1 if failed else 0)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Its id and group, and where it is."""
+        record: dict[str, Any] = {"id": self._run.id, "group": self._run.group or None}
+        if self._mode == "online":
+            return {**record, "url": self._run.url}
+        return {**record, "directory": "wandb"}
+
+
+TRACKER = WandbTracker
+
+
+def _identifier(job: Job) -> str:
+    """The id that the run directory keeps: a continued run is the same W&B run."""
+    path = job.directory / _ID_FILE
+    if path.exists():
+        return path.read_text(encoding="utf-8").strip()
+    given = os.environ.get("WANDB_RUN_ID") if job.kind == "train" else None  # by a W&B agent, for one run
+    identifier = given or secrets.token_hex(4)
+    write_atomically(path, identifier + "\n")
+    return identifier
+
+
+def _table(wandb: Any, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Any]) -> Any:
+    columns = ["scan", *(rows[0] if rows else ())]
+    data = [[wandb.Image(pictures[row["image"]], file_type="jpg"), *row.values()] for row in rows]
+    return wandb.Table(columns=columns, data=data)
+
+
+def _masked(wandb: Any, picture: Any, truth: Any, predicted: Any, caption: str) -> Any:
+    """A scan with two masks that the page can switch on and off."""
+    height, width = picture.shape
+    fitted = Image.fromarray(predicted.astype("uint8")).resize((width, height), Image.Resampling.NEAREST)
+    masks = {"truth": truth, "prediction": np.asarray(fitted)}
+    labels = {0: "background", 1: "lesion"}
+    return wandb.Image(
+        picture,
+        masks={name: {"mask_data": mask, "class_labels": labels} for name, mask in masks.items()},
+        caption=caption,
+    )
+
+
+def _mask_panels(wandb: Any, result: Result) -> dict[str, Any]:
+    """The scans with the lowest, the middle and the highest Dice."""
+    return {
+        f"test/masks_{name}": [
+            _masked(
+                wandb,
+                result.pictures[image],
+                result.true_masks[image],
+                result.predicted_masks[image],
+                caption,
+            )
+            for image, caption in cases
+        ]
+        for name, cases in panels.mask_cases(result.rows).items()
+    }
+
+
+def _classification_panels(
+    wandb: Any, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Confusion matrix, ROC and precision-recall curves, and the most confident mistakes."""
+    labels, predicted = panels.numbered_classes(rows)
+    shown = {
+        "test/confusion_matrix": wandb.plot.confusion_matrix(
+            y_true=labels, preds=predicted, class_names=list(CLASSES), title="Test: actual and predicted"
+        )
+    }
+    for key, lines in panels.curves(rows).items():  # wandb.plot.roc_curve would need scikit-learn
+        title, x_name, _ = panels.CURVES[key]
+        shown[f"test/{key}"] = wandb.plot.line_series(
+            xs=[x for x, _ in lines.values()],
+            ys=[y for _, y in lines.values()],
+            keys=list(lines),
+            title=title,
+            xname=x_name,
+        )
+    shown["test/worst_mistakes"] = [
+        wandb.Image(pictures[image], caption=caption, file_type="jpg") for image, caption in panels.worst_mistakes(rows)
+    ]
+    return shown
+
+
+def _explanations(wandb: Any, result: Result, folder: Path) -> dict[str, list[Any]]:
+    """Maps of what speaks for the predicted class, by method."""
+    from busi_lab.report.overlay import draw_heat  # brings OpenCV
+
+    found: dict[str, list[Any]] = {}
+    for method in sorted(path.name for path in folder.iterdir()):
+        found[method] = []
+        for image, caption in panels.explained_cases(result.rows):
+            heat = np.asarray(Image.open(folder / method / f"{image}.png")) / 255
+            found[method].append(wandb.Image(draw_heat(result.pictures[image], heat, None), caption=caption))
+    return found
