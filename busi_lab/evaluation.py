@@ -23,7 +23,7 @@ from busi_lab.data.cache import resize_mask, resize_scan
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.duplicates import cached_groups
 from busi_lab.data.index import Case, Index, index_dataset, read_case
-from busi_lab.data.reading import Gray, Mask
+from busi_lab.data.scan import Gray, Mask
 from busi_lab.data.splits import STRATA, Manifest, read_manifest
 from busi_lab.data.stress import LADDERS, SEVERITIES, degrade, lesion_alone, without_lesion
 from busi_lab.errors import UserError, one_line

@@ -16,7 +16,7 @@ from busi_lab.run_directory import CLASSES
 from busi_lab.tasks import BaseTask
 
 if TYPE_CHECKING:
-    from busi_lab.data.reading import Gray, Mask
+    from busi_lab.data.scan import Gray, Mask
 
 Heat = NDArray[np.float32]
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from busi_lab.data.cache import resize_scan
-from busi_lab.data.reading import Gray, Mask, Scan, read_scan
+from busi_lab.data.reading import read_scan
+from busi_lab.data.scan import Gray, Mask, Scan
 from busi_lab.errors import UserError
 from busi_lab.run_directory import CLASSES, Summary
 from busi_lab.tasks import BaseTask, MaskTask, load_task

@@ -24,7 +24,7 @@ from busi_lab.errors import OneLineParser, UserError, exit_on_user_error, one_li
 from busi_lab.run_directory import CLASSES, SUMMARY, find_run_directories, read_summary, write_atomically
 
 if TYPE_CHECKING:
-    from busi_lab.data.reading import Scan
+    from busi_lab.data.scan import Scan
     from busi_lab.explain import Explainer
     from busi_lab.inference import Prediction, Predictor
 
@@ -239,7 +239,8 @@ def _read_ahead(
     pool: ThreadPoolExecutor, files: Sequence[ScanFile], progress: Callable[[], Any]
 ) -> "Iterator[tuple[ScanFile, Scan | str]]":
     """The scans of all files in order, or why there are none; the first frames of some files ahead are decoded."""
-    from busi_lab.data.reading import UnreadableImageError, read_scans
+    from busi_lab.data.reading import read_scans
+    from busi_lab.data.scan import UnreadableImageError
 
     def begin(file: ScanFile) -> "tuple[Scan, Iterator[Scan]]":
         frames = read_scans(file.path)

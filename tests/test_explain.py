@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from busi_lab import predict
-from busi_lab.data.reading import Gray
+from busi_lab.data.scan import Gray
 from busi_lab.errors import UserError
 from busi_lab.explain import METHODS, Explainer, energy_inside, last_features, pointing_hit
 from busi_lab.run_directory import CLASSES

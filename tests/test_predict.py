@@ -23,6 +23,7 @@ from PIL import Image
 
 from busi_lab import predict, train
 from busi_lab.data import reading
+from busi_lab.data.scan import Scan
 from busi_lab.errors import UserError
 from busi_lab.inference import measure
 from busi_lab.report import overlay
@@ -460,7 +461,7 @@ def test_memory_does_not_grow_with_the_folder(
             alive[0] += change
             peak[0] = max(alive[0], peak[0])
 
-    def counted(path: Path) -> Iterator[reading.Scan]:
+    def counted(path: Path) -> Iterator[Scan]:
         for item in read_scans(path):
             count(1)
             weakref.finalize(item, count, -1)

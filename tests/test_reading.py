@@ -21,7 +21,8 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
-from busi_lab.data.reading import SUFFIXES, UnreadableImageError, read_image, read_mask, read_scans
+from busi_lab.data.reading import SUFFIXES, read_image, read_mask, read_scans
+from busi_lab.data.scan import UnreadableImageError
 
 RANDOM = np.random.default_rng(0)
 SQUARE = np.zeros((20, 30), np.uint8)

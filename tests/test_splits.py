@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 
-from busi_lab.data.duplicates import join_patients
+from busi_lab.data.groups import join_patients
 from busi_lab.data.index import Case, Index, index_dataset
 from busi_lab.data.splits import (
     SPLITS,
