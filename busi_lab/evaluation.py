@@ -39,7 +39,7 @@ from busi_lab.experiment import (
     with_columns,
     write_inputs,
 )
-from busi_lab.explain import Explainer, energy_inside, pointing_hit
+from busi_lab.inference.explain import Explainer, energy_inside, pointing_hit
 from busi_lab.run_directory import (
     CLASSES,
     CONFIG,

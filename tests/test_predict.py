@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from busi_lab import predict, train
-from busi_lab.data import reading
 from busi_lab.data.scan import Scan
 from busi_lab.errors import UserError
-from busi_lab.inference import measure
+from busi_lab.inference import batch, writer
+from busi_lab.inference.measures import measure
 from busi_lab.report import overlay
 from busi_lab.run_directory import BEST_CHECKPOINT, CLASSES, SCHEMA, Summary, read_run, write_summary
 from busi_lab.tasks import BaseTask, ClassificationTask, SegmentationTask
@@ -115,7 +115,7 @@ class Called:
     out: Path
 
     def table(self) -> list[dict[str, str]]:
-        with (self.out / predict.TABLE).open(encoding="utf-8", newline="") as file:
+        with (self.out / writer.TABLE).open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
 
     def record(self, name: str) -> dict[str, Any]:
@@ -454,7 +454,7 @@ def test_memory_does_not_grow_with_the_folder(
     for number in range(60):
         (tmp_path / f"scans/{number}.png").symlink_to(source)
     alive, peak, lock = [0], [0], threading.RLock()
-    read_scans = reading.read_scans
+    read_scans = batch.read_scans
 
     def count(change: int) -> None:
         with lock:
@@ -467,8 +467,8 @@ def test_memory_does_not_grow_with_the_folder(
             weakref.finalize(item, count, -1)
             yield item
 
-    monkeypatch.setattr(reading, "read_scans", counted)
-    monkeypatch.setattr(predict, "_AHEAD", 2)
+    monkeypatch.setattr(batch, "read_scans", counted)
+    monkeypatch.setattr(batch, "_AHEAD", 2)
     called = cli(tmp_path / "scans", "--run", runs / "random", "--batch-size", 4)
     assert len(called.lines) == 60
     # read ahead, in the batch, being written, and one or two in hand
@@ -489,7 +489,7 @@ def test_overlays_show_outline_and_class(
         written.append(lines)
         return draw(pixels, mask, lines)
 
-    monkeypatch.setattr(overlay, "draw_overlay", note)
+    monkeypatch.setattr(writer, "draw_overlay", note)
     path = scan(tmp_path / "scan.png", 20, 20)
     called = cli(path, "--classifier", runs / "constant/first", "--segmenter", runs / run)
     picture, mask = called.picture("scan_overlay"), called.picture("scan_mask")
