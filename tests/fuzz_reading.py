@@ -26,7 +26,7 @@ with (
 ):
     from busi_lab.data.reading import read_scans
     from busi_lab.data.scan import UnreadableImageError
-    from tests.test_reading import CHANGES, seeds
+    from tests.data.image_files import CHANGES, seeds
 
 SECONDS_OF_AN_INPUT, MEGABYTES = 2.0, 500.0
 FRAMES = 50  # of an input; a small file may hold many

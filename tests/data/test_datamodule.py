@@ -31,7 +31,7 @@ from busi_lab.data.transforms import Augmentation
 from busi_lab.errors import UserError
 from busi_lab.run_directory import CLASSES
 
-CONF = Path(__file__).parents[1] / "conf" / "augment"
+CONF = Path(__file__).parents[2] / "conf" / "augment"
 PAPER = {
     "rotation": 5.0,
     "shift": 0.1,
