@@ -26,7 +26,8 @@ def joint_run(phantom_root: Path, _cache_dir: Path, tmp_path_factory: pytest.Tem
     """A joint run that was trained for two epochs, with the masks of its test at the scans' resolution."""
     directory = tmp_path_factory.mktemp("trained") / "joint"
     places = (f"data.root={phantom_root}", f"data.cache_dir={_cache_dir}", "data.image_size=64", "logger=csv")
-    settings = ("task=multitask", "model=mobilenet_unet", "task.resolution=original", "optim.lr=0.01")
+    model = ("model=smp", "model.encoder=tu-test_efficientnet", "model.weights=none")
+    settings = ("task=multitask", *model, "task.resolution=original", "optim.lr=0.01")
     arguments = ("trainer=smoke", "split=holdout", *places, *settings, f"hydra.run.dir={directory}")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
         patch.setattr(sys, "argv", ["busi-train", *arguments])
