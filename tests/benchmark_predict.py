@@ -11,7 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from busi_lab.predict import ScanFile, list_scans, load, predict_files
+from busi_lab.inference.batch import predict_files
+from busi_lab.inference.scans import ScanFile, list_scans
+from busi_lab.predict import load
 
 COUNTS = (20, 2000)
 

@@ -30,7 +30,7 @@ def phantom_copy(phantom_root: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(phantom_root, tmp_path / "phantoms"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def busi_root() -> Path:
     """The real dataset; tests that use it carry ``@pytest.mark.busi``."""
     folder = os.environ.get("BUSI_ROOT", "")

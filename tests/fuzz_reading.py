@@ -19,9 +19,14 @@ try:
 except ImportError:
     atheris = None
 
-with atheris.instrument_imports(include=["PIL", "pydicom", "busi_lab.data.reading"]) if atheris else nullcontext():
-    from busi_lab.data.reading import UnreadableImageError, read_scans
-    from tests.test_reading import CHANGES, seeds
+with (
+    atheris.instrument_imports(include=["PIL", "pydicom", "busi_lab.data.reading", "busi_lab.data.dicom"])
+    if atheris
+    else nullcontext()
+):
+    from busi_lab.data.reading import read_scans
+    from busi_lab.data.scan import UnreadableImageError
+    from tests.data.image_files import CHANGES, seeds
 
 SECONDS_OF_AN_INPUT, MEGABYTES = 2.0, 500.0
 FRAMES = 50  # of an input; a small file may hold many

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from busi_lab.data.index import Case, Index, index_dataset
 from busi_lab.data.layout import LABELS, has_labels, list_files, resolve_root
-from busi_lab.data.reading import Gray, Mask
+from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError, one_line
 
 _VERSION = 2  # raise when what is stored of the same files would differ

@@ -130,14 +130,16 @@ def duplicates(root: str, out: Path) -> None:
     """
     started = time.monotonic()
     with new_folder(out) as folder:
-        from busi_lab.data.duplicates import GROUPS, contact_sheets, find_groups, write_groups
+        from busi_lab.data.describe import draw_groups
+        from busi_lab.data.duplicates import find_groups
+        from busi_lab.data.groups import GROUPS, write_groups
         from busi_lab.data.index import index_dataset
 
         index = index_dataset(root)
         groups = find_groups(index)
         write_groups(folder / GROUPS, groups, index)
         sheets = 0
-        for sheets, content in enumerate(contact_sheets(groups, index), start=1):
+        for sheets, content in enumerate(draw_groups(groups, index), start=1):
             (folder / f"groups_{sheets:02}.png").write_bytes(content)
     members = sum(len(group.cases) for group in groups)
     labels, masks = (sum(kind in group.conflict for group in groups) for kind in ("label", "mask"))

@@ -1,7 +1,6 @@
 """Cached scans -> batches: the Dataset, the training order, and the LightningDataModule."""
 
 import logging
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,14 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir
-from busi_lab.data.duplicates import cached_groups, join_patients, read_groups
+from busi_lab.data.duplicates import cached_groups
+from busi_lab.data.groups import join_patients, read_groups
 from busi_lab.data.index import Case, Index, read_case
-from busi_lab.data.reading import Gray
+from busi_lab.data.scan import Gray
 from busi_lab.data.splits import STRATA, Manifest, make_manifest, read_exclusions, read_manifest
 from busi_lab.data.transforms import Augmentation
 from busi_lab.errors import UserError
+from busi_lab.machine import cpu_count
 from busi_lab.run_directory import class_number
 
 log = logging.getLogger(__name__)
@@ -370,4 +371,4 @@ def default_workers() -> int:
     """
     if not torch.cuda.is_available():
         return 0
-    return min(8, max(1, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else 4))
+    return min(8, max(1, cpu_count() - 1))

@@ -1,19 +1,22 @@
-"""Pictures and a table of a dataset: class balance, sizes, sample scans.
+"""Pictures and a table of a dataset: class balance, sizes, sample scans, groups of near-identical scans.
 
 Drawn without pyplot, so on any machine and with no global state. Colours are Okabe & Ito's, which
 colour-blind readers can tell apart.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
+import cv2
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
 
+from busi_lab.data.groups import Group
 from busi_lab.data.index import Case, Index, read_case
 from busi_lab.data.splits import make_manifest
 from busi_lab.errors import UserError
@@ -24,6 +27,9 @@ MARKERS = {"benign": "o", "malignant": "^", "normal": "s"}
 OUTLINE = "#F0E442"
 SCANS_PER_CLASS = 6
 DPI = 120  # pixels an inch
+_TILE = (180, 230)  # height and width of a scan among its group, pixels
+_TILES_A_ROW = 8
+_GROUPS_A_PAGE = 20
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a dollar in a file name is a dollar
     "font.size": 10,
@@ -206,3 +212,58 @@ def contact_sheet(index: Index) -> Figure:
                 axes.contour(columns, rows, np.pad(mask, 1), levels=[0.5], colors=[OUTLINE], linewidths=1.2)
             axes.set_xlabel(cases[number].case_id, fontsize=9, labelpad=3)
     return figure
+
+
+def draw_groups(groups: Sequence[Group], index: Index) -> Iterator[bytes]:
+    """Draw the groups, lesions outlined, 20 a page; a caption has the case id and the similarity. Yields PNG files.
+
+    Raises:
+        UserError: a file has become unreadable since it was indexed.
+    """
+    high, wide = _TILE
+    line = high + 52  # room for a heading and a caption
+    for start in range(0, len(groups), _GROUPS_A_PAGE):
+        page = groups[start : start + _GROUPS_A_PAGE]
+        places: list[tuple[Group, Case, int]] = []  # the number of the place, row by row
+        place = 0
+        for group in page:
+            if place % _TILES_A_ROW + len(group.cases) > _TILES_A_ROW and place % _TILES_A_ROW:
+                place += _TILES_A_ROW - place % _TILES_A_ROW
+            places += [(group, case, place + offset) for offset, case in enumerate(group.cases)]
+            place += len(group.cases)
+        rows = -(-place // _TILES_A_ROW)
+        width, height = _TILES_A_ROW * (wide + 10), rows * line + 40
+        with matplotlib.rc_context({"text.parse_math": False, "font.size": 7}):
+            figure = Figure(figsize=(width / DPI, height / DPI), facecolor="white")
+            axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+            axes.axis("off")
+            last = page[-1].number
+            axes.text(8, 22, f"Near-identical images: groups {page[0].number} to {last} of {len(groups)}", fontsize=10)
+            for group, case, place in places:
+                top, left = 40 + place // _TILES_A_ROW * line + 20, place % _TILES_A_ROW * (wide + 10) + 5
+                axes.imshow(_tile(index, case), extent=(left, left + wide, top + high, top), aspect="auto")
+                caption = f"{case.case_id}  {group.similarity[case.case_id]:.2f}"
+                axes.text(left, top + high + 15, caption, color=COLOURS.get(case.label, "black"))
+                if case is group.cases[0]:
+                    conflict = f": {group.conflict} conflict" if group.conflict else ""
+                    axes.text(left, top - 5, f"group {group.number}{conflict}", fontweight="bold")
+                    axes.plot([left - 5, left - 5], [top - 16, top + high + 18], color="black", linewidth=1)
+            axes.set(xlim=(0, width), ylim=(height, 0))
+            buffer = BytesIO()
+            figure.savefig(buffer, format="png", dpi=DPI)
+        yield buffer.getvalue()
+
+
+def _tile(index: Index, case: Case) -> NDArray[np.uint8]:
+    """A scan with its outlined lesion on a white tile, uint8 ``[H, W, 3]``."""
+    high, wide = _TILE
+    image, mask = read_case(index.root, case)
+    scale = min(high / case.height, wide / case.width)
+    size = max(1, round(case.width * scale)), max(1, round(case.height * scale))
+    picture = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2RGB)
+    lesion = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    contours = cv2.findContours(lesion, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+    cv2.drawContours(picture, contours, -1, tuple(bytes.fromhex(OUTLINE[1:])), 1)
+    tile = np.full((high, wide, 3), 255, np.uint8)
+    tile[: size[1], : size[0]] = picture
+    return tile

@@ -1,4 +1,4 @@
-"""Groups of scans that show the same frame, or a neighbouring frame of the same sweep.
+"""The search for scans that show the same frame, or a neighbouring frame of the same sweep.
 
 Copies of one frame, resized, recompressed, cropped at the border, mirrored, with or without calipers, put the same
 tissue into training and test set; frames of one sweep that differ by a moment do nearly so. They are found in
@@ -17,16 +17,11 @@ three steps, on scans whose longer side is brought to 320 pixels:
 Groups are the connected components of the verified pairs.
 """
 
-import csv
 import json
 import logging
-import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +29,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_lab.data.index import Case, Index, read_case
-from busi_lab.data.reading import Gray, Mask
+from busi_lab.data.groups import Group, Pair, components, group_numbers
+from busi_lab.data.index import Index, read_case
+from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import write_json, write_rows
+from busi_lab.machine import cpu_count
+from busi_lab.run_directory import write_json
 
-GROUPS = "groups.csv"
-COLUMNS = ("group", "image", "similarity", "conflict", "data_digest")
-"""Columns of :data:`GROUPS`."""
 SIMILARITY = 0.33  # of a verified pair; see the module's text
-AGREEMENT = 0.7  # Dice of two aligned masks, below which they disagree
 
 _VERSION = 1  # raise when other groups would be found in the same dataset
 _SIDE = 320  # pixels
@@ -59,56 +52,10 @@ _MAX_SCALE = 2.5
 _MAX_STRETCH = 1.33  # between the axes, as a resize without regard to the aspect ratio makes
 _MIN_OVERLAP = 0.5  # of the smaller scan
 _REFINED = 0.1, 0.9  # similarities between which a better map may matter
-_TILE = (180, 230)  # pixels of a contact sheet
-_TILES_A_ROW = 8
-_GROUPS_A_PAGE = 20
 
 Floats = NDArray[np.float32]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two images, in the index's order, that were verified.
-
-    Attributes:
-        similarity: correlation of the aligned overlap, :data:`SIMILARITY` to 1.
-        dice: Dice of the aligned masks in the overlap; 1 where both are empty, or one is not known.
-    """
-
-    first: str
-    second: str
-    similarity: float
-    dice: float
-    mirrored: bool
-
-
-@dataclass(frozen=True)
-class Group:
-    """Images that verified pairs connect, in the index's order; two at least."""
-
-    number: int
-    cases: tuple[Case, ...]
-    pairs: tuple[Pair, ...]
-
-    @cached_property
-    def similarity(self) -> dict[str, float]:
-        """Case id -> its best similarity to another image of the group."""
-        best: dict[str, float] = defaultdict(float)
-        for pair in self.pairs:
-            for case_id in (pair.first, pair.second):
-                best[case_id] = max(best[case_id], pair.similarity)
-        return dict(best)
-
-    @cached_property
-    def conflict(self) -> str:
-        """``label`` where classes differ, ``mask`` where a pair's Dice is below 0.7, ``label+mask``, or nothing."""
-        found = {
-            "label": len({case.label for case in self.cases if case.label}) > 1,
-            "mask": any(pair.dice < AGREEMENT for pair in self.pairs),
-        }
-        return "+".join(name for name, there in found.items() if there)
 
 
 @dataclass(frozen=True)
@@ -138,7 +85,7 @@ def find_groups(index: Index) -> list[Group]:
     Raises:
         UserError: a file has become unreadable since it was indexed.
     """
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
         scans = list(pool.map(lambda case: _describe(*read_case(index.root, case)), index.cases))
         words = _words(scans)
         straight = list(pool.map(lambda scan: _vector(scan, words), scans))
@@ -165,7 +112,7 @@ def find_groups(index: Index) -> list[Group]:
             tuple(index.cases[member] for member in members),
             tuple(pair for (first, _), pair in verified.items() if first in members),
         )
-        for number, members in enumerate(_components(len(scans), verified), start=1)
+        for number, members in enumerate(components(len(scans), verified), start=1)
     ]
 
 
@@ -316,55 +263,6 @@ def _align(first: _Scan, second: _Scan) -> NDArray[np.float64] | None:
     return transform if plausible else None
 
 
-def _components(count: int, edges: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Connected components of two nodes or more, each sorted, in the order of their first nodes."""
-    root = list(range(count))
-
-    def find(node: int) -> int:
-        while root[node] != node:
-            root[node] = node = root[root[node]]
-        return node
-
-    for edge in edges:
-        low, high = sorted(map(find, edge))
-        root[high] = low
-    members: dict[int, list[int]] = defaultdict(list)
-    for node in range(count):
-        members[find(node)].append(node)
-    return [nodes for nodes in members.values() if len(nodes) > 1]
-
-
-def join_patients(cases: Sequence[Case], groups: Mapping[str, int]) -> dict[str, int]:
-    """Put near-copies, the images of each patient, and whatever these have in common into one group.
-
-    Args:
-        cases: of a dataset, some with a patient.
-        groups: case id -> number of its group of near-copies; images in no group are left out.
-
-    Returns:
-        Case id -> number of its group, from 1 in the order of ``cases``; ``groups`` itself where no patient is known.
-    """
-    if not any(case.patient for case in cases):
-        return dict(groups)
-    positions: dict[str | int, list[int]] = defaultdict(list)  # of the images of a patient, or of a group
-    for position, case in enumerate(cases):
-        if case.patient:
-            positions[case.patient].append(position)
-        if case.case_id in groups:
-            positions[groups[case.case_id]].append(position)
-    edges = [(members[0], other) for members in positions.values() for other in members]
-    return {
-        cases[position].case_id: number
-        for number, members in enumerate(_components(len(cases), edges), start=1)
-        for position in members
-    }
-
-
-def group_numbers(groups: Iterable[Group]) -> dict[str, int]:
-    """Case id -> number of its group; images in no group are left out."""
-    return {case.case_id: group.number for group in groups for case in group.cases}
-
-
 def cached_groups(index: Index, cache_dir: Path | None) -> dict[str, int]:
     """As :func:`group_numbers` of :func:`find_groups`, found once for each content of a dataset.
 
@@ -394,116 +292,4 @@ def cached_groups(index: Index, cache_dir: Path | None) -> dict[str, int]:
             f"the groups of near-identical images cannot be written to {cache_dir} ({one_line(error)}); set "
             "data.cache_dir or the environment variable BUSI_LAB_CACHE to a writable folder, or data.cache_dir=null"
         ) from None
-    return numbers
-
-
-def contact_sheets(groups: Sequence[Group], index: Index) -> Iterator[bytes]:
-    """Draw the groups, lesions outlined, 20 a page; a caption has the case id and the similarity. Yields PNG files.
-
-    Raises:
-        UserError: a file has become unreadable since it was indexed.
-    """
-    import matplotlib  # here, as training asks for groups and never draws them
-    from matplotlib.figure import Figure
-
-    from busi_lab.data.describe import COLOURS, DPI, OUTLINE
-
-    high, wide = _TILE
-    line = high + 52  # room for a heading and a caption
-    for start in range(0, len(groups), _GROUPS_A_PAGE):
-        page = groups[start : start + _GROUPS_A_PAGE]
-        places: list[tuple[Group, Case, int]] = []  # the number of the place, row by row
-        place = 0
-        for group in page:
-            if place % _TILES_A_ROW + len(group.cases) > _TILES_A_ROW and place % _TILES_A_ROW:
-                place += _TILES_A_ROW - place % _TILES_A_ROW
-            places += [(group, case, place + offset) for offset, case in enumerate(group.cases)]
-            place += len(group.cases)
-        rows = -(-place // _TILES_A_ROW)
-        width, height = _TILES_A_ROW * (wide + 10), rows * line + 40
-        with matplotlib.rc_context({"text.parse_math": False, "font.size": 7}):
-            figure = Figure(figsize=(width / DPI, height / DPI), facecolor="white")
-            axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
-            axes.axis("off")
-            last = page[-1].number
-            axes.text(8, 22, f"Near-identical images: groups {page[0].number} to {last} of {len(groups)}", fontsize=10)
-            for group, case, place in places:
-                top, left = 40 + place // _TILES_A_ROW * line + 20, place % _TILES_A_ROW * (wide + 10) + 5
-                axes.imshow(_tile(index, case, OUTLINE), extent=(left, left + wide, top + high, top), aspect="auto")
-                caption = f"{case.case_id}  {group.similarity[case.case_id]:.2f}"
-                axes.text(left, top + high + 15, caption, color=COLOURS.get(case.label, "black"))
-                if case is group.cases[0]:
-                    conflict = f": {group.conflict} conflict" if group.conflict else ""
-                    axes.text(left, top - 5, f"group {group.number}{conflict}", fontweight="bold")
-                    axes.plot([left - 5, left - 5], [top - 16, top + high + 18], color="black", linewidth=1)
-            axes.set(xlim=(0, width), ylim=(height, 0))
-            buffer = BytesIO()
-            figure.savefig(buffer, format="png", dpi=DPI)
-        yield buffer.getvalue()
-
-
-def _tile(index: Index, case: Case, outline: str) -> NDArray[np.uint8]:
-    """A scan with its outlined lesion on a white tile, uint8 ``[H, W, 3]``."""
-    high, wide = _TILE
-    image, mask = read_case(index.root, case)
-    scale = min(high / case.height, wide / case.width)
-    size = max(1, round(case.width * scale)), max(1, round(case.height * scale))
-    picture = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2RGB)
-    lesion = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    contours = cv2.findContours(lesion, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
-    cv2.drawContours(picture, contours, -1, tuple(bytes.fromhex(outline[1:])), 1)
-    tile = np.full((high, wide, 3), 255, np.uint8)
-    tile[: size[1], : size[0]] = picture
-    return tile
-
-
-def write_groups(path: Path, groups: Iterable[Group], index: Index) -> None:
-    """Write one CSV row per image of a group, with the columns :data:`COLUMNS`."""
-    rows = (
-        (group.number, case.case_id, group.similarity[case.case_id], group.conflict, index.digest)
-        for group in groups
-        for case in group.cases
-    )
-    write_rows(path, [dict(zip(COLUMNS, row, strict=True)) for row in rows], COLUMNS)
-
-
-def read_groups(path: Path, index: Index) -> dict[str, int]:
-    """Read what :func:`write_groups` wrote; only the columns group, image and data_digest are needed.
-
-    Returns:
-        Case id -> number of its group; images that the file does not name are left out.
-
-    Raises:
-        UserError: the file is unreadable, lacks a column, was made from other data, or names an image that is
-            unknown or named before.
-    """
-    needed = ("group", "image", "data_digest")
-    again = f"make it anew with: busi-data duplicates '{index.root}' --out DIR"
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file)
-            columns, rows = table.fieldnames or [], list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"the groups {path} cannot be read ({one_line(error)}); {again}") from None
-    if missing := [name for name in needed if name not in columns]:
-        raise UserError(f"{path}: expected the columns {', '.join(needed)}, {', '.join(missing)} missing; {again}")
-    known = {case.case_id for case in index.cases}
-    numbers: dict[str, int] = {}
-    for line, row in enumerate(rows, start=2):
-        number, image, digest = (row[name] or "" for name in needed)
-        if digest != index.digest:
-            raise UserError(
-                f"{path}, line {line}: expected data_digest {index.digest}, that of {index.root}, found {digest!r}: "
-                f"the groups are of another version of the dataset; {again}"
-            )
-        if image not in known:
-            raise UserError(f"{path}, line {line}: expected an image of {index.root}, found {image!r}; {again}")
-        if not number.isdecimal():
-            raise UserError(f"{path}, line {line}: expected a group's number, found {number!r}; {again}")
-        if image in numbers:
-            raise UserError(
-                f"{path}, line {line}: {image} stands in group {numbers[image]} and again in group {number}; expected "
-                f"each image once; {again}"
-            )
-        numbers[image] = int(number)
     return numbers

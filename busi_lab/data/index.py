@@ -1,7 +1,6 @@
 """A dataset folder in either layout (:mod:`busi_lab.data.layout`) -> one row per image, decoded once."""
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from busi_lab.data.layout import CaseFiles, Defect, list_files, resolve_root
-from busi_lab.data.reading import Gray, Mask, UnreadableImageError, read_image, read_mask
+from busi_lab.data.reading import read_image, read_mask
+from busi_lab.data.scan import Gray, Mask, UnreadableImageError
 from busi_lab.errors import UserError
+from busi_lab.machine import cpu_count
 from busi_lab.run_directory import CLASSES
 
 Visit = Callable[[int, Gray, Mask], None]
@@ -115,7 +116,7 @@ def _scan(root: Path, files: Sequence[CaseFiles], visit: Visit | None) -> Iterat
         digest = content_hash.hexdigest()
         return Case(**vars(case), height=height, width=width, lesion_pixels=int(mask.sum()), content_hash=digest), []
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
         yield from pool.map(scan, enumerate(files))
 
 

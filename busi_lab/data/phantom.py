@@ -16,11 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError
 from busi_lab.run_directory import CLASSES, new_folder
 
-Gray = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
 Field = NDArray[np.float32]
 
 NOISE_FLOOR = 10 ** (-64 / 20)  # amplitude of the electronics; 0 decibels, amplitude 1, is about white

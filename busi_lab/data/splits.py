@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from busi_lab.data.duplicates import join_patients
+from busi_lab.data.groups import join_patients
 from busi_lab.data.index import Case, Index
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import CLASSES, write_json

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_lab.data.reading import Gray, Mask
+from busi_lab.data.scan import Gray, Mask
 
 Levels = NDArray[np.float32]
 Scanned = tuple[Gray, Mask]

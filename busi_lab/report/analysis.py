@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from busi_lab.report.blocks import Analysis, Block, Pooled
-from busi_lab.report.clinical import RUNS_SHOWN, Subject, clinical_blocks, interval, subjects_of
+from busi_lab.report.clinical import RUNS_SHOWN, clinical_blocks, interval, subjects_of
 from busi_lab.report.evaluations import evaluation_blocks
 from busi_lab.report.pairwise import (
     MEASURES,
@@ -18,6 +18,7 @@ from busi_lab.report.pairwise import (
 )
 from busi_lab.report.repeats import Experiment, gather, refuse_single_runs
 from busi_lab.report.statistics import RESAMPLES
+from busi_lab.report.subjects import Subject
 from busi_lab.report.tables import MISSING, TEST_METRICS, Comparison, text
 
 EXPERIMENTS_SHOWN = 30

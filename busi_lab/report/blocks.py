@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from busi_lab.report.clinical import Subject
+from busi_lab.report.subjects import Subject
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Pooled:
 
     title: str
     blocks: tuple[Block, ...]
-    subject: "Subject"
+    subject: Subject
 
 
 @dataclass(frozen=True)

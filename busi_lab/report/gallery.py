@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from busi_lab.data.layout import CaseFiles, list_files
-from busi_lab.data.reading import UnreadableImageError, read_image, read_mask
+from busi_lab.data.reading import read_image, read_mask
+from busi_lab.data.scan import UnreadableImageError
 from busi_lab.report.overlay import PREDICTED, TRUE, draw_heat, outline, resized
 from busi_lab.report.predictions import (
     Example,

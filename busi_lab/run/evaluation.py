@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from busi_lab.config import EvalConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.errors import UserError
-from busi_lab.explain import Explainer
+from busi_lab.inference.explain import Explainer
 from busi_lab.run.build import build_data, build_trainer, trainer_settings
 from busi_lab.run.environment import device_name, environment_record, quieten
 from busi_lab.run.leaks import count_leaked

@@ -16,10 +16,10 @@ from torch.utils.data import Dataset
 from busi_lab.data.cache import resize_mask, resize_scan
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.index import Case, read_case
-from busi_lab.data.reading import Gray, Mask
+from busi_lab.data.scan import Gray, Mask
 from busi_lab.data.stress import LADDERS, SEVERITIES, degrade, lesion_alone, without_lesion
 from busi_lab.errors import UserError, one_line
-from busi_lab.explain import Explainer, energy_inside, pointing_hit
+from busi_lab.inference.explain import Explainer, energy_inside, pointing_hit
 from busi_lab.run.record import plain_metrics
 from busi_lab.run_directory import CLASSES, EXPLANATIONS, Summary, class_number, write_heat
 from busi_lab.tasks import BaseTask, MaskTask

@@ -23,7 +23,7 @@ def probe(argv: list[str]) -> None:
     import __main__
 
     if argv[0] == "state":
-        print(os.getcwd(), os.environ.get("PROBE"), os.environ.get("HOME"), torch.get_num_threads(), *argv[1:])
+        print(Path.cwd(), os.environ.get("PROBE"), os.environ.get("HOME"), torch.get_num_threads(), *argv[1:])
         print(f"main={__main__.__name__} argv={sys.argv[1:]} session={os.getsid(0) == os.getpid()}")
         print(f"bad_fork={torch.cuda._is_in_bad_fork()} cuda={torch.cuda.is_initialized()}")
         print(f"threads={len(list(Path('/proc/self/task').iterdir()))}")

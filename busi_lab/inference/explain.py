@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from busi_lab.data.cache import resize_scan
+from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError
 from busi_lab.run_directory import CLASSES
 from busi_lab.tasks import BaseTask
-
-if TYPE_CHECKING:
-    from busi_lab.data.reading import Gray, Mask
 
 Heat = NDArray[np.float32]
 
@@ -69,7 +67,7 @@ class Explainer:
             method: [(task, METHODS[method](captum, task)) for task in tasks] for method in dict.fromkeys(methods)
         }
 
-    def explain(self, pixels: "Gray", label: str) -> dict[str, Heat]:
+    def explain(self, pixels: Gray, label: str) -> dict[str, Heat]:
         """Maps of what speaks for ``label``, by method.
 
         Args:
@@ -90,7 +88,7 @@ class Explainer:
         return found
 
 
-def _network_input(task: BaseTask, pixels: "Gray") -> Tensor:
+def _network_input(task: BaseTask, pixels: Gray) -> Tensor:
     image = torch.from_numpy(np.array(resize_scan(pixels, task.image_size)))[None, None].to(task.device)
     return task.scale(image).detach()
 
@@ -162,7 +160,7 @@ def last_features(task: BaseTask) -> nn.Module:
     return next(module for module, is_map in reversed(seen) if is_map and calls[module] == 1)  # Captum takes no others
 
 
-def pointing_hit(heat: Heat, mask: "Mask") -> bool:
+def pointing_hit(heat: Heat, mask: Mask) -> bool:
     """Whether the highest point of a map ``[H, W]`` lies in the lesion ``[H, W]``.
 
     Source: the pointing game of Zhang et al., ECCV 2016, without its tolerance. Where the map is flat, it points
@@ -171,7 +169,7 @@ def pointing_hit(heat: Heat, mask: "Mask") -> bool:
     return bool(heat.max() > heat.min() and mask[np.unravel_index(int(heat.argmax()), heat.shape)])
 
 
-def energy_inside(heat: Heat, mask: "Mask") -> float:
+def energy_inside(heat: Heat, mask: Mask) -> float:
     """Share of a map's sum that lies in the lesion, 0 to 1 (Wang et al., Score-CAM, CVPR Workshops 2020); 0 if none."""
     total = float(heat.sum())
     return float(heat[mask].sum()) / total if total else 0.0

@@ -6,40 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from busi_lab.data.cache import resize_scan
-from busi_lab.data.reading import Gray, Mask, Scan, read_scan
+from busi_lab.data.reading import read_scan
+from busi_lab.data.scan import Gray, Mask, Scan
 from busi_lab.errors import UserError
+from busi_lab.inference.measures import Lesion, Spacing, measure
 from busi_lab.run_directory import CLASSES, Summary
 from busi_lab.tasks import BaseTask, MaskTask, load_task
-
-Spacing = tuple[float, float]
-"""Millimetres between rows, and between columns."""
-
-
-@dataclass(frozen=True)
-class Lesion:
-    """One connected part of a mask.
-
-    Attributes:
-        area_pixels: its pixels.
-        area_mm2: its area; None without pixel spacing.
-        bounding_box: left, top, width, height, pixels.
-        longest_diameter_pixels: largest distance of two corners of its pixels, so the outer edge is included.
-        longest_diameter_mm: the largest such distance in millimetres; None without pixel spacing.
-    """
-
-    area_pixels: int
-    area_mm2: float | None
-    bounding_box: tuple[int, int, int, int]
-    longest_diameter_pixels: float
-    longest_diameter_mm: float | None
 
 
 @dataclass(frozen=True)
@@ -91,35 +69,6 @@ class Prediction:
         if self.lesions is None or self.spacing is None:
             return None
         return sum(lesion.area_pixels for lesion in self.lesions) * self.spacing[0] * self.spacing[1]
-
-
-def measure(mask: Mask, spacing: Spacing | None = None) -> tuple[Lesion, ...]:
-    """Measure the 8-connected parts of a mask bool ``[H, W]``, largest first."""
-    count, parts, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    return tuple(
-        _measure_part(parts, number, boxes[number].tolist(), spacing)
-        for number in sorted(range(1, count), key=lambda number: -boxes[number][cv2.CC_STAT_AREA])
-    )
-
-
-def _measure_part(parts: NDArray[Any], number: int, box: list[int], spacing: Spacing | None) -> Lesion:
-    left, top, width, height, area = box
-    part = parts[top : top + height, left : left + width] == number
-    rows = np.arange(height)  # a connected part has pixels in every row of its box; its hull needs their ends alone
-    ends = np.concatenate([part.argmax(axis=1), width - part[:, ::-1].argmax(axis=1)])
-    corners = np.concatenate([np.stack([ends, np.tile(rows + y, 2)], axis=1) for y in (0, 1)])
-    hull = cv2.convexHull(corners.astype(np.int32))[:, 0].astype(np.float64)
-
-    def longest(points: NDArray[np.float64]) -> float:
-        return float(np.linalg.norm(points[:, None] - points[None], axis=2).max())
-
-    return Lesion(
-        area,
-        None if spacing is None else area * spacing[0] * spacing[1],
-        (left, top, width, height),
-        longest(hull),
-        None if spacing is None else longest(hull * np.array([spacing[1], spacing[0]])),
-    )
 
 
 class Predictor:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 
-from busi_lab.data.duplicates import join_patients
-from busi_lab.data.index import Case, Index, index_dataset
+from busi_lab.data.cache import PixelCache
+from busi_lab.data.groups import join_patients
+from busi_lab.data.index import Case, Index
 from busi_lab.data.splits import (
     SPLITS,
     Manifest,
@@ -76,8 +77,8 @@ def test_published_on_busis_counts_is_the_papers_test_set() -> None:
 
 
 @pytest.mark.busi
-def test_published_on_busi(busi_root: Path) -> None:
-    index = index_dataset(busi_root)
+def test_published_on_busi(busi_cache: PixelCache) -> None:
+    index = busi_cache.index
     manifest = make_manifest(index, "published")
     assert counts(manifest, index, "test") == (87, 42, 26)
     assert {"benign (10)", "benign (177)", "malignant (1)", "normal (1)"} <= set(manifest.test)

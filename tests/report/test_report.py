@@ -228,7 +228,7 @@ def test_masks_of_0_and_1_are_outlined_and_too_large_scans_left_out(
     for path in root.glob("*/*_mask*.png"):
         Image.fromarray(read_mask(path).astype(np.uint8)).save(path)
     assert [picture.tobytes() for picture in report(runs, tmp_path / "made")[2].pictures()] == expected
-    monkeypatch.setattr("busi_lab.data.reading.MAX_PIXELS", 100)
+    monkeypatch.setattr("busi_lab.data.scan.MAX_PIXELS", 100)
     assert report(runs, tmp_path / "made")[2].pictures() == []
 
 

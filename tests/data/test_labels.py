@@ -17,7 +17,7 @@ from PIL import Image
 from busi_lab.data import cli
 from busi_lab.data.cache import open_cache
 from busi_lab.data.datamodule import BusiDataModule
-from busi_lab.data.duplicates import find_groups
+from busi_lab.data.groups import GROUPS
 from busi_lab.data.index import check_dataset, index_dataset, read_case
 from busi_lab.data.layout import CaseFiles, list_files, require_layout, resolve_root
 from busi_lab.data.splits import make_manifest, write_manifest
@@ -302,9 +302,10 @@ def test_check_and_index_tell_what_is_not_known(root: Path, capsys: pytest.Captu
     )
 
 
-@pytest.fixture
-def labelled(phantom_root: Path, tmp_path: Path) -> Path:
-    return relabel(phantom_root, tmp_path / "labelled")
+@pytest.fixture(scope="session")
+def labelled(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Phantoms as a labels folder, to read only."""
+    return relabel(phantom_root, tmp_path_factory.mktemp("labels") / "labelled")
 
 
 def relabel(
@@ -329,14 +330,15 @@ def relabel(
 def test_duplicates_and_describe_work_on_unknown_labels(
     labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    root = Path(shutil.copytree(labelled, tmp_path / "set"))
     for kind in ("", "_mask"):
-        shutil.copy(labelled / f"b/benign_1{kind}.png", labelled / f"m/malignant_1{kind}.png")
-    (group,) = find_groups(index_dataset(labelled))
-    assert [case.case_id for case in group.cases] == ["b/benign_1", "m/malignant_1"]
-    assert group.conflict == ""  # one label and one mask are not known
-    cli.main(["duplicates", str(labelled), "--out", str(tmp_path / "groups")])
+        shutil.copy(root / f"b/benign_1{kind}.png", root / f"m/malignant_1{kind}.png")
+    cli.main(["duplicates", str(root), "--out", str(tmp_path / "groups")])
     assert "1 groups hold 2 of 30 images" in capsys.readouterr().out
-    cli.main(["describe", str(labelled), "--out", str(tmp_path / "pictures")])
+    rows = list(csv.DictReader((tmp_path / "groups" / GROUPS).open()))
+    assert [row["image"] for row in rows] == ["b/benign_1", "m/malignant_1"]
+    assert {row["conflict"] for row in rows} == {""}  # one label and one mask are not known
+    cli.main(["describe", str(root), "--out", str(tmp_path / "pictures")])
     assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["benign", "8", "6"]
 
 
@@ -360,7 +362,7 @@ WIDE = {"test_fraction": 0.4, "val_fraction": 0.4}  # room for the pairs of pati
 
 
 def ready(root: Path, **arguments: Any) -> BusiDataModule:
-    data = BusiDataModule(str(root), **{"image_size": 32, "num_workers": 0, "cache_dir": None, **arguments})
+    data = BusiDataModule(str(root), **{"image_size": 32, "num_workers": 0, "cache_dir": "auto", **arguments})
     data.setup()
     return data
 

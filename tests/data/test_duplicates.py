@@ -1,34 +1,20 @@
 import csv
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from busi_lab.data import cli, duplicates
-from busi_lab.data.duplicates import (
-    AGREEMENT,
-    COLUMNS,
-    GROUPS,
-    SIMILARITY,
-    cached_groups,
-    find_groups,
-    group_numbers,
-    join_patients,
-    read_groups,
-    write_groups,
-)
+from busi_lab.data import cli, describe, duplicates
+from busi_lab.data.duplicates import SIMILARITY, cached_groups, find_groups
+from busi_lab.data.groups import AGREEMENT, GROUPS, Group, Pair, group_numbers, read_groups, write_groups
 from busi_lab.data.index import Index, index_dataset
 from busi_lab.data.phantom import make_phantom
 from busi_lab.errors import UserError
@@ -110,23 +96,21 @@ def index(copies: tuple[Path, dict[str, str]]) -> Index:
 
 
 @pytest.fixture(scope="module")
-def groups(index: Index) -> list[duplicates.Group]:
+def groups(index: Index) -> list[Group]:
     return find_groups(index)
 
 
 # ------------------------------------------------------------------------------------------ what is found
 
 
-def test_each_changed_copy_is_found_and_nothing_else(
-    groups: list[duplicates.Group], copies: tuple[Path, dict[str, str]]
-) -> None:
+def test_each_changed_copy_is_found_and_nothing_else(groups: list[Group], copies: tuple[Path, dict[str, str]]) -> None:
     found = {tuple(case.case_id for case in group.cases) for group in groups}
     assert found == {tuple(sorted((f"benign ({n})", name))) for n, name in enumerate(copies[1].values(), start=1)}
     assert [group.number for group in groups] == list(range(1, 1 + len(CHANGES)))
 
 
 def test_pairs_tell_the_mirror_and_a_similarity_far_from_the_threshold(
-    groups: list[duplicates.Group], copies: tuple[Path, dict[str, str]]
+    groups: list[Group], copies: tuple[Path, dict[str, str]]
 ) -> None:
     pairs = {case_id: pair for group in groups for pair in group.pairs for case_id in (pair.first, pair.second)}
     assert {name for name, case_id in copies[1].items() if pairs[case_id].mirrored} == {"mirrored", "all"}
@@ -134,14 +118,9 @@ def test_pairs_tell_the_mirror_and_a_similarity_far_from_the_threshold(
     assert pairs[copies[1]["mirrored"]].similarity > 0.97
 
 
-def test_masks_of_copies_agree_where_they_overlap(groups: list[duplicates.Group]) -> None:
+def test_masks_of_copies_agree_where_they_overlap(groups: list[Group]) -> None:
     assert all(pair.dice > 0.9 for group in groups for pair in group.pairs)
     assert {group.conflict for group in groups} == {""}
-
-
-def test_every_call_finds_the_same(index: Index, groups: list[duplicates.Group]) -> None:
-    cv2.setRNGSeed(99)
-    assert find_groups(index) == groups
 
 
 def test_other_labels_and_other_masks_are_conflicts(tmp_path: Path) -> None:
@@ -179,85 +158,11 @@ def test_a_mirrored_description_is_that_of_the_mirrored_scan() -> None:
     assert np.median(distances[same]) < 1
 
 
-@given(
-    st.integers(1, 12).flatmap(
-        lambda n: st.tuples(st.just(n), st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1))))
-    )
-)
-def test_components_are_the_classes_of_being_connected(graph: tuple[int, list[tuple[int, int]]]) -> None:
-    count, edges = graph
-    reach = np.eye(count, dtype=bool)
-    for a, b in edges:
-        reach[a, b] = reach[b, a] = True
-    for _ in range(count):
-        reach = reach @ reach
-    expected = {tuple(np.flatnonzero(row).tolist()) for row in reach if row.sum() > 1}
-    found = [tuple(nodes) for nodes in duplicates._components(count, edges)]
-    assert set(found) == expected and found == sorted(found)
-
-
-# ----------------------------------------------------------------------------------------- the CSV file
-
-
-def test_patients_and_near_copies_are_joined(index: Index) -> None:
-    ids = [case.case_id for case in index.cases]
-    copies = {ids[2]: 1, ids[5]: 1, ids[7]: 4, ids[8]: 4}
-    assert join_patients(index.cases, copies) == copies
-    # p: 0, 1, 2, and by the copy of 2 also 5, whose patient q brings 6; 1 is a name like the group's number.
-    patients = {0: "p", 1: "p", 2: "p", 5: "q", 6: "q", 9: "1", 10: "alone"}
-    cases = [replace(case, patient=patients.get(number, "")) for number, case in enumerate(index.cases)]
-    joined = join_patients(cases, copies)
-    assert joined == {**{ids[number]: 1 for number in (0, 1, 2, 5, 6)}, ids[7]: 2, ids[8]: 2}
-
-
-def test_what_is_written_is_read_back(index: Index, groups: list[duplicates.Group], tmp_path: Path) -> None:
-    write_groups(tmp_path / GROUPS, groups, index)
-    numbers = read_groups(tmp_path / GROUPS, index)
-    assert numbers == group_numbers(groups) and len(numbers) == 2 * len(CHANGES)
-    rows = list(csv.DictReader((tmp_path / GROUPS).open()))
-    assert tuple(rows[0]) == COLUMNS
-    assert {row["data_digest"] for row in rows} == {index.digest}
-    assert float(rows[0]["similarity"]) == pytest.approx(groups[0].pairs[0].similarity, rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda text: text.replace("benign (2)", "benign (777)"), "line 5: expected an image of .* 'benign \\(777\\)'"),
-        (
-            lambda text: text + text.splitlines()[1].replace("1,", "9,", 1) + "\n",
-            "stands in group 1 and again in group 9",
-        ),
-        (lambda text: text.replace("group,image", "number,scan"), "expected the columns .* group, image missing"),
-        (lambda text: re.sub(r"[0-9a-f]{16}", "0" * 16, text), "another version of the dataset"),
-        (lambda text: text.replace("\n1,", "\none,"), "line 2: expected a group's number, found 'one'"),
-        (lambda text: "", "columns group, image, data_digest, group, image, data_digest missing"),
-        (lambda text: text.split(",conflict")[0] + "\n1\n", "missing"),
-    ],
-)
-def test_a_wrong_file_is_refused_in_one_line(
-    index: Index, groups: list[duplicates.Group], tmp_path: Path, change: Callable[[str], str], message: str
-) -> None:
-    path = tmp_path / GROUPS
-    write_groups(path, groups, index)
-    path.write_text(change(path.read_text()))
-    with pytest.raises(UserError, match=message) as caught:
-        read_groups(path, index)
-    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
-
-
-def test_a_missing_and_a_binary_file_are_refused(index: Index, tmp_path: Path) -> None:
-    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00group")
-    for name in ("none.csv", "binary.csv"):
-        with pytest.raises(UserError, match="cannot be read"):
-            read_groups(tmp_path / name, index)
-
-
 # ---------------------------------------------------------------------------------------------- the cache
 
 
 def test_groups_are_found_once(
-    index: Index, groups: list[duplicates.Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    index: Index, groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
     monkeypatch.setattr(duplicates, "find_groups", lambda given: calls.append(given) or groups)
@@ -281,7 +186,7 @@ def test_a_cache_that_cannot_be_written_is_named(index: Index, tmp_path: Path, m
 
 
 def test_several_processes_may_fill_the_cache_at_once(
-    index: Index, groups: list[duplicates.Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    index: Index, groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(duplicates, "find_groups", lambda given: groups)
     pids = iter(range(100, 200))
@@ -298,13 +203,16 @@ def test_several_processes_may_fill_the_cache_at_once(
 def test_the_command_writes_a_table_and_a_picture(
     copies: tuple[Path, dict[str, str]],
     index: Index,
-    groups: list[duplicates.Group],
+    groups: list[Group],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "a" / "out"
+    cv2.setRNGSeed(99)  # every call finds the same, whatever was drawn before
     cli.main(["duplicates", str(copies[0]), "--out", str(out)])
     assert sorted(path.name for path in out.iterdir()) == [GROUPS, "groups_01.png"]
+    write_groups(tmp_path / GROUPS, groups, index)
+    assert (out / GROUPS).read_bytes() == (tmp_path / GROUPS).read_bytes()
     assert read_groups(out / GROUPS, index) == group_numbers(groups)
     picture = cv2.imread(str(out / "groups_01.png"))
     assert 300 < picture.shape[0] < 2500 and 1000 < picture.shape[1] < 2500 and picture.std() > 20
@@ -323,14 +231,12 @@ def test_a_failure_leaves_nothing(phantom_copy: Path, tmp_path: Path, capsys: py
     assert [path.name for path in tmp_path.iterdir()] == [phantom_copy.name]
 
 
-def test_many_groups_take_several_pages(
-    index: Index, groups: list[duplicates.Group], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(duplicates, "_GROUPS_A_PAGE", 4)
-    assert len(list(duplicates.contact_sheets(groups, index))) == 2
+def test_many_groups_take_several_pages(index: Index, groups: list[Group], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(describe, "_GROUPS_A_PAGE", 4)
+    assert len(list(describe.draw_groups(groups, index))) == 2
     names = [case.case_id for case in index.cases[:11]]
-    pairs = tuple(duplicates.Pair(a, b, 0.9, 1.0, False) for a, b in pairwise(names))
-    pages = list(duplicates.contact_sheets([duplicates.Group(1, index.cases[:11], pairs)], index))
+    pairs = tuple(Pair(a, b, 0.9, 1.0, False) for a, b in pairwise(names))
+    pages = list(describe.draw_groups([Group(1, index.cases[:11], pairs)], index))
     assert len(pages) == 1
 
 

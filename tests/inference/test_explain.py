@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from busi_lab import predict
-from busi_lab.data.reading import Gray
+from busi_lab.data.scan import Gray
 from busi_lab.errors import UserError
-from busi_lab.explain import METHODS, Explainer, energy_inside, last_features, pointing_hit
+from busi_lab.inference.explain import METHODS, Explainer, energy_inside, last_features, pointing_hit
 from busi_lab.run_directory import CLASSES
 from busi_lab.tasks import BaseTask, ClassificationTask, MultiTask
-from tests.test_predict import make_classifier, make_segmenter, make_task, save_run, scan
+from tests.inference.small_runs import make_classifier, make_segmenter, make_task, save_run, scan
 
 
 def classifier(backbone: str, size: int = 64, **model: Any) -> BaseTask:

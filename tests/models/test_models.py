@@ -58,7 +58,7 @@ def test_normalisation_is_the_models_own() -> None:
 
 
 def test_heads_of_vgg_hold_its_dense_layers() -> None:
-    built = build(backbone="vgg16", image_size=32)
+    built = build(backbone="vgg11", image_size=32)
     heads = sum(p.numel() for head in built.heads for p in head.parameters())
     convolutions = sum(p.numel() for p in built.network.features.parameters())
     assert heads + convolutions == sum(p.numel() for p in built.network.parameters())
@@ -94,8 +94,10 @@ def test_real_imagenet_weights_load(backbone: str) -> None:
 
 
 def test_unreachable_hub_is_an_error_that_says_what_to_do(no_hub: None) -> None:
-    with pytest.raises(UserError, match=r"vgg16 cannot be had.*BUSI_WEIGHTS/vgg16\.safetensors.*model\.weights=none"):
-        build(backbone="vgg16", weights="imagenet")
+    with pytest.raises(
+        UserError, match=r"resnet18 cannot be had.*BUSI_WEIGHTS/resnet18\.safetensors.*model\.weights=none"
+    ):
+        build(backbone="resnet18", weights="imagenet")
 
 
 @pytest.mark.parametrize(

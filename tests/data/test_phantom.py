@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from busi_lab.data import phantom
-from busi_lab.data.phantom import Gray, Mask, generate_phantoms, make_phantom
+from busi_lab.data.phantom import generate_phantoms, make_phantom
+from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError
 from busi_lab.run_directory import CLASSES
 

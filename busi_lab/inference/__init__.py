@@ -1,0 +1,1 @@
+"""Trained runs applied to scans: which files, what is found in them, what is written, what speaks for it."""

@@ -1,0 +1,219 @@
+import struct
+import sys
+import tracemalloc
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom import uid
+from pydicom.dataset import Dataset
+
+from busi_lab.data.reading import read_image, read_scans
+from busi_lab.data.scan import UnreadableImageError
+from tests.data.image_files import dicom, jpeg, noise, region, write
+
+pytestmark = pytest.mark.usefixtures("silent")
+
+RAMP = np.arange(6 * 40, dtype=np.uint8).reshape(6, 40)
+
+
+def test_dicom_gray_levels_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "scan.dcm"
+    assert np.array_equal(read_image(dicom(path, RAMP)), RAMP)
+    assert np.array_equal(read_image(dicom(path, RAMP, PhotometricInterpretation="MONOCHROME1")), 255 - RAMP)
+    assert np.array_equal(read_image(dicom(path, RAMP, syntax=uid.ImplicitVRLittleEndian)), RAMP)
+    values = np.array([[0, 1000, 2048, 4095]], np.uint16)
+    assert read_image(dicom(path, values, BitsStored=12)).tolist() == [[0, 62, 128, 255]]  # of 4095
+    signed = np.array([[-2048, 0, 2047]], np.int16)
+    assert read_image(dicom(path, signed, BitsStored=12)).tolist() == [[0, 128, 255]]
+    big = dicom(path, values, syntax=uid.ExplicitVRBigEndian, BitsStored=12, PixelData=values.astype(">u2").tobytes())
+    assert read_image(big).tolist() == [[0, 62, 128, 255]]
+    garbage = values | 0xF000  # above BitsStored
+    assert read_image(dicom(path, garbage, BitsStored=12)).tolist() == [[0, 62, 128, 255]]
+
+
+def test_dicom_windows_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "scan.dcm"
+    values = np.array([[0, 999, 1000, 1050, 1100, 4000]], np.uint16)
+    window = {"WindowCenter": [1050.5, 7], "WindowWidth": [101, 7], "BitsStored": 12}
+    # (x - (c - 0.5)) / (w - 1) + 0.5: black at 1000, white at 1100
+    assert read_image(dicom(path, values, **window)).tolist() == [[0, 0, 0, 128, 255, 255]]
+    exact = {**window, "VOILUTFunction": "LINEAR_EXACT", "WindowCenter": 1050, "WindowWidth": 100}
+    assert read_image(dicom(path, values, **exact)).tolist() == [[0, 0, 0, 128, 255, 255]]
+    sigmoid = read_image(dicom(path, values, **{**exact, "VOILUTFunction": "SIGMOID"})).tolist()
+    assert sigmoid == [[0, 29, 30, 128, 225, 255]]  # 255 / (1 + exp(2)) = 30.4 at 1000
+    rescaled = {"RescaleSlope": 2, "RescaleIntercept": -1000, "WindowCenter": 1050.5, "WindowWidth": 101}
+    assert read_image(dicom(path, values, BitsStored=12, **rescaled)).tolist() == [[0, 0, 0, 255, 255, 255]]
+    identity = read_image(dicom(path, RAMP, WindowCenter=128, WindowWidth=256))
+    assert np.array_equal(identity, RAMP)
+    useless = read_image(dicom(path, RAMP, WindowCenter=128, WindowWidth=0))
+    assert np.array_equal(useless, RAMP)
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData = [3, 1000, 8], [10, 20, 30]
+    table["LUTDescriptor"].VR = table["LUTData"].VR = "US"
+    assert read_image(dicom(path, values, VOILUTSequence=[table], BitsStored=12)).tolist() == [[10, 10, 10, 30, 30, 30]]
+
+
+def test_dicom_colour_becomes_luminance(tmp_path: Path) -> None:
+    path = tmp_path / "scan.dcm"
+    colour = noise(6, 8, 3)
+    expected = np.asarray(Image.fromarray(colour).convert("L"))
+    assert np.array_equal(read_image(dicom(path, colour)), expected)
+    planes = np.ascontiguousarray(colour.transpose(2, 0, 1)).tobytes()
+    assert np.array_equal(read_image(dicom(path, colour, PlanarConfiguration=1, PixelData=planes)), expected)
+    ycc = np.array(Image.fromarray(colour).convert("YCbCr"))
+    read = read_image(dicom(path, ycc, PhotometricInterpretation="YBR_FULL"))
+    assert np.abs(read.astype(int) - expected).max() <= 2
+    halved = np.concatenate([ycc[:, ::2, :1], ycc[:, 1::2, :1], ycc[:, ::2, 1:]], axis=2)  # Y1 Y2 Cb Cr
+    halved[..., 2:] = 128
+    read = read_image(dicom(path, ycc, PhotometricInterpretation="YBR_FULL_422", PixelData=halved.tobytes()))
+    assert np.abs(read.astype(int) - ycc[..., 0]).max() <= 1
+
+
+def test_dicom_palettes(tmp_path: Path) -> None:
+    entries = {}
+    for colour, table in (("Red", [0, 255, 0]), ("Green", [0, 0, 255]), ("Blue", [0, 0, 0])):
+        entries[f"{colour}PaletteColorLookupTableDescriptor"] = [3, 0, 16]
+        entries[f"{colour}PaletteColorLookupTableData"] = np.array(table, "<u2").__mul__(257).tobytes()
+    values = np.array([[0, 1, 2, 9]], np.uint8)
+    path = dicom(tmp_path / "scan.dcm", values, PhotometricInterpretation="PALETTE COLOR", **entries)
+    assert read_image(path).tolist() == [[0, 76, 150, 150]]  # beyond the table is its last entry
+
+
+def test_dicom_frames_come_one_by_one(tmp_path: Path) -> None:
+    frames = noise(40, 200, 300)
+    path = dicom(
+        tmp_path / "cine.dcm",
+        frames[0],
+        PixelData=frames.tobytes(),
+        NumberOfFrames=40,
+        SequenceOfUltrasoundRegions=[region(0.01, 0.02)],
+    )
+    tracemalloc.start()
+    for number, scan in enumerate(read_scans(path)):
+        assert (scan.frame, scan.spacing) == (number, pytest.approx((0.1, 0.2)))
+        assert np.array_equal(scan.pixels, frames[number])
+    assert number == 39
+    assert tracemalloc.get_traced_memory()[1] < frames.nbytes / 3
+    tracemalloc.stop()
+    with pytest.raises(UnreadableImageError, match="several frames"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({}, None),
+        ({"PixelSpacing": [0.3, 0.4]}, (0.3, 0.4)),
+        ({"ImagerPixelSpacing": [0.3, 0.4]}, None),
+        ({"PixelSpacing": [0, 0.4]}, None),
+        ({"PixelSpacing": [-0.3, 0.4]}, None),
+        ({"PixelSpacing": ["NaN", 0.4]}, None),
+        ({"PixelSpacing": None}, None),
+        ({"SequenceOfUltrasoundRegions": [region(0.03, 0.04)], "PixelSpacing": [9, 9]}, (0.3, 0.4)),
+        ({"SequenceOfUltrasoundRegions": [region(0.03, 0.04)] * 2}, (0.3, 0.4)),
+        ({"SequenceOfUltrasoundRegions": [region(0.03, 0.04), region(0.05, 0.04)]}, None),
+        ({"SequenceOfUltrasoundRegions": [region(0.03, 0.04), region(1, 1, form=3)]}, (0.3, 0.4)),
+        ({"SequenceOfUltrasoundRegions": [region(0.03, 0.04, unit=4)], "PixelSpacing": [0.5, 0.5]}, (0.5, 0.5)),
+        ({"SequenceOfUltrasoundRegions": [region(0, 0.04)]}, None),
+        ({"SequenceOfUltrasoundRegions": [region(float("nan"), 0.04)]}, None),
+    ],
+)
+def test_spacing(tmp_path: Path, tags: dict[str, Any], expected: tuple[float, float] | None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = dicom(tmp_path / "scan.dcm", RAMP, **tags)
+    (scan,) = read_scans(path)
+    assert scan.frame is None
+    assert scan.spacing == (expected and pytest.approx(expected))
+
+
+def test_compressed_dicom(tmp_path: Path) -> None:
+    shape = {"Rows": 16, "Columns": 16, "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2"}
+    grays = [np.full((16, 16), value, np.uint8) for value in (20, 120, 220)]
+    path = dicom(tmp_path / "j.dcm", [jpeg(gray) for gray in grays], uid.JPEGBaseline8Bit, NumberOfFrames=3, **shape)
+    assert [round(scan.pixels.mean()) for scan in read_scans(path)] == [20, 120, 220]
+    colour = np.zeros((16, 16, 3), np.uint8)
+    colour[..., 0] = 255
+    shape |= {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422", "PlanarConfiguration": 0}
+    path = dicom(tmp_path / "c.dcm", [jpeg(colour)], uid.JPEGBaseline8Bit, **shape)
+    assert np.abs(read_image(path).astype(int) - 76).max() <= 2
+    dataset = pydicom.dcmread(dicom(tmp_path / "r.dcm", RAMP))
+    dataset.compress(uid.RLELossless)
+    dataset.save_as(tmp_path / "r.dcm")
+    assert np.array_equal(read_image(tmp_path / "r.dcm"), RAMP)
+
+
+def test_a_compressed_frame_larger_than_it_should_be_is_not_decoded(tmp_path: Path) -> None:
+    frame = jpeg(np.zeros((16, 16), np.uint8))
+    marker = frame.index(b"\xff\xc0")
+    frame = frame[: marker + 5] + struct.pack(">HH", 60_000, 60_000) + frame[marker + 9 :]
+    shape = {"Rows": 16, "Columns": 16, "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2"}
+    with pytest.raises(UnreadableImageError, match=r"corrupt or need another decoder, pip install .*exceeds limit"):
+        read_image(dicom(tmp_path / "bomb.dcm", [frame], uid.JPEGBaseline8Bit, **shape))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "message"),
+    [
+        (uid.JPEGLSLossless, "JPEG-LS Lossless.* no installed decoder reads: pip install .*pylibjpeg.*python-gdcm"),
+        (uid.MPEG4HP41, "MPEG-4.* is not read; store them uncompressed"),
+        (uid.DeflatedExplicitVRLittleEndian, "Deflated.*; store it uncompressed"),
+    ],
+)
+def test_pixels_that_nothing_decodes_name_their_transfer_syntax(tmp_path: Path, syntax: str, message: str) -> None:
+    frames = RAMP if syntax == uid.DeflatedExplicitVRLittleEndian else [b"\xff\xd8\xff\xd9"]
+    shape = {"Rows": 6, "Columns": 40, "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2"}
+    with pytest.raises(UnreadableImageError, match=message):
+        read_image(dicom(tmp_path / "scan.dcm", frames, syntax, **shape))
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"PixelData": None, "Rows": None}, r"holds no pixels \(Ultrasound Image Storage\); expected an image"),
+        ({"PixelData": None}, "cannot be decoded"),
+        ({"Rows": 60_000, "Columns": 60_000}, "60000 x 60000 pixels; expected at most 50000000"),
+        ({"Rows": 0}, "expected at least one pixel"),
+        ({"NumberOfFrames": 2_000_000_000}, "cannot be decoded"),
+        ({"PixelData": b"1234"}, "cannot be decoded"),
+        ({"PhotometricInterpretation": "HSV"}, "photometric interpretation HSV with 1 samples; expected RGB"),
+        ({"BitsStored": 12}, "12 of 8 bits"),
+        ({"RescaleSlope": "NaN", "RescaleIntercept": 0}, "not finite"),
+    ],
+)
+def test_damaged_dicom_is_one_line(tmp_path: Path, tags: dict[str, Any], message: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = dicom(tmp_path / "scan.dcm", RAMP, **tags)
+    with pytest.raises(UnreadableImageError, match=message) as caught:
+        list(read_scans(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_dicom_without_marker_is_read_where_that_is_sound(tmp_path: Path) -> None:
+    for syntax, sound in ((uid.ImplicitVRLittleEndian, True), (uid.ExplicitVRLittleEndian, False)):
+        dataset = pydicom.dcmread(dicom(tmp_path / "whole.dcm", RAMP, syntax))
+        del dataset.file_meta
+        path = tmp_path / "bare.dcm"
+        dataset.save_as(path, implicit_vr=sound, little_endian=True, enforce_file_format=False)
+        content = path.read_bytes()
+        path.write_bytes(content[132:] if content[128:132] == b"DICM" else content)
+        if sound:
+            assert np.array_equal(read_image(path), RAMP)
+        else:
+            with pytest.raises(UnreadableImageError, match="not an image"):
+                read_image(path)
+
+
+def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = dicom(tmp_path / "scan.dcm", RAMP)
+    for name in [name for name in sys.modules if name.split(".")[0] == "pydicom"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UnreadableImageError, match=r"pip install 'busi-lab\[dicom\]'"):
+        read_image(path)
+    assert np.array_equal(read_image(write(tmp_path / "scan.png", RAMP)), RAMP)
