@@ -57,6 +57,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     server.close()
 
 
+SMALL = ("trainer=smoke", "data.image_size=64", "data.subset=null", "logger=none", "split=grouped_holdout")
 TRAINED = {
     "classifier": ("model=custom_cnn", "optim.lr=0.003"),
     "segmenter": ("task=segmentation", "model=mobilenet_unet", "task.resolution=original"),
@@ -68,11 +69,10 @@ TRAINED = {
 def trained(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory, _cache_dir: Path) -> dict[str, Path]:
     """A finished run of each task on the phantoms, to read only."""
     folder = tmp_path_factory.mktemp("trained")
-    smoke = ("trainer=smoke", "data.image_size=64", "data.subset=null", "logger=none", "split=grouped_holdout")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BUSI_LAB_CACHE", str(_cache_dir))
         patch.chdir(folder)
         for name, settings in TRAINED.items():
             run = f"hydra.run.dir={folder / name}"
-            assert call("train", f"data.root={phantom_root}", *smoke, *settings, run) == 0
+            assert call("train", f"data.root={phantom_root}", *SMALL, *settings, run) == 0
     return {name: folder / name for name in TRAINED}

@@ -1,6 +1,8 @@
 """Our programs in tests: called in this process, or started in one of their own that can be stopped and killed."""
 
+import contextlib
 import importlib
+import io
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +30,15 @@ def call(name: str, *arguments: str) -> int:
     except SystemExit as stopped:
         return int(stopped.code or 0)
     return 0
+
+
+def outcome(name: str, *arguments: str) -> tuple[int, str]:
+    """Call a console script in this process; returns its exit code and its error line, without ``error: ``."""
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors):
+        code = call(name, *arguments)
+    lines = [line.removeprefix("error: ") for line in errors.getvalue().splitlines() if line.startswith("error: ")]
+    return code, lines[0] if lines else ""
 
 
 class Started:

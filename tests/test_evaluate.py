@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +15,18 @@ import pytest
 import torch
 from PIL import Image
 
-from busi_lab import evaluate, evaluation, train
 from busi_lab.data import stress
 from busi_lab.data.cache import resize_scan
 from busi_lab.data.index import index_dataset, read_mask
 from busi_lab.data.reading import read_image
+from busi_lab.evaluate import _compare
+from busi_lab.run import evaluation
 from busi_lab.run_directory import CLASSES, read_run, read_summary, write_json
 from busi_lab.tasks import load_task
+from tests.conftest import SMALL, TRAINED
+from tests.programs import call
 
 Cli = Callable[..., tuple[int, str]]
-SMOKE = ("trainer=smoke", "data.image_size=64", "data.subset=null", "logger=none", "split=grouped_holdout")
-MODELS = {
-    "classifier": ("model=custom_cnn", "optim.lr=0.003"),
-    "segmenter": ("task=segmentation", "model=mobilenet_unet", "task.resolution=original"),
-    "joint": ("task=multitask", "model=mobilenet_unet"),
-}
-
-
-def call(program: Any, name: str, *arguments: str) -> int:
-    """Run a console script in this process; returns its exit code."""
-    for module in (train, evaluate):
-        module._rejected.clear()
-        module._entered.clear()
-    evaluate._results.clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [name, *arguments])
-        try:
-            program()
-        except SystemExit as stopped:
-            return int(stopped.code or 0)
-    return 0
-
-
-@pytest.fixture(scope="module")
-def trained(
-    phantom_root: Path, tmp_path_factory: pytest.TempPathFactory, _cache_dir: Path
-) -> Iterator[dict[str, Path]]:
-    """A run of each task, to read only."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BUSI_LAB_CACHE", str(_cache_dir))
-        patch.chdir(folder)
-        for name, settings in MODELS.items():
-            run = f"hydra.run.dir={folder / name}"
-            assert call(train.main, "busi-train", f"data.root={phantom_root}", *SMOKE, *settings, run) == 0
-    yield {name: folder / name for name in MODELS}
 
 
 @pytest.fixture
@@ -69,7 +36,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
     def evaluated(*arguments: str) -> tuple[int, str]:
         capsys.readouterr()
-        code = call(evaluate.main, "busi-eval", *arguments)
+        code = call("evaluate", *arguments)
         errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         return code, "\n".join(errors)
 
@@ -133,7 +100,7 @@ def relabel(root: Path, images: Sequence[str], target: Path, classes: Sequence[s
 # -------------------------------------------------------------------------------------- what is evaluated
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_the_own_test_set_again_gives_the_same_result(
     cli: Cli, trained: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
@@ -163,7 +130,7 @@ def test_the_own_test_set_again_gives_the_same_result(
     assert "leaks: 0 of" in log(result) and "split=grouped_holdout keeps" not in log(result)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_the_layout_of_the_data_does_not_matter(
     cli: Cli, trained: dict[str, Path], phantom_root: Path, tmp_path: Path, name: str
 ) -> None:
@@ -265,9 +232,9 @@ def test_masks_of_scans_without_a_label(cli: Cli, trained: dict[str, Path], phan
 
 def test_a_run_on_phantoms_needs_no_data_named(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BUSI_ROOT", raising=False)
-    settings = ("data=phantom", "data.phantom.counts={benign: 9, malignant: 9, normal: 9}", *MODELS["classifier"])
-    small = (*SMOKE, f"data.cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}")
-    assert call(train.main, "busi-train", *settings, *small) == 0
+    settings = ("data=phantom", "data.phantom.counts={benign: 9, malignant: 9, normal: 9}", *TRAINED["classifier"])
+    small = (*SMALL, f"data.cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}")
+    assert call("train", *settings, *small) == 0
     shutil.rmtree(tmp_path / "cache")  # they are made again
     assert cli("run=run", f"hydra.run.dir={tmp_path / 'result'}") == (0, "")
     assert rows(tmp_path / "result/predictions.csv") == rows(tmp_path / "run/predictions.csv")
@@ -278,7 +245,7 @@ def test_a_run_with_relative_paths_is_evaluated_from_anywhere(
 ) -> None:
     monkeypatch.chdir(phantom_root.parent)
     run = f"hydra.run.dir={tmp_path / 'run'}"
-    assert call(train.main, "busi-train", f"data.root={phantom_root.name}", *SMOKE, *MODELS["classifier"], run) == 0
+    assert call("train", f"data.root={phantom_root.name}", *SMALL, *TRAINED["classifier"], run) == 0
     monkeypatch.chdir(tmp_path)
     assert cli("run=run", "hydra.run.dir=result") == (0, "")
     assert read_summary(tmp_path / "result").source["directory"] == str((tmp_path / "run").resolve())  # type: ignore[index]
@@ -387,7 +354,7 @@ def test_stress_shortcuts_and_explanations(
     assert 0 <= metrics["test/gradcam_pointing"] <= 1
 
     capsys.readouterr()
-    evaluate._compare([result])
+    _compare([result])
     printed = capsys.readouterr().out
     assert "under stress (accuracy)" in printed and ": shortcuts" in printed and ": explanations" in printed
     assert "against its own test images" not in printed  # they are the same

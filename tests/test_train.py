@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from busi_lab import train
 from busi_lab.run_directory import locked, read_run, read_summary
 from busi_lab.tasks import ClassificationTask
+from tests.programs import Programs, call
 
 Cli = Callable[..., tuple[int, str]]
 FAST = ("trainer=smoke", "model=custom_cnn", "data.image_size=32", "logger=none")
@@ -25,17 +25,15 @@ FAST = ("trainer=smoke", "model=custom_cnn", "data.image_size=32", "logger=none"
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
     """Call ``busi-train`` in this process; returns the exit code and the error line."""
 
-    def call(*arguments: str) -> tuple[int, str]:
-        train._rejected.clear()
-        train._entered.clear()
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["busi-train", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            train.main()
-        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        return int(stopped.value.code or 0), errors[0] if errors else ""
+    monkeypatch.chdir(tmp_path)
 
-    return call
+    def trained(*arguments: str) -> tuple[int, str]:
+        capsys.readouterr()
+        code = call("train", *arguments)
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        return code, errors[0] if errors else ""
+
+    return trained
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -133,13 +131,11 @@ def test_leaks_are_counted_and_groups_travel_with_the_predictions(cli: Cli, phan
         assert all(group == image for image, group in groups.items() if image not in ("benign (1)", "benign (9)"))
 
 
-def test_two_processes_share_one_run(phantom_root: Path, tmp_path: Path) -> None:
+def test_two_processes_share_one_run(programs: Programs, phantom_root: Path, tmp_path: Path) -> None:
     """Distributed training on the CPU: every test image is predicted once."""
     run = tmp_path / "run"
     distributed = ("trainer.accelerator=cpu", "trainer.devices=2", "+trainer.strategy=ddp", f"hydra.run.dir={run}")
-    command = [sys.executable, "-m", "busi_lab.train", f"data.root={phantom_root}", *FAST, *distributed]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
+    programs.run("train", f"data.root={phantom_root}", *FAST, *distributed, cwd=tmp_path)
     images = [row["image"] for row in read_run(run).predictions]
     assert len(images) == len(set(images)) == read_summary(run).data["test"]
     assert sum(map(sum, read_summary(run).metrics["test/confusion_matrix"])) == len(images)
@@ -149,11 +145,8 @@ def test_failures_after_the_start_are_on_record(
     cli: Cli, phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ClassificationTask, "_step", lambda self, batch, split: 1 / 0)
-    monkeypatch.chdir(tmp_path)
-    arguments = [f"data.root={phantom_root}", *FAST, f"hydra.run.dir={tmp_path / 'run'}"]
-    monkeypatch.setattr(sys, "argv", ["busi-train", *arguments])
     with pytest.raises(ZeroDivisionError):
-        train.main()
+        cli(f"data.root={phantom_root}", *FAST, f"hydra.run.dir={tmp_path / 'run'}")
     summary = read_summary(tmp_path / "run")
     assert summary.status == "failed"
     assert summary.error == "ZeroDivisionError: division by zero"

@@ -4,7 +4,6 @@ import csv
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from busi_lab.errors import UserError
 from busi_lab.report.gallery import _files, _picture
 from busi_lab.report.predictions import Example
 from busi_lab.run_directory import Run, Summary, add_further, class_name, class_number, write_masks
+from tests.programs import outcome
 
 RANDOM = np.random.default_rng(0)
 SQUARE = np.zeros((20, 30), np.uint8)
@@ -490,15 +490,7 @@ MODELS = {
 
 def train(*arguments: str) -> tuple[int, str]:
     """Exit code and error line of ``busi-train``."""
-    from busi_lab import train as module
-
-    module._rejected.clear()
-    module._entered.clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["busi-train", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            module.main()
-    return int(stopped.value.code or 0), str(module._rejected[0]) if module._rejected else ""
+    return outcome("train", *arguments)
 
 
 @pytest.mark.parametrize("task", MODELS)

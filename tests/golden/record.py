@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ KINDS = {
     "segmentation": (*TINY, "task=segmentation", *MASKS, "data.classes=[benign,malignant]", "task.threshold=val"),
     "multitask": (*TINY, "task=multitask", *MASKS, "augment=strong"),
 }
-"""Runs of a few seconds, one a task; :data:`RUNS` holds a finished and a cut one of each, made by version 0.1."""
+"""Runs of a few seconds, one a task; :data:`RUNS` holds a finished and a cut one of each, made by the old code."""
 
 
 def environment() -> dict[str, Any]:
@@ -114,12 +114,12 @@ def experiments() -> list[str]:
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
-def record(folder: Path, fixtures: Path = RUNS) -> Iterator[tuple[str, dict[str, str]]]:
+def record(folder: Path, call: Callable[..., None] = call) -> Iterator[tuple[str, dict[str, str]]]:
     """Carry everything out below ``folder``; yields names and digests.
 
     Args:
         folder: for the runs.
-        fixtures: the finished and cut runs to continue and to evaluate.
+        call: carries out one program, as :func:`call` does.
     """
     for name in experiments():
         run = folder / name.replace("/", "-")
@@ -130,13 +130,13 @@ def record(folder: Path, fixtures: Path = RUNS) -> Iterator[tuple[str, dict[str,
         run = folder / kind
         call("train", *overrides, f"hydra.run.dir={run}", cwd=folder)
         yield kind, describe(run)
-        cut = Path(shutil.copytree(fixtures / f"cut-{kind}", folder / f"resumed-{kind}"))
+        cut = Path(shutil.copytree(RUNS / f"cut-{kind}", folder / f"resumed-{kind}"))
         call("train", f"resume={cut}", f"data.root={DATA}", f"data.cache_dir={folder / 'cache'}", cwd=folder)
         yield f"resumed {kind}", describe(cut)
         result = folder / f"evaluated-{kind}"
         probes = () if kind == "segmentation" else ("shortcuts=true",)
         extra = ("stress=ultrasound", *probes) if kind != "multitask" else probes
-        evaluated = (f"run={fixtures / f'finished-{kind}'}", f"data.root={DATA}", "trainer=cpu", *extra)
+        evaluated = (f"run={RUNS / f'finished-{kind}'}", f"data.root={DATA}", "trainer=cpu", *extra)
         call("evaluate", *evaluated, f"hydra.run.dir={result}", cwd=folder)
         yield f"evaluated {kind}", describe(result)
     call("train", "-m", *KINDS["classification"], "seed=0,1", f"hydra.sweep.dir={folder / 'sweep'}", cwd=folder)

@@ -1,10 +1,10 @@
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from busi_lab import predict, train
+from busi_lab import predict
+from tests import programs
 from tests.inference.small_runs import SHARES, Called, Cli, make_classifier, make_segmenter, save_run
 
 
@@ -29,10 +29,7 @@ def joint_run(phantom_root: Path, _cache_dir: Path, tmp_path_factory: pytest.Tem
     model = ("model=smp", "model.encoder=tu-test_efficientnet", "model.weights=none")
     settings = ("task=multitask", *model, "task.resolution=original", "optim.lr=0.01")
     arguments = ("trainer=smoke", "split=holdout", *places, *settings, f"hydra.run.dir={directory}")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        patch.setattr(sys, "argv", ["busi-train", *arguments])
-        train.main()
-    assert not stopped.value.code
+    assert programs.call("train", *arguments) == 0
     return directory
 
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from busi_lab.inference import writer
-from busi_lab.run_directory import BEST_CHECKPOINT, SCHEMA, Summary, write_summary
+from busi_lab.run_directory import BEST_CHECKPOINT, Summary, write_summary
 from busi_lab.tasks import BaseTask, ClassificationTask, SegmentationTask
+from busi_lab.tasks.checkpoint import SCHEMA
 
 OPTIM = {"name": "adam", "lr": 1e-3, "weight_decay": 0.0, "backbone_lr": None}
 SCHEDULER = {"name": "none", "warmup_fraction": 0.3, "factor": 0.3, "patience": 5}

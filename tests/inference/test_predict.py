@@ -14,6 +14,7 @@ import torch
 
 from busi_lab import predict
 from busi_lab.run_directory import BEST_CHECKPOINT, CLASSES, SCHEMA
+from busi_lab.tasks import checkpoint as of_checkpoint
 from tests.inference.small_runs import SHARES, Cli, scan
 
 
@@ -68,7 +69,7 @@ def spoil(run: Path, what: str) -> None:
     elif what == "empty checkpoint":
         checkpoint.write_bytes(b"")
     elif what == "newer checkpoint":
-        torch.save({**torch.load(checkpoint, weights_only=True), "schema": SCHEMA + 1}, checkpoint)
+        torch.save({**torch.load(checkpoint, weights_only=True), "schema": of_checkpoint.SCHEMA + 1}, checkpoint)
     elif what == "bare weights":
         torch.save(torch.load(checkpoint, weights_only=True)["state_dict"], checkpoint)
 
@@ -87,7 +88,7 @@ def spoil(run: Path, what: str) -> None:
         ("no checkpoint", "best.ckpt is missing"),
         ("cut checkpoint", "is damaged"),
         ("empty checkpoint", "is damaged"),
-        ("newer checkpoint", f"has schema {SCHEMA + 1}"),
+        ("newer checkpoint", f"has schema {of_checkpoint.SCHEMA + 1}"),
         ("bare weights", "is no checkpoint of busi-lab"),
     ],
 )
