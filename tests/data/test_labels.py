@@ -484,7 +484,7 @@ FAST = (
 )
 MODELS = {
     "classification": ("model=custom_cnn",),
-    "segmentation": ("task=segmentation", "model=mobilenet_unet", "model.weights=none"),
+    "segmentation": ("task=segmentation", "model=smp", "model.encoder=tu-test_efficientnet", "model.weights=none"),
 }
 
 
