@@ -24,7 +24,7 @@ _AHEAD = 2 * _WORKERS  # files that are read, and scans that are written, beside
 
 @dataclass
 class Tally:
-    """What came of a call: scans done, files that could not be read with the reason, masks left out."""
+    """What came of a call: scans done, seconds, and the files that could not be read with the reason."""
 
     scans: int = 0
     seconds: float = 0.0
