@@ -80,7 +80,7 @@ class Application:
         parser = get_args_parser()
         for flag in flags:
             parser.add_argument(flag, action="store_true")
-        arguments = parser.parse_args(argv)
+        arguments = parser.parse_intermixed_args(argv)  # options may stand between overrides
         version.setbase("1.3")
         with hydra_errors(lambda: bool(self.entered) or self.sweep is not None):
             _run_hydra(arguments, parser, self, str(config_dir()), config_name)

@@ -20,7 +20,7 @@ from busi_lab.data.cache import resize_scan
 from busi_lab.data.index import index_dataset, read_mask
 from busi_lab.data.reading import read_image
 from busi_lab.evaluate import _compare
-from busi_lab.run import evaluation
+from busi_lab.run import evaluation, probes
 from busi_lab.run_directory import CLASSES, read_run, read_summary, write_json
 from busi_lab.tasks import load_task
 from tests.conftest import SMALL, TRAINED
@@ -368,8 +368,8 @@ def test_masks_under_stress(
     cli: Cli, trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     few = {ladder: stress.LADDERS[ladder] for ladder in ("zoom", "calipers")}
-    monkeypatch.setattr(evaluation, "LADDERS", few)
-    monkeypatch.setattr(evaluation, "SEVERITIES", (1, 5))
+    monkeypatch.setattr(probes, "LADDERS", few)
+    monkeypatch.setattr(probes, "SEVERITIES", (1, 5))
     further = ("shortcuts=true", "explain=occlusion") if name == "joint" else ()
     result = tmp_path / "result"
     arguments = ("stress=ultrasound", *further, "data.eval_batch_size=3", f"hydra.run.dir={result}", "--compare")

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from busi_lab.callbacks import AtomicCheckpointIO
 from lightning import Trainer, seed_everything
 from torch import nn
 from torch.utils.data import DataLoader
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader
 from busi_lab.errors import UserError
 from busi_lab.metrics import SEGMENTATION_METRICS
 from busi_lab.run.build import build_trainer, trainer_settings
+from busi_lab.run.checkpoints import AtomicCheckpointIO
 from busi_lab.tasks import ClassificationTask, MaskTask, MultiTask, SegmentationTask
 from busi_lab.tasks.segmentation import CANDIDATES
 from tests.test_config import load
