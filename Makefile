@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+PYTEST ?= # further options of pytest, such as -k resume
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format wheel clean
+.PHONY: help install demo test test-slow test-all soak lint format wheel clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -20,8 +22,17 @@ install: $(VENV)/.installed ## Make .venv with the package and the tools for dev
 demo: $(VENV)/.installed ## Compare four classifiers on phantoms, offline, with a report, in minutes
 	BUSI_LAB_CACHE=$(DEMO)/cache $(BIN)/busi-train sweep=demo hydra.sweep.dir=$(DEMO)/runs
 
-test: lint ## Check style, types, imports and run the tests
-	$(BIN)/python -m pytest
+test: lint ## Check style, types, imports and run the tests, in five minutes on two cores
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(PYTEST)
+
+test-slow: $(VENV)/.installed ## Run the tests that take minutes each
+	$(BIN)/python -m pytest -m 'slow and not gpu and not network' $(PYTEST)
+
+test-all: test test-slow ## Run all tests that need neither a GPU nor the internet
+
+soak: $(VENV)/.installed ## Fuzz the reader of images for ten minutes and measure speed: never a part of the tests
+	$(BIN)/python -m tests.fuzz_reading 600
+	$(BIN)/python -m tests.benchmark_joint 128 8
 
 lint: $(VENV)/.installed ## Check style, types and import order
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test processes si
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,22 @@ from tests.programs import Programs, call
 
 settings.register_profile("busi_lab", deadline=None)  # a busy machine fails no test
 settings.load_profile("busi_lab")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--skips", metavar="REGEX", help="let a test fail that is skipped for another reason than these")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Where everything has been installed, a skipped test is one that protects nothing and does not say so."""
+    report: pytest.TestReport = yield  # type: ignore[misc]
+    allowed = item.config.getoption("--skips")
+    if allowed is not None and report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2]
+        if not re.search(allowed, reason):
+            report.outcome, report.longrepr = "failed", f"{reason}: not among the reasons of --skips"
+    return report  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="session")
