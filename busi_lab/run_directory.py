@@ -95,6 +95,11 @@ class Summary:
     command: str | None = None
     source: dict[str, Any] | None = None
 
+    @property
+    def tested(self) -> bool:
+        """Whether the test images were touched; a run with ``test=false`` leaves them alone."""
+        return any(name.startswith("test/") for name in self.metrics)
+
 
 def class_number(label: str) -> int:
     """Position of a label in :data:`CLASSES`; -1 for the empty label of a scan whose class is not known."""

@@ -162,11 +162,13 @@ def _is_figure(cell: str) -> bool:
 def ranking(table: Table) -> str:
     """The sentence that says by what the rows are ordered, and how many test images leaked."""
     direction = "lower" if table.mode == "min" else "higher"
+    ranked = f"Ranked by {table.metric} ({direction} is better)"
+    untested = sum(not row.run.summary.tested for row in table.rows)
+    if untested == len(table.rows):
+        return f"{ranked}; no run was tested (test=false), busi-eval run=RUN tests the one that you choose."
     leaked = leak_words(table.leaked, table.test_images) if table.leaked else "not recorded"
-    return (
-        f"Ranked by {table.metric} ({direction} is better); the other figures are from the test set; "
-        f"leaked test images {leaked}."
-    )
+    some = f"; {untested} of {len(table.rows)} runs were not tested (test=false)" if untested else ""
+    return f"{ranked}; the other figures are from the test set{some}; leaked test images {leaked}."
 
 
 def render_markdown(comparison: Comparison, plots: Mapping[int, Sequence[Path]]) -> str:

@@ -110,8 +110,13 @@ class Experiment:
             if self.expected_folds is not None and len(held) < self.expected_folds:
                 which = f" (split seed {seeds[0]}, seed {seeds[1]})" if len(self.repeats) > 1 else ""
                 found.append(f"{self.label}{which} has {len(held)} of {self.expected_folds} folds")
-        if len(self.parts) < len(self.rows):
-            found.append(f"{self.label} has readable predictions of {len(self.parts)} of {len(self.rows)} runs")
+        tested = sum(row.run.summary.tested for row in self.rows)
+        if tested < len(self.rows):
+            found.append(
+                f"{len(self.rows) - tested} of {len(self.rows)} runs of {self.label} were not tested (test=false)"
+            )
+        if len(self.parts) < tested:
+            found.append(f"{self.label} has readable predictions of {len(self.parts)} of {tested} runs")
         if self.replaced:
             found.append(
                 f"{self.label} has {self.replaced} more runs with the same seeds and fold as another; of such runs "

@@ -144,7 +144,8 @@ def test_runs_without_a_test_are_ranked_by_validation_and_tested_later(sweep: Sw
         assert not [name for name in summary.metrics if name.startswith("test/")]
         assert (run / "validation.csv").exists()
         assert not (run / "predictions.csv").exists()
-    assert "val/f1" in output
+    assert "Ranked by val/f1 (higher is better); no run was tested (test=false)" in output
+    assert "2 of 2 runs of custom_cnn were not tested (test=false)." in output
     assert (tmp_path / "sweep/comparison/report.html").exists()
     assert call("evaluate", "run=sweep/seed0", "hydra.run.dir=tested", "trainer=cpu") == 0
     assert read_summary(tmp_path / "tested").metrics["test/accuracy"] >= 0
