@@ -42,14 +42,12 @@ def load(
         UserError: no run, a run that cannot be used, or no such device.
     """
     given, classifiers, segmenters = (_expand(paths) for paths in (run, classifier, segmenter))
+    from busi_lab.inference.predictor import Predictor, can_classify, can_segment  # torch takes seconds: not for --help
+
     for path in given:
         task = read_summary(path).task
-        if task != "segmentation":
-            classifiers.append(path)
-        if task != "classification":
-            segmenters.append(path)
-    from busi_lab.inference.predictor import Predictor
-
+        classifiers += [path] if can_classify(task) else []
+        segmenters += [path] if can_segment(task) else []
     return Predictor(list(dict.fromkeys(classifiers)), list(dict.fromkeys(segmenters)), device, tta)
 
 

@@ -18,6 +18,7 @@ from busi_lab.errors import UserError
 from busi_lab.inference.measures import Lesion, Spacing, measure
 from busi_lab.run_directory import CLASSES, Summary
 from busi_lab.tasks import BaseTask, MaskTask, load_task
+from busi_lab.tasks.loading import task_classes
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,18 @@ class Predictor:
         ]
         mask: Mask = (probability >= torch.stack(thresholds).mean()).cpu().numpy()
         return mask
+
+
+def can_classify(task: str | None) -> bool:
+    """Whether runs of a task, by the name that ``summary.json`` gives it, have a class output; unknown ones may."""
+    kind = task_classes().get(str(task))
+    return kind is None or kind.has_classes
+
+
+def can_segment(task: str | None) -> bool:
+    """Whether runs of a task, by the name that ``summary.json`` gives it, have a mask output; unknown ones may."""
+    kind = task_classes().get(str(task))
+    return kind is None or issubclass(kind, MaskTask)
 
 
 def as_scan(image: "Gray | Scan | Path | str") -> Scan:
