@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from busi_lab.config import config_dir
 from busi_lab.errors import UserError, one_line
+from busi_lab.run_directory import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, quoted
 
 
 class Application:
@@ -57,7 +58,7 @@ class Application:
             if not is_full_disk(error):
                 raise
             rejection = UserError(
-                f"no space left for {error.filename or directory}; free some, then continue the run or start again"
+                f"no space left for {error.filename or directory}; free some, then {_next(directory)}"
             )
         except Exception as error:
             self._note_failure(directory, config, error)
@@ -81,10 +82,19 @@ class Application:
         for flag in flags:
             parser.add_argument(flag, action="store_true")
         arguments = parser.parse_intermixed_args(argv)  # options may stand between overrides
+        if arguments.experimental_rerun is not None:
+            raise UserError("--experimental-rerun: not supported; summary.json has the command that gives a run again")
         version.setbase("1.3")
         with hydra_errors(lambda: bool(self.entered) or self.sweep is not None):
             _run_hydra(arguments, parser, self, str(config_dir()), config_name)
         return arguments
+
+
+def _next(directory: Path) -> str:
+    """What can be done with a run that has ended before its end."""
+    if any((directory / name).exists() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)):
+        return f"continue with resume={quoted(directory)}"
+    return "start again in a new directory"
 
 
 @contextmanager
@@ -99,17 +109,24 @@ def hydra_errors(entered: Callable[[], bool]) -> Iterator[None]:
     except OverrideParseException as error:
         raise UserError(advice(error.override, error)) from None
     except (HydraException, OmegaConfBaseException) as error:
-        # a resolver of ours refuses in its own words, which OmegaConf wraps
-        raise error.__cause__ if isinstance(error.__cause__, UserError) else UserError(first_sentence(error)) from None
+        raise _own_words(error) or UserError(first_sentence(error)) from None
     except OSError as error:
         if is_full_disk(error):
             raise UserError(f"no space left for {error.filename or 'the run directory'}; free some") from None
         if entered():
             raise
         raise UserError(
-            f"{error.filename}: cannot be written ({error.strerror}); set hydra.run.dir or hydra.sweep.dir "
-            "to a writable folder"
+            f"{error.filename or 'the run directory'}: cannot be written ({error.strerror}); set hydra.run.dir or "
+            "hydra.sweep.dir to a writable folder"
         ) from None
+
+
+def _own_words(error: BaseException) -> UserError | None:
+    """What a resolver of ours has refused, which OmegaConf wraps twice."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, UserError):
+        inner = inner.__context__
+    return inner
 
 
 def is_full_disk(error: OSError) -> bool:

@@ -152,12 +152,40 @@ def test_failures_after_the_start_are_on_record(
     assert summary.error == "ZeroDivisionError: division by zero"
 
 
-def test_a_loss_that_is_no_number_stops_the_run(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
+def test_a_network_that_has_diverged_fails_the_run(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    code, error = cli(f"data.root={phantom_root}", *FAST, "optim.name=sgd", "optim.lr=1e30", f"hydra.run.dir={run}")
+    steep = ("optim.name=sgd", "optim.lr=1e25")
+    code, error = cli(f"data.root={phantom_root}", *FAST, *steep, f"hydra.run.dir={run}")
     assert code == 2
-    assert "training loss became" in error
+    assert error == "error: the training loss became nan in epoch 0; lower optim.lr or look at the data"
     assert read_summary(run).status == "failed"
+
+
+def test_weights_and_answers_that_are_no_numbers_fail_the_run(
+    cli: Cli, phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network may hide them: here its logits are fine, or its weights are."""
+
+    def poison(self: ClassificationTask) -> None:
+        self.train_metrics_end()  # type: ignore[attr-defined]
+        next(iter(self.network.parameters())).data[0] = float("nan")
+
+    monkeypatch.setattr(ClassificationTask, "train_metrics_end", ClassificationTask.on_train_epoch_end, raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationTask, "on_train_epoch_end", poison)
+        code, error = cli(f"data.root={phantom_root}", *FAST, f"hydra.run.dir={tmp_path / 'weights'}")
+    assert code == 2
+    assert "the weights network." in error
+    assert read_summary(tmp_path / "weights").status == "failed"
+    with monkeypatch.context() as patch:
+        step = ClassificationTask._step
+        patch.setattr(
+            ClassificationTask, "_step", lambda self, batch, split: step(self, batch, split) / (split != "test")
+        )
+        code, error = cli(f"data.root={phantom_root}", *FAST, f"hydra.run.dir={tmp_path / 'test'}")
+    assert code == 2
+    assert error.startswith("error: test/loss is inf: the network gives infinite values or none for some image")
+    assert read_summary(tmp_path / "test").status == "failed"
 
 
 def test_a_finished_run_is_not_overwritten(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class MaskPanel(Callback):
 class EpochRecord(Checkpoint):
     """Keep ``metrics.csv``, a row an epoch, and say how the run goes.
 
-    Stops with an error when the training loss is no longer finite. It counts as a checkpoint callback, and must be
+    Stops with an error when a figure or a weight is no longer finite. It counts as a checkpoint callback, and must be
     the first, because Lightning calls these after the task has logged its epoch.
 
     Args:
@@ -150,11 +150,18 @@ class EpochRecord(Checkpoint):
                 f"task.monitor={monitor}: no validation image defines it; set task.monitor to another metric, such as "
                 "val/loss, or change data.classes"
             )
-        if not math.isfinite(values.get("train/loss", 0.0)):
-            raise UserError(
-                f"the training loss became {values['train/loss']} in epoch {trainer.current_epoch}; "
-                "lower optim.lr or look at the data"
-            )
+        self._refuse_divergence(values, trainer, pl_module)
+
+    def _refuse_divergence(self, values: dict[str, float], trainer: Trainer, task: LightningModule) -> None:
+        """A network that has diverged goes on giving figures, and even good ones: NaN is never above a threshold."""
+        advice = f"in epoch {trainer.current_epoch}; lower optim.lr or look at the data"
+        names = {"train/loss": "the training loss", "val/loss": "the validation loss"}
+        for key in dict.fromkeys((*names, *values)):
+            if not math.isfinite(values.get(key, 0.0)):
+                raise UserError(f"{names.get(key, key)} became {values[key]} {advice}")
+        for name, tensor in (*task.named_parameters(), *task.named_buffers()):
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise UserError(f"the weights {name} became infinite or no numbers {advice}")
 
     def _append(self, row: dict[str, Any]) -> None:
         """Append a row and flush it; a new column, which no epoch before had, rewrites the file."""

@@ -4,6 +4,7 @@ import logging
 import platform
 import subprocess
 import warnings
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def environment_record() -> dict[str, Any]:
     return {"versions": versions, "git": _git_commit()}
 
 
+@cache
 def _git_commit() -> str | None:
     """The commit of the checkout that this code runs from, with ``-dirty`` after changes; None elsewhere."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]

@@ -18,7 +18,7 @@ from busi_lab.run.build import build_data, build_trainer, trainer_settings
 from busi_lab.run.environment import device_name, environment_record, quieten
 from busi_lab.run.leaks import count_leaked
 from busi_lab.run.probes import cases_with_lesion, explain, read_flags, shortcuts, stress, stress_columns
-from busi_lab.run.record import leak_line, plain_metrics, split_record, with_columns, write_inputs
+from busi_lab.run.record import leak_line, plain_metrics, refuse_nonfinite, split_record, with_columns, write_inputs
 from busi_lab.run.session import session
 from busi_lab.run_directory import (
     CLASSES,
@@ -92,8 +92,9 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
         if explainer:
             task.to(trainer.strategy.root_device)  # after a test it lies in main memory
             summary.metrics |= explain(explainer, data, rows, directory)
-        maps = directory / EXPLANATIONS if explainer else None
-        opened.result = Result(summary, rows, data.pictures(), data.true_masks(), masks, maps)
+        if opened.trackers:
+            maps = directory / EXPLANATIONS if explainer else None
+            opened.result = Result(summary, rows, data.pictures(), data.true_masks(), masks, maps)
     figures = [
         f"test/{name} {summary.metrics[f'test/{name}']:.4f}" for name in _SHOWN if f"test/{name}" in summary.metrics
     ]
@@ -158,6 +159,7 @@ def _test(task: BaseTask, data: BusiDataModule, trainer: Trainer, summary: Summa
     """Test the task and note its metrics; returns the rows of ``predictions.csv``."""
     clock = time.perf_counter()
     trainer.test(task, datamodule=data, verbose=False)
+    refuse_nonfinite(task, "test")
     summary.metrics |= plain_metrics(task.results["test"], "test")
     summary.seconds["test"] = time.perf_counter() - clock
     rows = with_columns(task.predictions(), data)

@@ -3,19 +3,19 @@
 import logging
 import statistics
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 import torch
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
 from busi_lab.config import RunConfig
 from busi_lab.data.datamodule import BusiDataModule
-from busi_lab.errors import UserError
+from busi_lab.errors import UserError, one_line
 from busi_lab.run.build import build_callbacks, build_data, build_task, build_trainer, trainer_settings
 from busi_lab.run.callbacks import EpochRecord, EpochSeed, MaskPanel
 from busi_lab.run.checkpoints import LastCheckpoint
@@ -24,6 +24,7 @@ from busi_lab.run.record import (
     headline,
     leak_line,
     plain_metrics,
+    refuse_nonfinite,
     result_line,
     start_summary,
     with_columns,
@@ -55,7 +56,7 @@ _NOTHING_TO_TRAIN_ON = "split=all tests everything and leaves nothing to train o
 def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     """Carry out one run, or continue one, and write its directory.
 
-    Everything that can be wrong with the input is found before the run directory is written to. A run that
+    What is wrong with the configuration or the data is found before the run directory is written to. A run that
     fails after that leaves a summary with status ``failed``; one that is asked to stop saves its state.
 
     Args:
@@ -93,8 +94,11 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
         write_inputs(directory, resolved, data)
         _fit(task, data, trainer, state)
         _summarize_epochs(directory, summary)
-        opened.result, validation = _judge(task, data, trainer, config.test, summary)
-        _write_tables(directory, opened.result, validation)
+        predicted = _judge(task, data, trainer, config.test, summary)
+        _write_tables(directory, predicted)
+        if opened.trackers:
+            shown = (data.pictures(), data.true_masks()) if config.test else ({}, {})
+            opened.result = Result(summary, predicted.test, *shown, predicted.masks)
     log.info(result_line(summary, directory))
     return summary
 
@@ -127,10 +131,16 @@ def _show_masks(trainer: Trainer, task: BaseTask, data: BusiDataModule, trackers
 
 def _fit(task: BaseTask, data: BusiDataModule, trainer: Trainer, state: State | None) -> None:
     """Fit from the beginning, or from where a run was cut; nothing where it was cut after its last epoch."""
-    if state is None:
-        trainer.fit(task, datamodule=data)
-    elif not state.fit_finished:
-        trainer.fit(task, datamodule=data, ckpt_path=state.checkpoint, weights_only=True)
+    try:
+        if state is None:
+            trainer.fit(task, datamodule=data)
+        elif not state.fit_finished:
+            trainer.fit(task, datamodule=data, ckpt_path=state.checkpoint, weights_only=True)
+    except MisconfigurationException as error:
+        raise UserError(
+            f"Lightning refuses this run: {one_line(error)}; trackers are no loggers of the Trainer, so callbacks that "
+            "need one do not work, and metrics.csv has the learning rate"
+        ) from None
 
 
 def _summarize_epochs(directory: Path, summary: Summary) -> None:
@@ -141,9 +151,15 @@ def _summarize_epochs(directory: Path, summary: Summary) -> None:
     summary.seconds["fit"] = sum(float(row["seconds"]) for row in epochs)
 
 
-def _judge(
-    task: BaseTask, data: BusiDataModule, trainer: Trainer, test: bool, summary: Summary
-) -> tuple[Result, list[dict[str, Any]]]:
+class Predicted(NamedTuple):
+    """Rows of ``predictions.csv`` and ``validation.csv``, and the test masks by case id."""
+
+    test: list[dict[str, Any]]
+    validation: list[dict[str, Any]]
+    masks: dict[str, Any]
+
+
+def _judge(task: BaseTask, data: BusiDataModule, trainer: Trainer, test: bool, summary: Summary) -> Predicted:
     """Judge the best epoch on validation and, where it is wanted, once on test.
 
     In a distributed run every rank must call this, because each gathers what all predicted.
@@ -154,9 +170,6 @@ def _judge(
         trainer: that has fitted the task.
         test: False leaves the test images untouched.
         summary: gets the metrics and how long they took.
-
-    Returns:
-        The result on test, empty where it is not wanted, and the rows of ``validation.csv``.
     """
     best = torch.load(Path(trainer.default_root_dir) / BEST_CHECKPOINT, map_location="cpu", weights_only=True)
     summary.best_epoch = best["epoch"]
@@ -164,22 +177,22 @@ def _judge(
     clock = time.perf_counter()
     for split, judge in (("val", trainer.validate), ("test", trainer.test))[: 1 + test]:
         judge(task, datamodule=data, verbose=False)
+        refuse_nonfinite(task, split)
         summary.metrics.update(plain_metrics(task.results[split], split))
     summary.seconds["test"] = time.perf_counter() - clock
     summary.inference_milliseconds = _time_inference(task, trainer)
     validation = with_columns(task.predictions("val"), data)
     if not test:
-        return Result(summary, [], {}, {}, {}), validation
-    rows, masks = with_columns(task.predictions("test"), data), task.predicted_masks()
-    return Result(summary, rows, data.pictures(), data.true_masks(), masks), validation
+        return Predicted([], validation, {})
+    return Predicted(with_columns(task.predictions("test"), data), validation, task.predicted_masks())
 
 
-def _write_tables(directory: Path, result: Result, validation: Sequence[Mapping[str, Any]]) -> None:
+def _write_tables(directory: Path, predicted: Predicted) -> None:
     """Write what was predicted for validation and, where it was touched, for test."""
-    for name, rows in ((VALIDATION, validation), (PREDICTIONS, result.rows)):
+    for name, rows in ((VALIDATION, predicted.validation), (PREDICTIONS, predicted.test)):
         if rows:
             write_rows(directory / name, rows, rows[0])
-    write_masks(directory / MASKS, result.predicted_masks)
+    write_masks(directory / MASKS, predicted.masks)
 
 
 def _time_inference(task: BaseTask, trainer: Trainer) -> float:

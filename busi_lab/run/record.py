@@ -1,5 +1,6 @@
 """What a run directory says of a run: its summary before anything is known, its inputs, its tables."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,24 @@ def with_columns(rows: list[dict[str, Any]], data: BusiDataModule) -> list[dict[
         )
         for row in rows
     ]
+
+
+def refuse_nonfinite(task: BaseTask, split: str) -> None:
+    """Refuse what a network says that overflows on some image, though its weights are finite.
+
+    Args:
+        task: that has just been judged.
+        split: val or test.
+
+    Raises:
+        UserError: the loss of an image, and with it the mean over all of them, is infinite or no number.
+    """
+    loss = float(task.results[split]["loss"])
+    if not math.isfinite(loss):
+        raise UserError(
+            f"{split}/loss is {loss}: the network gives infinite values or none for some image, so its figures mean "
+            "nothing; train with a lower optim.lr, or with trainer.precision=32-true"
+        )
 
 
 def plain_metrics(values: dict[str, Tensor], split: str) -> dict[str, Any]:

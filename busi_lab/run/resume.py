@@ -60,7 +60,7 @@ def check_resumable(directory: Path) -> None:
         )
 
 
-def run_directory(resume: str | None, fresh: str) -> str:
+def run_directory(resume: Any, fresh: str) -> str:
     """Where Hydra puts its files: into the run that is continued, once it is known to be one, or into a fresh folder.
 
     Raises:
@@ -68,6 +68,8 @@ def run_directory(resume: str | None, fresh: str) -> str:
     """
     if resume is None:
         return fresh
+    if not isinstance(resume, str):
+        raise UserError(f"resume={resume}: expected the directory of a run")
     directory = Path(resume).absolute()
     check_resumable(Path(resume))
     return str(directory)
@@ -91,6 +93,8 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
             raise UserError(
                 f"{override}: a continued run keeps its configuration; only trainer, logger and data.root may change"
             )
+    for group in (saved.callbacks, saved.logger):
+        _move(group, str(saved.run_dir), str(directory))
     keys = overridden_keys(overrides)
     if "trainer.max_epochs" in keys and scheduler in ("onecycle", "cosine"):
         raise UserError(
@@ -104,8 +108,6 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
     for key in keys:
         if "." in key:
             OmegaConf.update(saved, key, OmegaConf.select(composed, key), force_add=True)
-    for group in (saved.callbacks, saved.logger):
-        _move(group, str(saved.run_dir), str(directory))
     saved.run_dir = str(directory)
     saved.resume = str(directory)
     saved.split.manifest = str(directory / SPLIT)  # refuses data that have changed
@@ -117,5 +119,5 @@ def _move(group: Any, before: str, after: str) -> None:
     """Let callbacks and loggers write into the run directory where it is now."""
     for item in (value for value in group.values() if value):
         for key, value in item.items():
-            if isinstance(value, str) and value.startswith(before):
+            if isinstance(value, str) and (value == before or value.startswith(before + os.sep)):
                 item[key] = after + value[len(before) :]

@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def session(
             opened = Session(trackers)
             yield opened
             summary.seconds["total"] = time.perf_counter() - started
-            summary.status = "finished"
-            write_summary(job.directory, summary)
+            write_summary(job.directory, replace(summary, status="finished"))
+            summary.status = "finished"  # not before the file says so
             if opened.result is not None:
                 trackers.result(opened.result)
         except Interrupted:
@@ -74,6 +75,8 @@ def session(
                 log.info("stopped; continue with: busi-train %s", shlex.quote(f"resume={quoted(job.directory)}"))
             raise
         except BaseException as error:
+            if summary.status == "finished":
+                raise  # trackers are views: what happens while they are shown the result does not undo it
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             summary.status, summary.error = "failed", f"{kind}{one_line(error)}"
             summary.seconds["total"] = time.perf_counter() - started

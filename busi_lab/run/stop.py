@@ -81,7 +81,8 @@ def sweep_has_died() -> bool:
     try:
         if str(os.fstat(int(number)).st_ino) != inode:
             return False  # a process of the job's own, in which the number means another file
-        readable, _, _ = select.select([int(number)], [], [], 0)
+        lifeline = select.poll()
+        lifeline.register(int(number), select.POLLIN)
     except (ValueError, OSError):
         return False
-    return bool(readable)
+    return bool(lifeline.poll(0))

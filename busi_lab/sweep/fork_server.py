@@ -3,9 +3,10 @@
 The server is a process of its own, started by :class:`ForkServer`. It has imported torch, Lightning and this package,
 has run no operator, never touches CUDA and holds one thread alone, so that a fork of it is as good as a new process:
 a job gives the same bytes. It ends when its client does. Jobs are not its concern: they watch the sweep by a pipe
-that they inherit (:func:`busi_lab.run.stop.sweep_has_died`).
+that they inherit (:func:`busi_lab.run.stop.sweep_has_died`), and go on when the server has died.
 
-Client and server speak JSON over a socket that keeps the borders of messages. Files travel beside a message.
+Client and server speak JSON over a socket that keeps the borders of messages. Files travel beside a message, and so
+does what a process is to become, which may be larger than a message.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -23,9 +25,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-_PRELOADED = ("busi_lab.train", "busi_lab.evaluate", "busi_lab.run.fit", "busi_lab.run.evaluation")
-_MESSAGE = 1 << 18  # bytes at most
+LOST = 256
+"""Exit code of a process whose end nobody has seen."""
+PRELOADED = ("busi_lab.train", "busi_lab.evaluate", "busi_lab.run.fit", "busi_lab.run.evaluation")
+_MESSAGE = 1 << 12  # bytes at most
 _FILES = 8  # beside one message
+_KEPT_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # sent to a whole tree, they are for the jobs
+
+
+class ServerError(Exception):
+    """The server cannot fork processes; the message says why."""
 
 
 class ServedProcess:
@@ -33,7 +42,8 @@ class ServedProcess:
 
     Attributes:
         pid: of the process.
-        returncode: its exit code, -N where signal N has killed it; None while it runs.
+        returncode: its exit code, -N where signal N has killed it, ``LOST`` where the server has died before and
+            nobody knows; None while it runs.
     """
 
     def __init__(self, server: "ForkServer", number: int) -> None:
@@ -60,7 +70,7 @@ class ServedProcess:
     def send_signal(self, signum: int) -> None:
         """Send a signal; does nothing where the process has ended."""
         if self.returncode is None:
-            self._server.send({"signal": self._number, "signum": int(signum)})
+            self._server.signal(self, int(signum))
 
     def terminate(self) -> None:
         """Ask it to stop."""
@@ -76,21 +86,30 @@ class ServedProcess:
             self._started.set()
         if "code" in message:
             self.returncode = message["code"]
+            self._started.set()
             self._ended.set()
 
-    def _lose(self) -> None:
-        """The server has died: end the process, since nobody would learn how it ends."""
+    def _outlive(self) -> None:
+        """Wait for the end of a process whose server has died: nobody else will tell."""
+        if self.pid is not None and self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                ending = os.pidfd_open(self.pid)
+                select.select([ending], [], [])  # readable when the process has ended
+                os.close(ending)
         if self.returncode is None:
-            if self.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self.pid, signal.SIGKILL)
-            self._note({"pid": self.pid, "code": -signal.SIGKILL})
+            self._note({"code": LOST})
 
 
 class ForkServer:
-    """The client: starts the server, and processes through it. May be used by several threads."""
+    """The client: starts the server, and processes through it. May be used by several threads.
+
+    Raises:
+        ServerError: this system lacks what the server needs.
+    """
 
     def __init__(self) -> None:
+        if not is_possible():
+            raise ServerError("it needs Linux with process file descriptors")
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # one thread alone: OpenBLAS would start more while numpy is imported
         variables = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
@@ -103,7 +122,9 @@ class ForkServer:
             )
         self._lock = threading.Lock()
         self._served: dict[int, ServedProcess] = {}
-        self._dead = False
+        self._answered = threading.Event()
+        self._refusal = "it has ended while it was importing"
+        self._ready = self._dead = False
         self._reader = threading.Thread(target=self._read, name="fork server", daemon=True)
         self._reader.start()
 
@@ -125,34 +146,46 @@ class ForkServer:
             output: takes what the process prints; None for the output of this process.
             cwd: working directory; None for this process's own.
             keep: files that the process inherits under their numbers.
+
+        Raises:
+            ServerError: the server cannot serve, or has died; nothing was started.
         """
-        with self._lock:
-            process = ServedProcess(self, len(self._served))
-            self._served[process._number] = process
+        self._answered.wait()
         request = {
-            "start": process._number,
             "program": program,
             "arguments": list(arguments),
-            "environment": {**os.environ, "OPENBLAS_NUM_THREADS": "1", **(environment or {})},
+            "environment": {**os.environ, **(environment or {})},
             "cwd": str(cwd or Path.cwd()),
             "keep": list(keep),
         }
-        outputs = [output.fileno()] * 2 if output else [1, 2]
-        self.send(request, [*outputs, *keep])
-        if self._dead:
-            process._lose()
+        content = os.memfd_create("request")
+        try:
+            os.write(content, json.dumps(request).encode())
+            with self._lock:
+                if not self._ready or self._dead:
+                    raise ServerError(self._refusal)
+                process = ServedProcess(self, len(self._served))
+                self._served[process._number] = process
+            outputs = [output.fileno()] * 2 if output else [1, 2]
+            self._send({"start": process._number}, [content, *outputs, *keep])
+        finally:
+            os.close(content)
         process._started.wait()
+        if process.pid is None:
+            raise ServerError(self._refusal)
         return process
 
-    def send(self, message: Mapping[str, Any], files: Sequence[int] = ()) -> None:
-        """Send a message, and open files beside it."""
-        try:
-            with self._lock:
-                socket.send_fds(self._socket, [json.dumps(message).encode()], list(files))
-        except OSError as error:
-            if isinstance(error, ConnectionError):
-                return  # the server has died, which the reader notices
-            raise
+    def signal(self, process: ServedProcess, signum: int) -> None:
+        """Send a signal to a process; the server knows whether its number still means it."""
+        if not self._dead:
+            self._send({"signal": process._number, "signum": signum})
+        elif process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signum)
+
+    def _send(self, message: Mapping[str, Any], files: Sequence[int] = ()) -> None:
+        with self._lock, contextlib.suppress(ConnectionError):  # the reader notices that the server has died
+            socket.send_fds(self._socket, [json.dumps(message).encode()], list(files))
 
     def _read(self) -> None:
         while True:
@@ -163,10 +196,18 @@ class ForkServer:
             if not content:
                 break
             message = json.loads(content)
-            self._served[message["number"]]._note(message)
-        self._dead = True
-        for process in list(self._served.values()):
-            process._lose()
+            if "number" in message:
+                self._refusal = message.get("refusal", self._refusal)
+                self._served[message["number"]]._note(message)
+                continue
+            self._ready, self._refusal = message["ready"], message.get("refusal", "it has died")
+            self._answered.set()
+        with self._lock:
+            self._dead = True
+            left = [process for process in self._served.values() if process.returncode is None]
+        self._answered.set()
+        for process in left:
+            threading.Thread(target=process._outlive, name=f"process {process.pid}", daemon=True).start()
 
     def close(self) -> None:
         """End the server; processes that still run are not waited for."""
@@ -177,54 +218,61 @@ class ForkServer:
         self._socket.close()
 
 
+def is_possible() -> bool:
+    """Whether this system has what client and server need."""
+    return all(hasattr(os, name) for name in ("fork", "memfd_create", "pidfd_open")) and sys.platform == "linux"
+
+
 class _Request:
-    """What a forked process is to become."""
+    """What a forked process is to become.
 
-    def __init__(self, message: Mapping[str, Any], files: Sequence[int]) -> None:
-        self._message, self._files = message, files
+    Args:
+        content: program, arguments, environment, folder, and the numbers of the files that it keeps.
+        files: where its output goes, its errors, and the files that it keeps.
+        imported: variables that libraries set while the server imported them, as they would in a new process.
+    """
 
-    def close(self) -> None:
-        """Close the files in the server, which has no use for them."""
-        for file in self._files:
-            os.close(file)
+    def __init__(self, content: Mapping[str, Any], files: Sequence[int], imported: Mapping[str, str]) -> None:
+        self._content, self._files, self._imported = content, files, imported
 
     def run(self) -> None:
         """Become the program; in the forked process alone. Returns or raises as its ``main`` does."""
-        message = self._message
+        content = self._content
         os.setsid()
-        for number, file in zip((1, 2, *message["keep"]), self._free(), strict=True):
+        for number, file in zip((1, 2, *content["keep"]), self._out_of_the_way(), strict=True):
             os.dup2(file, number)
             os.close(file)
-        os.chdir(message["cwd"])
+        os.chdir(content["cwd"])
+        wanted = {key: value for key, value in content["environment"].items() if value is not None}
         os.environ.clear()
-        os.environ.update({key: value for key, value in message["environment"].items() if value is not None})
+        os.environ.update({**self._imported, **wanted})
         import torch
 
-        if threads := os.environ.get("OMP_NUM_THREADS"):
-            torch.set_num_threads(int(threads.split(",")[0]))
-        else:
-            torch.set_num_threads(torch.get_num_threads())
-        program = importlib.import_module(message["program"])
+        # an OpenMP runtime reads its variable once, when it is loaded, which was in the server
+        threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+        torch.set_num_threads(int(threads) if threads.isdigit() else torch.get_num_threads())
+        program = importlib.import_module(content["program"])
         # Lightning starts further ranks by the name of the main module and the arguments of the process
         sys.modules["__main__"] = program
-        sys.argv = [message["program"], *message["arguments"]]
-        program.main(message["arguments"])
+        sys.argv = [content["program"], *content["arguments"]]
+        program.main(content["arguments"])
 
-    def _free(self) -> list[int]:
-        """The files under numbers that are out of the way of those that they are to have."""
+    def _out_of_the_way(self) -> list[int]:
+        """The files, under numbers that none of them is to have."""
         import fcntl
 
-        above = max((2, *self._message["keep"], *self._files)) + 1
+        above = max((2, *self._content["keep"], *self._files)) + 1
         moved = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, above) for file in self._files]
-        self.close()
+        for file in self._files:
+            os.close(file)
         return moved
 
 
 class _Server:
     """Forks processes on demand and says how they end."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
+    def __init__(self, connection: socket.socket, imported: Mapping[str, str]) -> None:
+        self._socket, self._imported = connection, imported
         self._numbers: dict[int, int] = {}  # of the client, by process id
         self._waking, self._woken = os.pipe()
         for end in (self._waking, self._woken):
@@ -234,6 +282,7 @@ class _Server:
 
     def serve(self) -> _Request | None:
         """Serve until the client ends (None), or, in a forked process, give what it is to become."""
+        self._send({"ready": True})
         with selectors.DefaultSelector() as selector:
             for file in (self._socket, self._waking):
                 selector.register(file, selectors.EVENT_READ)
@@ -244,10 +293,10 @@ class _Server:
                             os.read(self._waking, 4096)
                         self._reap()
                         continue
-                    content, files, _, _ = socket.recv_fds(self._socket, _MESSAGE, _FILES)
-                    if not content:
+                    message, files, _, _ = socket.recv_fds(self._socket, _MESSAGE, _FILES)
+                    if not message:
                         return None
-                    if request := self._obey(json.loads(content), files):
+                    if request := self._obey(json.loads(message), files):
                         return request
 
     def _obey(self, message: Mapping[str, Any], files: Sequence[int]) -> _Request | None:
@@ -256,14 +305,26 @@ class _Server:
                 if number == message["signal"]:
                     os.kill(process, message["signum"])  # it is there until it has been reaped, by this thread
             return None
-        request = _Request(message, files)
-        process = os.fork()
+        request, *inherited = files
+        number = message["start"]
+        # a signal between the fork and the end of _leave would be ignored there, or end the server here
+        signal.pthread_sigmask(signal.SIG_BLOCK, _KEPT_BACK)
+        try:
+            process = os.fork()
+        except OSError as error:
+            self._send({"number": number, "code": 1, "refusal": f"it cannot fork ({error.strerror})"})
+            process = -1
         if process == 0:
             self._leave()
-            return request
-        request.close()
-        self._numbers[process] = message["start"]
-        self._send({"number": message["start"], "pid": process})
+            with os.fdopen(request, "rb") as file:
+                file.seek(0)
+                return _Request(json.loads(file.read()), inherited, self._imported)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _KEPT_BACK)
+        for descriptor in files:
+            os.close(descriptor)
+        if process > 0:
+            self._numbers[process] = number
+            self._send({"number": number, "pid": process})
         return None
 
     def _reap(self) -> None:
@@ -271,7 +332,7 @@ class _Server:
             found, status = os.waitpid(process, os.WNOHANG)
             if found:
                 code = os.waitstatus_to_exitcode(status)
-                self._send({"number": self._numbers.pop(process), "pid": process, "code": code})
+                self._send({"number": self._numbers.pop(process), "code": code})
 
     def _send(self, message: Mapping[str, Any]) -> None:
         with contextlib.suppress(ConnectionError):  # the client has ended
@@ -281,6 +342,9 @@ class _Server:
         """Be no server any more, in a forked process."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in _KEPT_BACK:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _KEPT_BACK)
         self._socket.close()
         for end in (self._waking, self._woken):
             os.close(end)
@@ -288,17 +352,27 @@ class _Server:
 
 def main() -> None:
     """Import what jobs need, then serve the client at the other end of the socket whose number is given."""
-    for module in _PRELOADED:
+    for number in _KEPT_BACK:
+        signal.signal(number, signal.SIG_IGN)
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    before = dict(os.environ)
+    for module in PRELOADED:
         importlib.import_module(module)
     from hydra.core.plugins import Plugins
 
+    from busi_lab.run.environment import environment_record
+
     Plugins.instance()  # it imports every plugin that is installed
-    tasks = Path("/proc/self/task")  # a list of all threads, those of libraries too, where there is one
+    environment_record()  # the commit of the code that jobs will run, not of what the checkout holds by then
+    imported = {key: value for key, value in os.environ.items() if before.get(key) != value}
+    tasks = Path("/proc/self/task")  # a list of all threads, those of libraries too
     threads = len(list(tasks.iterdir())) if tasks.is_dir() else threading.active_count()
     if threads > 1:
-        raise RuntimeError(f"the fork server holds {threads} threads; a fork would lose all but one and may hang")
+        refusal = f"it holds {threads} threads, of which a fork would lose all but one"
+        connection.send(json.dumps({"ready": False, "refusal": refusal}).encode())
+        return
     gc.freeze()  # what was imported stays shared with the forked processes
-    if request := _Server(socket.socket(fileno=int(sys.argv[1]))).serve():
+    if request := _Server(connection, imported).serve():
         request.run()
 
 

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -29,7 +28,7 @@ from busi_lab.run_directory import (
     quoted,
     write_summary,
 )
-from busi_lab.sweep.executors import Command, Executor, Process, executor_class
+from busi_lab.sweep.executors import LOST, Command, Executor, Process, executor_class
 from busi_lab.sweep.outcome import Sweep, finished, objective, reason
 from busi_lab.sweep.plan import Job, make_plan
 from busi_lab.tracking import sweep_environment
@@ -73,11 +72,12 @@ def launch(
     plan = make_plan(config, jobs, compose)
     sweep = before or _begin(config, plan.directory)
     sweep.jobs += [job.directory for job in plan.jobs]
-    with closing(executor_class(executor)(n_jobs)) as engine:
-        places = engine.places([job.config for job in plan.jobs])
-        log.info("sweep of %d jobs, %d at a time, in %s", len(jobs), min(len(places), len(jobs)), plan.directory)
-        with locked(plan.directory):
-            _Pool(engine, places, sweep.environment, limit).run(plan.jobs, plan.arguments)
+    if sweep.executor is None:
+        sweep.executor = executor_class(executor)(n_jobs)
+    places = sweep.executor.places([job.config for job in plan.jobs])
+    log.info("sweep of %d jobs, %d at a time, in %s", len(jobs), min(len(places), len(jobs)), plan.directory)
+    with locked(plan.directory):
+        _Pool(sweep.executor, places, sweep.environment, limit).run(plan.jobs, plan.arguments)
     return sweep, [objective(job.directory) for job in plan.jobs]
 
 
@@ -188,6 +188,8 @@ class _Pool:
         self._processes.discard(process)
         if not (job.directory / SUMMARY).exists() and self._signum is None:
             ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            if code == LOST:
+                ended = "ended, and nobody knows how, because the process that started it had died"
             seconds = {"total": time.perf_counter() - started}
             failure = Summary("failed", experiment=job.directory.name, error=f"the process {ended}", seconds=seconds)
             write_summary(job.directory, failure)

@@ -1,6 +1,7 @@
 """What came of a sweep's jobs, read from their directories alone."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import SUMMARY, SWEEP_VARIABLE, Summary, read_summary, write_summary
+from busi_lab.sweep.executors import Executor
 from busi_lab.tracking import publish_report, record_failed_start
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -23,12 +27,14 @@ class Sweep:
         loggers: the group ``logger`` of the jobs.
         environment: variables of the jobs, which trackers have decided on once for all of them.
         jobs: the directory of each job; some sweepers start jobs in batches.
+        executor: where the jobs run, for all batches; None before the first.
     """
 
     directory: Path
     loggers: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
     jobs: list[Path] = field(default_factory=list)
+    executor: Executor | None = None
 
 
 def finished(directory: Path) -> Summary | None:
@@ -71,12 +77,17 @@ def conclude(sweep: Sweep) -> int:
     """Print the ranking of a sweep and its failures, and show both to the trackers; returns the exit code."""
     from busi_lab.compare import compare, describe  # plots take a second to import
 
+    if sweep.executor is not None:
+        sweep.executor.close()
     failed = [directory for directory in sweep.jobs if finished(directory) is None]
     idle = [directory.name for directory in failed if not (directory / SUMMARY).exists()]
     if len(failed) < len(sweep.jobs):
         report = sweep.directory / "comparison"
         print(describe(compare([sweep.directory], report), report))
-        publish_report(sweep.loggers, report, f"report-{sweep.directory.name}", sweep.environment)
+        try:
+            publish_report(sweep.loggers, report, f"report-{sweep.directory.name}", sweep.environment)
+        except UserError as error:
+            log.warning("the report went to no tracker: %s", error)
     else:
         for directory in failed:
             print(f"{directory.name}: {reason(directory) if directory.name not in idle else 'not started'}")

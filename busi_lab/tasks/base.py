@@ -84,7 +84,7 @@ class BaseTask(LightningModule):
                 parameter.requires_grad_(False)
         self.train()  # Lightning keeps the modes that it finds, so a frozen backbone must be set now
         self.results: dict[str, dict[str, Tensor]] = {}
-        self._average = MeanMetric()
+        self._average = MeanMetric(nan_strategy="disable")  # by default it leaves out what is no number
         self._gathered: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}, "test": {}}
         self._case_ids: dict[str, list[str]] = {"val": [], "test": []}
         self._rows: dict[str, list[dict[str, Any]]] = {"val": [], "test": []}

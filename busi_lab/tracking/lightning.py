@@ -108,7 +108,8 @@ class LightningTracker(Tracker):
 
         for name, picture in result_pictures(result):
             self._store.picture(name, picture)
-        self._store.table("test/predictions", self.job.directory / PREDICTIONS)
+        if result.rows:
+            self._store.table("test/predictions", self.job.directory / PREDICTIONS)
         if self.settings.get("log_model") and self.job.kind == "train":
             self._store.file(self.job.directory / BEST_CHECKPOINT, "model")
 
@@ -117,7 +118,7 @@ class LightningTracker(Tracker):
         self._store.report(out)
 
     def failure(self, error: str) -> None:
-        """Send why the job could not start."""
+        """Send why the job has failed."""
         self._store.text("error", error)
 
     def finish(self, failed: bool) -> None:

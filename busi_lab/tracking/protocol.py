@@ -55,7 +55,7 @@ class Result:
 class Tracker:
     """A view of a job. Every method but the constructor does nothing unless a subclass writes it.
 
-    A method may raise whatever it likes: the run then goes on without this tracker.
+    Once a tracker is open, a method may raise whatever it likes: the run then goes on without this tracker.
 
     Args:
         settings: checked by :meth:`check`.
@@ -117,7 +117,7 @@ class Tracker:
         """Take a comparison, as ``busi-compare`` wrote it into ``out``."""
 
     def failure(self, error: str) -> None:
-        """Take the reason why the job could not start."""
+        """Take the reason why the job has failed."""
 
     def finish(self, failed: bool) -> None:
         """End the job, marked failed or not."""

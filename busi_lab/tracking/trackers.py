@@ -118,13 +118,13 @@ class Trackers:
         self._tell("report", out)
 
     def failure(self, error: str) -> None:
-        """Pass on the reason why the job could not start."""
+        """Pass on the reason why the job has failed."""
         self._tell("failure", error)
 
     def finish(self, failed: bool) -> None:
         """End the job in all trackers, also in those that were lost: the next job must not go on in theirs."""
         for name in self._opened:
-            self._call(name, "finish", failed)
+            self._guard(name, lambda tracker: tracker.finish(failed))
 
     @property
     def mask_panels(self) -> list[tuple[int, int, Callable[[int, Shown], None]]]:
@@ -139,18 +139,19 @@ class Trackers:
     @property
     def record(self) -> dict[str, dict[str, Any]]:
         """What ``summary.json`` may say of each tracker, by its name."""
-        records = {name: self._call(name, "_record") for name in self._opened}
+        records = {name: self._guard(name, lambda tracker: tracker.record) for name in self._opened}
         return {name: record for name, record in records.items() if record is not None}
 
     def _tell(self, method: str, *arguments: Any, to: str | None = None) -> None:
         for name in self._opened:
             if name not in self._lost and to in (None, name):
-                self._call(name, method, *arguments)
+                self._guard(name, lambda tracker: getattr(tracker, method)(*arguments))
 
-    def _call(self, name: str, method: str, *arguments: Any) -> Any:
+    def _guard(self, name: str, tell: Callable[[Tracker], Any]) -> Any:
+        """Do something with a tracker; it is lost when that breaks."""
         tracker = self._opened[name]
         try:
-            return tracker.record if method == "_record" else getattr(tracker, method)(*arguments)
+            return tell(tracker)
         except Exception as error:  # whatever its client and its service raise
             if name not in self._lost:
                 _say_lost(tracker.title or type(tracker).__name__, error)

@@ -132,12 +132,13 @@ class WandbTracker(Tracker):
 
         values, rows = panels.final_values(result.summary), result.rows
         self._run.summary.update(values)
-        shown: dict[str, Any] = {"test/predictions": _table(wandb, rows, result.pictures)}
+        shown: dict[str, Any] = {"test/predictions": _table(wandb, rows, result.pictures)} if rows else {}
         if panels.has_classes(rows):
             shown |= _classification_panels(wandb, rows, result.pictures)
         if result.predicted_masks:
             shown |= _mask_panels(wandb, result)
-        self._run.log(shown)
+        if shown:
+            self._run.log(shown)
         if self._log_model and self._mode != "disabled" and self.job.kind == "train":
             artifact = wandb.Artifact(f"model-{self._run.id}", type="model", metadata=dict(values))
             artifact.add_file(str(self.job.directory / BEST_CHECKPOINT), policy="immutable", skip_cache=True)
@@ -159,7 +160,7 @@ class WandbTracker(Tracker):
         self._run.log(shown)
 
     def failure(self, error: str) -> None:
-        """Send why the job could not start."""
+        """Send why the job has failed."""
         self._run.summary["error"] = error
 
     def finish(self, failed: bool) -> None:

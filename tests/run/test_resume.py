@@ -169,10 +169,13 @@ def test_what_cannot_be_continued(
     def error(*overrides: str) -> str:
         capsys.readouterr()
         assert call("train", *overrides) == 2
-        return [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")][-1]
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert "interpolation" not in line
+        return line
 
     assert "the run is finished" in error(f"resume={undisturbed}")
-    assert "no such folder" in error("resume=/nowhere")
+    assert error("resume=/nowhere").startswith("error: resume=/nowhere: no such folder; ")
+    assert error("resume=[a,b]").startswith("error: resume=['a', 'b']: expected the directory of a run")
     assert "config.yaml is missing" in error(f"resume={tmp_path}")
     assert not list(tmp_path.glob("runs")), "a refused resume leaves no folder"
     cut = tmp_path / "cut (1)"

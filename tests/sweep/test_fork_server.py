@@ -1,19 +1,23 @@
 """A forked process is as good as a new one."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from busi_lab.run_directory import read_summary
 from busi_lab.sweep import fork_server
-from busi_lab.sweep.fork_server import ForkServer
+from busi_lab.sweep.executors import local
+from busi_lab.sweep.fork_server import LOST, ForkServer, ServerError
 from tests.golden.record import describe
 from tests.programs import Programs, is_alive
 
@@ -27,6 +31,8 @@ def probe(argv: list[str]) -> None:
         print(f"main={__main__.__name__} argv={sys.argv[1:]} session={os.getsid(0) == os.getpid()}")
         print(f"bad_fork={torch.cuda._is_in_bad_fork()} cuda={torch.cuda.is_initialized()}")
         print(f"threads={len(list(Path('/proc/self/task').iterdir()))}")
+    elif argv[0] == "variable":
+        print(os.environ[argv[1]])
     elif argv[0] == "read":
         print(os.read(int(argv[1]), 10).decode())
     elif argv[0] == "sleep":
@@ -38,6 +44,7 @@ def probe(argv: list[str]) -> None:
 
 
 main = probe
+Sweep = Callable[..., tuple[int, str, str]]
 HERE = "tests.sweep.test_fork_server"
 
 
@@ -85,19 +92,43 @@ def test_files_are_inherited_under_their_numbers(programs: Programs, tmp_path: P
         os.close(end)
 
 
-def test_processes_of_a_server_that_has_died_are_ended(tmp_path: Path) -> None:
+def test_what_libraries_set_when_they_are_imported_is_there(programs: Programs, tmp_path: Path) -> None:
+    command = "import os, busi_lab.run.fit; print(os.environ['NO_ALBUMENTATIONS_UPDATE'])"
+    spawned = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True, timeout=60)
+    _, forked = run(programs, tmp_path, "variable", "NO_ALBUMENTATIONS_UPDATE")
+    assert forked == spawned.stdout == "1\n"
+    assert run(programs, tmp_path, "variable", "BIG", environment={"BIG": "x" * 400_000})[1] == "x" * 400_000 + "\n"
+
+
+def test_a_process_outlives_its_server_and_nothing_more_is_started(tmp_path: Path) -> None:
     server = ForkServer()
     process = server.start(HERE, ["sleep"], cwd=tmp_path)
     assert process.pid is not None
-    os.kill(server._process.pid, signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGKILL
-    end = time.monotonic() + 30
-    while is_alive(process.pid):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    os.kill(server._process.pid, signal.SIGTERM)  # as to a whole tree of processes: it is for the jobs
     late = server.start(HERE, ["0"], cwd=tmp_path)
-    assert late.wait(60) == -signal.SIGKILL
+    assert late.wait(60) == 0
+    os.kill(server._process.pid, signal.SIGKILL)
+    server._reader.join(60)
+    assert is_alive(process.pid)
+    with pytest.raises(TimeoutError):
+        process.wait(0.05)
+    with pytest.raises(ServerError, match="it has died"):
+        server.start(HERE, ["0"], cwd=tmp_path)
+    process.terminate()
+    assert process.wait(60) == LOST
+    assert not is_alive(process.pid)
     server.close()
+
+
+def test_a_sweep_needs_no_server(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> ForkServer:
+        raise ServerError("it holds 2 threads")
+
+    monkeypatch.setattr(local, "ForkServer", refuse)
+    code, output, errors = sweep("seed=0,1", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
+    assert code == 0, errors
+    assert output.count("jobs start as new processes: the fork server does not serve, because it holds 2 threads") == 1
+    assert [read_summary(tmp_path / f"sweep/seed{seed}").status for seed in (0, 1)] == ["finished"] * 2
 
 
 def test_a_forked_run_gives_the_bytes_of_a_spawned_one(programs: Programs, phantom_root: Path, tmp_path: Path) -> None:
@@ -110,9 +141,14 @@ def test_a_forked_run_gives_the_bytes_of_a_spawned_one(programs: Programs, phant
 
 
 def test_a_server_with_threads_refuses_to_serve(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fork_server, "_PRELOADED", ())
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    monkeypatch.setattr(fork_server, "PRELOADED", ())
+    monkeypatch.setattr(fork_server, "_KEPT_BACK", ())
+    monkeypatch.setattr(sys, "argv", ["fork_server", str(theirs.detach())])
     monkeypatch.setattr(Path, "iterdir", lambda self: [1, 2])
     monkeypatch.setattr(Path, "is_dir", lambda self: True)
-    monkeypatch.setattr("hydra.core.plugins.Plugins.instance", lambda: SimpleNamespace())
-    with pytest.raises(RuntimeError, match="the fork server holds 2 threads"):
-        fork_server.main()
+    monkeypatch.setattr("hydra.core.plugins.Plugins.instance", lambda: None)
+    fork_server.main()
+    refusal = "it holds 2 threads, of which a fork would lose all but one"
+    assert json.loads(ours.recv(4096)) == {"ready": False, "refusal": refusal}
+    ours.close()

@@ -4,6 +4,6 @@ An executor places processes and nothing more: what a job is, whether it is cont
 from its directory, the same way for all of them.
 """
 
-from busi_lab.sweep.executors.protocol import Command, Executor, Process, executor_class
+from busi_lab.sweep.executors.protocol import LOST, Command, Executor, Process, executor_class
 
-__all__ = ["Command", "Executor", "Process", "executor_class"]
+__all__ = ["LOST", "Command", "Executor", "Process", "executor_class"]

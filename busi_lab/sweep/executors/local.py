@@ -1,5 +1,6 @@
 """Jobs on this machine: one on each GPU, or some on the CPU, forked from a process that has imported what they need."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from busi_lab.errors import UserError
 from busi_lab.machine import cpu_count
 from busi_lab.run_directory import LIFELINE_VARIABLE
 from busi_lab.sweep.executors.protocol import Command, Place, Process
-from busi_lab.sweep.fork_server import ForkServer
+from busi_lab.sweep.fork_server import ForkServer, ServerError
+
+log = logging.getLogger(__name__)
 
 
 class LocalExecutor:
@@ -35,6 +38,7 @@ class LocalExecutor:
             raise UserError(f"hydra.launcher.n_jobs={n_jobs}: expected null or at least 1")
         self._count = n_jobs
         self._server: ForkServer | None = None
+        self._refused = ""
         self._lock = threading.Lock()
         self._lifeline = os.pipe()
 
@@ -57,23 +61,35 @@ class LocalExecutor:
         environment = {**command.environment, LIFELINE_VARIABLE: f"{reading}:{os.fstat(reading).st_ino}"}
         with ExitStack() as stack:
             output = stack.enter_context(command.log.open("ab")) if command.log else None
-            if not hasattr(os, "fork") or sys.platform == "darwin":  # its system libraries do not survive a fork
-                return self._spawn(command, environment, output)
-            with self._lock:
-                self._server = self._server or ForkServer()
-            return self._server.start("busi_lab.train", command.arguments, environment, output, keep=[reading])
+            try:
+                server = self._fork_server()
+                return server.start("busi_lab.train", command.arguments, environment, output, keep=[reading])
+            except ServerError as error:
+                return self._spawn(command, environment, output, error)
 
-    def _spawn(self, command: Command, environment: dict[str, str | None], output: IO[bytes] | None) -> Process:
-        variables = {**os.environ, **{key: value for key, value in environment.items() if value is not None}}
-        for key in (key for key, value in environment.items() if value is None):
-            variables.pop(key, None)
-        arguments = [sys.executable, "-m", "busi_lab.train", *command.arguments]
+    def _fork_server(self) -> ForkServer:
+        with self._lock:
+            if self._refused:
+                raise ServerError(self._refused)
+            if self._server is None:
+                self._server = ForkServer()
+            return self._server
+
+    def _spawn(
+        self, command: Command, environment: Mapping[str, str | None], output: IO[bytes] | None, why: ServerError
+    ) -> Process:
+        """Start a job in a new interpreter, which takes some seconds more and gives the same."""
+        with self._lock:
+            if not self._refused:
+                log.info("jobs start as new processes: the fork server does not serve, because %s", why)
+            self._refused = str(why)
+        variables = {**os.environ, **environment}
         return subprocess.Popen(
-            arguments,
-            env=variables,
+            [sys.executable, "-m", "busi_lab.train", *command.arguments],
+            env={key: value for key, value in variables.items() if value is not None},
             stdout=output,
             stderr=output,
-            pass_fds=self._lifeline[:1],
+            pass_fds=() if os.name == "nt" else self._lifeline[:1],
             start_new_session=True,
         )
 

@@ -10,6 +10,9 @@ from typing import Protocol
 from omegaconf import DictConfig
 
 from busi_lab.errors import UserError
+from busi_lab.sweep.fork_server import LOST
+
+__all__ = ["LOST", "Command", "Executor", "Place", "Process", "executor_class"]
 
 Place = Mapping[str, str]
 """Environment variables of one place for a job, such as the GPU that it may use."""
@@ -34,7 +37,7 @@ class Process(Protocol):
     """A job that was started."""
 
     def wait(self) -> int:
-        """Wait until it has ended; its exit code, or -N where signal N has killed it."""
+        """Wait until it has ended; its exit code, -N where signal N has killed it, :data:`LOST` if nobody knows."""
 
     def terminate(self) -> None:
         """Ask it to save its state and to stop; does nothing where it has ended."""
