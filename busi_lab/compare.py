@@ -4,6 +4,7 @@ import argparse
 import io
 import re
 import sys
+import tempfile
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,28 +46,38 @@ def compare(
         texts[REPORT] = render_html(comparison)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for path in out.iterdir():
-            if _OWN_FILE.fullmatch(path.name):
-                path.unlink()
-        drawn = {}
-        if "png" in formats:
-            from busi_lab.report.plots import draw
+        with tempfile.TemporaryDirectory(dir=out, prefix=".new-") as folder:
+            new = Path(folder)
+            drawn = {}
+            if "png" in formats:
+                from busi_lab.report.plots import draw
 
-            drawn = draw(comparison, out)
-        if "md" in formats:
-            texts[TABLE_MARKDOWN] = render_markdown(comparison, drawn)
-        for name, content in texts.items():
-            write_atomically(out / name, content)
-        if "csv" in formats:
-            columns, rows = records(comparison)
-            write_rows(out / TABLE_CSV, rows, columns)
-            analysis = comparison.analysis
-            for name, found in {REPEATS_CSV: analysis.repeat_records, PAIRS_CSV: analysis.pair_records}.items():
-                if found:
-                    write_rows(out / name, found, columns_of(found))
+                drawn = draw(comparison, new)
+            if "md" in formats:
+                texts[TABLE_MARKDOWN] = render_markdown(comparison, drawn)
+            for name, content in texts.items():
+                write_atomically(new / name, content)
+            if "csv" in formats:
+                columns, rows = records(comparison)
+                write_rows(new / TABLE_CSV, rows, columns)
+                analysis = comparison.analysis
+                for name, found in {REPEATS_CSV: analysis.repeat_records, PAIRS_CSV: analysis.pair_records}.items():
+                    if found:
+                        write_rows(new / name, found, columns_of(found))
+            _replace(new, out)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error}); choose another folder with --out") from None
     return comparison
+
+
+def _replace(new: Path, out: Path) -> None:
+    """Move the files of a comparison into place, when all are written, and remove those of an earlier one."""
+    names = {path.name for path in new.iterdir()}
+    for name in names:
+        (new / name).replace(out / name)
+    for path in out.iterdir():
+        if _OWN_FILE.fullmatch(path.name) and path.name not in names:
+            path.unlink()
 
 
 def describe(comparison: Comparison, out: Path) -> str:

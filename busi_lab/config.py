@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import CLASSES
 
+MAX_IMAGE_SIZE = 4096  # pixels; a network for more would take the memory of any machine
 Dict = dict[str, Any]
 C = TypeVar("C", "RunConfig", "EvalConfig")
 
@@ -110,6 +111,7 @@ class SweepConfig:
     """How a multirun goes: see :mod:`busi_lab.sweep`."""
 
     max_failures: int | None = None
+    grace: float = 120.0
 
 
 @dataclass
@@ -131,6 +133,7 @@ class RunConfig:
     logger: dict[str, Dict | None] = field(default_factory=dict)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     test: bool = True
+    trust: list[str] = field(default_factory=list)
     resume: str | None = None
     command: str | None = None
 
@@ -161,7 +164,7 @@ class EvalConfig:
 def may_change_on_resume(override: str) -> bool:
     """Whether an override of the command line may be given to a run that is continued."""
     group, _, rest = override.lstrip("+~").split("=", 1)[0].partition(".")
-    return group in ("resume", "trainer", "logger", "hydra") or (
+    return group in ("resume", "trust", "trainer", "logger", "hydra") or (
         group == "data" and rest in ("root", "num_workers", "cache_dir")
     )
 
@@ -262,6 +265,7 @@ def _check_ranges(config: RunConfig) -> None:
         isinstance(weights, list) and len(weights) == 3 and all(isinstance(w, int | float) and w > 0 for w in weights)
     ):
         raise UserError(f"task.class_weights={weights}: expected null or three factors above 0, as in [1,2,3]")
+    _check_positive({"sweep.grace": config.sweep.grace})
     failures = config.sweep.max_failures
     if failures is not None and failures < 1:
         raise UserError(f"sweep.max_failures={failures}: expected null or at least 1")
@@ -291,8 +295,10 @@ def _check_data(data: DataConfig, split: SplitConfig) -> None:
         raise UserError(f"split.folds={split.folds}: expected at least 2")
     if split.manifest and split.exclude:
         raise UserError("split.exclude: a manifest says itself what is used; leave split.exclude or split.manifest out")
-    if data.image_size < 32:
-        raise UserError(f"data.image_size={data.image_size}: expected at least 32, where backbones keep one position")
+    if not 32 <= data.image_size <= MAX_IMAGE_SIZE:
+        raise UserError(
+            f"data.image_size={data.image_size}: expected 32, where backbones keep one position, to {MAX_IMAGE_SIZE}"
+        )
     classes = data.classes
     if classes is not None and (not classes or len(set(classes)) < len(classes) or not set(classes) <= set(CLASSES)):
         raise UserError(f"data.classes={classes}: expected null or some of {', '.join(CLASSES)}, each once")

@@ -4,12 +4,15 @@ Everything that compares, resumes or applies a run goes through this module. It 
 reading a hundred runs takes seconds.
 """
 
+import contextlib
 import csv
+import errno
 import json
 import math
 import os
 import re
 import shutil
+import socket
 import statistics
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -188,16 +191,24 @@ def quoted(path: Path) -> str:
 def locked(directory: Path) -> Iterator[None]:
     """Hold a directory for this process, as long as the block lasts or the process lives.
 
+    The kernel's lock is used; where the file system has none, a file that names its owner.
+
     Raises:
         UserError: another process holds it, or it cannot be written to.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with (directory / ".lock").open("w") as file:
-            _lock(file)
-            yield
-    except BlockingIOError:
-        raise UserError(f"{directory} is in use by another process; wait for it or choose another folder") from None
+            if _lock(file):
+                yield
+            else:
+                with _named_lock(directory / ".lock.owner"):
+                    yield
+    except BlockingIOError as error:
+        owner = f" ({error.strerror})" if error.strerror and "owner" in error.strerror else ""
+        raise UserError(
+            f"{directory} is in use by another process{owner}; wait for it or choose another folder"
+        ) from None
 
 
 def refuse_result(directory: Path) -> None:
@@ -210,17 +221,60 @@ def refuse_result(directory: Path) -> None:
         raise UserError(f"{directory} holds a result; choose another hydra.run.dir or remove that folder")
 
 
-def _lock(file: IO[str]) -> None:
+def _lock(file: IO[str]) -> bool:
+    """Take the kernel's lock of an open file; False where there is none.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
     try:
         import fcntl
     except ImportError:  # no such locks outside Unix
-        return
+        return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
-    except OSError:  # a file system without locks
-        return
+    except OSError:  # a file system without locks, as some on networks
+        return False
+    return True
+
+
+@contextmanager
+def _named_lock(path: Path) -> Iterator[None]:
+    """Hold a file that only one process can make. That of a dead process of this host is taken over.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    ours = f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
+    for _ in range(2):
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(ours)
+            break
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                host, _, process = path.read_text(encoding="utf-8").partition(" ")
+                number, _, started = process.partition(" ")
+                if host != socket.gethostname() or not number.isdigit() or _started(int(number)) == started:
+                    reason = f"owner: process {number or '?'} of host {host or '?'}; remove {path} if that is dead"
+                    raise BlockingIOError(errno.EWOULDBLOCK, reason) from None
+                path.unlink()
+    else:
+        raise BlockingIOError(errno.EWOULDBLOCK, f"owner: another process; see {path}")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _started(process: int) -> str:
+    """When a process of this host started, in a form of the kernel's; empty where it is dead or cannot be told."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -287,7 +341,26 @@ def add_further(row: Mapping[str, Any], further: Iterable[tuple[str, str]]) -> d
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.7g}" if isinstance(value, float) else str(value)
+    return f"{value:.7g}" if isinstance(value, float) else no_formula(str(value))
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def no_formula(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula, whoever named the image: quoted, but for numbers."""
+    if not _FORMULA.match(text):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def _as_it_was(cell: str) -> str:
+    """A cell as it was before :func:`no_formula`."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def median_speed(rows: Sequence[Mapping[str, str]]) -> float | None:
@@ -301,7 +374,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        return [
+            {name: _as_it_was(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+            for row in csv.DictReader(file)
+        ]
 
 
 def write_masks(folder: Path, masks: "Mapping[str, NDArray[np.bool_]]") -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from busi_lab.commandline import Application, command_line
@@ -12,7 +13,7 @@ from busi_lab.config import parse_config
 from busi_lab.errors import exit_on_user_error
 from busi_lab.run.resume import refuse_occupied, resumed_config, run_directory
 from busi_lab.sweep.outcome import conclude, record_failure
-from busi_lab.sweep.plan import directory_name
+from busi_lab.sweep.plan import directory_name, refuse_launcher
 from busi_lab.tracking import check_trackers
 
 OmegaConf.register_new_resolver("busi_sweep", directory_name, replace=True)
@@ -52,6 +53,8 @@ def train(config: DictConfig, overrides: Sequence[str] = (), command: str | None
 
 def _job(config: DictConfig) -> float:
     hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:  # our launcher's jobs are runs of their own
+        refuse_launcher(str(hydra.launcher._target_))
     return train(config, list(hydra.overrides.task), command_line("busi-train", hydra))
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -24,8 +25,9 @@ from busi_lab.data.layout import LABELS, has_labels, list_files, resolve_root
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError, one_line
 
-_VERSION = 2  # raise when what is stored of the same files would differ
+_VERSION = 3  # raise when what is stored of the same files would differ
 _LEFTOVERS = f".{'[0-9a-f]' * 12}-*px-*"  # temporary folders of builders, of any dataset and size
+_CHECKSUMS = "checksums.json"
 _DAY = 24 * 3600  # seconds; no builder takes that long
 
 log = logging.getLogger(__name__)
@@ -152,7 +154,8 @@ def _unwritable(folder: Path, reason: str) -> UserError:
 def open_cache(root: str | Path | None, image_size: int, cache_dir: Path | None) -> PixelCache:
     """Open the cached pixels of a dataset, or decode every file once and store them.
 
-    A stored cache is used while names, sizes and modification times of all files are as they were. Several
+    A stored cache is used while names, sizes and modification times of all files are as they were, and while it
+    holds what was written into it; else it is made anew. Several
     processes may do this at once: each sees a whole cache or makes its own.
 
     Args:
@@ -169,9 +172,32 @@ def open_cache(root: str | Path | None, image_size: int, cache_dir: Path | None)
     place = hashlib.sha256(f"{_VERSION} {folder.resolve()}".encode()).hexdigest()[:12]
     prefix = f"{place}-{image_size}px-"
     directory = cache_dir / f"{prefix}{_stamp(folder)}"
+    if directory.is_dir() and not _is_sound(directory):
+        log.warning("the pixel cache %s is damaged and made anew", directory)
+        shutil.rmtree(directory, ignore_errors=True)
     if not directory.is_dir():
         _store(folder, image_size, directory, prefix)
     return _load(folder, image_size, directory)
+
+
+def _is_sound(directory: Path) -> bool:
+    """Whether a stored cache holds what was written: a disk, a copy or a person may have changed it since."""
+    try:
+        return bool(_checksums(directory) == json.loads((directory / _CHECKSUMS).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
+
+
+def _checksums(directory: Path) -> dict[str, str]:
+    """CRC-32 of each file, which takes a second for gigabytes and tells every accident."""
+    found = {}
+    for name in ("images.npy", "masks.npy", "index.json"):
+        value = 0
+        with (directory / name).open("rb") as file:
+            while part := file.read(1 << 22):
+                value = zlib.crc32(part, value)
+        found[name] = f"{value:08x}"
+    return found
 
 
 def _stamp(root: Path) -> str:
@@ -231,6 +257,7 @@ def _store(root: Path, image_size: int, directory: Path, prefix: str) -> None:
             array.flush()
         rows = [asdict(case) for case in index.cases]
         (complete / "index.json").write_text(json.dumps(rows), encoding="utf-8")
+        (complete / _CHECKSUMS).write_text(json.dumps(_checksums(complete)), encoding="utf-8")
         for stale in directory.parent.glob(f"{prefix}*"):
             if stale != directory:  # which another process may just have finished, and be reading
                 shutil.rmtree(stale, ignore_errors=True)

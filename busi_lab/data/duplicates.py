@@ -17,9 +17,10 @@ three steps, on scans whose longer side is brought to 320 pixels:
 Groups are the connected components of the verified pairs.
 """
 
+import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ from busi_lab.run_directory import write_json
 
 SIMILARITY = 0.33  # of a verified pair; see the module's text
 
-_VERSION = 1  # raise when other groups would be found in the same dataset
+_VERSION = 2  # raise when other groups would be found in the same dataset, or are stored in another form
 _SIDE = 320  # pixels
 _FEATURES = 400  # of a scan, at most
 _THUMBNAIL = 24  # pixels
@@ -263,6 +264,11 @@ def _align(first: _Scan, second: _Scan) -> NDArray[np.float64] | None:
     return transform if plausible else None
 
 
+def _checksum(numbers: Mapping[str, int]) -> str:
+    """Of groups: a line that is lost would hide a leak."""
+    return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def cached_groups(index: Index, cache_dir: Path | None) -> dict[str, int]:
     """As :func:`group_numbers` of :func:`find_groups`, found once for each content of a dataset.
 
@@ -279,14 +285,18 @@ def cached_groups(index: Index, cache_dir: Path | None) -> dict[str, int]:
         return group_numbers(find_groups(index))
     path = cache_dir / f"groups-{_VERSION}-{index.digest}.json"
     try:
-        return {str(case_id): int(number) for case_id, number in json.loads(path.read_text(encoding="utf-8")).items()}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        numbers = {str(case_id): int(number) for case_id, number in content["groups"].items()}
+        if content["checksum"] != _checksum(numbers):
+            raise ValueError("its checksum differs")
+        return numbers
     except FileNotFoundError:
         log.info("looking for near-identical images among %d, once", len(index.cases))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         log.warning("%s is damaged (%s) and made anew", path, one_line(error))
     numbers = group_numbers(find_groups(index))
     try:
-        write_json(path, numbers)
+        write_json(path, {"checksum": _checksum(numbers), "groups": numbers})
     except OSError as error:
         raise UserError(
             f"the groups of near-identical images cannot be written to {cache_dir} ({one_line(error)}); set "

@@ -16,7 +16,7 @@ from busi_lab.inference.explain import Heat
 from busi_lab.inference.predictor import Prediction
 from busi_lab.inference.scans import ScanFile
 from busi_lab.report.overlay import draw_heat, draw_overlay
-from busi_lab.run_directory import CLASSES, write_atomically
+from busi_lab.run_directory import CLASSES, no_formula, write_atomically
 
 SCHEMA = 1
 TABLE = "predictions.csv"
@@ -80,7 +80,7 @@ class Writer:
 
     def _add_row(self, row: dict[str, Any]) -> None:
         if self._rows is not None:
-            self._rows.writerow(row)
+            self._rows.writerow({key: no_formula(cell) if isinstance(cell, str) else cell for key, cell in row.items()})
 
 
 def _record(file: ScanFile, scan: Scan, prediction: Prediction, names: dict[str, str]) -> dict[str, Any]:

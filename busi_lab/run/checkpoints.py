@@ -1,5 +1,6 @@
 """Checkpoints of a run: the state that it continues from, the weights of its best epoch, and how both are written."""
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ class LastCheckpoint(Callback):
 
     Args:
         dirpath: folder of the checkpoints.
+        keep: leave ``last.ckpt`` of a finished run where it is; it has the optimiser's state.
     """
 
-    def __init__(self, dirpath: str | Path) -> None:
+    def __init__(self, dirpath: str | Path, keep: bool = False) -> None:
         self._path = Path(dirpath) / "last.ckpt"
+        self._keep = keep
         self.stop = StopRequest()
         self.fit_finished = False
 
@@ -57,6 +60,12 @@ class LastCheckpoint(Callback):
             self._path.with_name("previous.ckpt").unlink(missing_ok=True)
         if self.stop.signum is not None:
             raise Interrupted(self.stop.signum)
+
+    def discard(self) -> None:
+        """Remove the state of a run that is finished and on record, and so will not be continued."""
+        if not self._keep:
+            for name in ("last.ckpt", "previous.ckpt"):
+                self._path.with_name(name).unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Whether fitting has ended, by its epochs or early: then nothing is left to fit."""
@@ -105,6 +114,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             with temporary.open("wb") as file:
                 torch.save(checkpoint, file)
+                if target.name == "best.ckpt":  # no other copy of it is there; of the state, the one before is
+                    file.flush()
+                    os.fsync(file.fileno())
             temporary.replace(target)
         except BaseException as error:
             temporary.unlink(missing_ok=True)

@@ -30,6 +30,7 @@ from busi_lab.run.record import (
     with_columns,
     write_inputs,
 )
+from busi_lab.run.resume import check_resumable, refuse_occupied
 from busi_lab.run.session import session
 from busi_lab.run.state import State, find_state
 from busi_lab.run.stop import StopRequest
@@ -46,6 +47,7 @@ from busi_lab.run_directory import (
     write_rows,
 )
 from busi_lab.tasks import BaseTask, MaskTask
+from busi_lab.tasks.checkpoint import read_checkpoint
 from busi_lab.tracking import Job, Result, Trackers
 
 log = logging.getLogger(__name__)
@@ -87,7 +89,8 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     log.info(leak_line(summary))
     name = f"{summary.experiment}-seed{summary.seed}"
     job = Job(directory, name, "train", OmegaConf.to_container(resolved))  # type: ignore[arg-type]
-    with _stop_request(callbacks).watch(), session(summary, job, config.logger, started) as opened:
+    refuse = check_resumable if config.resume else refuse_occupied  # again: another process may have been here since
+    with _stop_request(callbacks).watch(), session(summary, job, config.logger, started, refuse) as opened:
         opened.trackers.start(summary, task.monitor, task.monitor_mode, task.metric_names)
         record.publish = opened.trackers.epoch
         _show_masks(trainer, task, data, opened.trackers)
@@ -99,6 +102,9 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
         if opened.trackers:
             shown = (data.pictures(), data.true_masks()) if config.test else ({}, {})
             opened.result = Result(summary, predicted.test, *shown, predicted.masks)
+    for callback in callbacks:
+        if isinstance(callback, LastCheckpoint):
+            callback.discard()
     log.info(result_line(summary, directory))
     return summary
 
@@ -171,7 +177,7 @@ def _judge(task: BaseTask, data: BusiDataModule, trainer: Trainer, test: bool, s
         test: False leaves the test images untouched.
         summary: gets the metrics and how long they took.
     """
-    best = torch.load(Path(trainer.default_root_dir) / BEST_CHECKPOINT, map_location="cpu", weights_only=True)
+    best = read_checkpoint(Path(trainer.default_root_dir) / BEST_CHECKPOINT)
     summary.best_epoch = best["epoch"]
     task.load_state_dict(best["state_dict"])
     clock = time.perf_counter()

@@ -1,7 +1,7 @@
 """Which run is continued, and with which configuration: its own, but for what may change. Imports no torch."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,7 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
         epochs, scheduler = saved.trainer.max_epochs, saved.scheduler.name
     except (OSError, yaml.YAMLError, OmegaConfBaseException, AttributeError) as error:
         raise UserError(f"{directory / CONFIG} is damaged: {one_line(error)[:120]}; start the run again") from None
+    _refuse_foreign(saved, directory, [str(name) for name in composed.get("trust") or ()])
     for override in overrides:
         if not may_change_on_resume(override):
             raise UserError(
@@ -113,6 +114,53 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
     saved.split.manifest = str(directory / SPLIT)  # refuses data that have changed
     assert isinstance(saved, DictConfig)
     return saved
+
+
+_HARMLESS = (
+    *("busi_lab.tasks.", "busi_lab.run.checkpoints.", "busi_lab.run.callbacks.", "busi_lab.tracking."),
+    *("busi_lab.callbacks.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers."),
+)
+"""Where the classes are that a run directory from elsewhere may name: they do what runs do."""
+
+
+def _refuse_foreign(saved: Any, directory: Path, trusted: Sequence[str]) -> None:
+    """A run directory may come from anyone: it names no code but ours and Lightning's, and asks for nothing here.
+
+    Raises:
+        UserError: its configuration names other code, or refers to something by ``${...}``.
+    """
+    path = directory / CONFIG
+    if "${" in OmegaConf.to_yaml(saved):  # a run's own is resolved; a foreign one could ask for a secret
+        raise UserError(f"{path} refers to something else by ${{...}}, which a run's own does not; start the run again")
+    for target in _targets(OmegaConf.to_container(saved)):
+        if not target.startswith((*_HARMLESS, *(f"{name}." for name in trusted))):
+            package = target.partition(".")[0]
+            raise UserError(
+                f"{path} names {target}, which is neither of busi_lab nor a callback or logger of Lightning; where you "
+                f"trust this run directory, add trust=[{package}]"
+            )
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """All that a configuration would have imported and called, at any depth."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "_target_":
+                yield str(value)
+            else:
+                yield from _targets(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from _targets(item)
+
+
+def trusted_packages(config: Any) -> list[str]:
+    """Packages of the classes that a configuration names and that are not trusted anyway.
+
+    A sweep trusts the command that it was composed from, so that its jobs can be continued.
+    """
+    foreign = (target for target in _targets(config) if not target.startswith(_HARMLESS))
+    return sorted({target.partition(".")[0] for target in foreign})
 
 
 def _move(group: Any, before: str, after: str) -> None:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
+from busi_lab.run_directory import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from busi_lab.tasks import BaseTask
-from busi_lab.tasks.checkpoint import SCHEMA, with_defaults
+from busi_lab.tasks.checkpoint import SCHEMA, read_checkpoint, with_defaults
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +57,24 @@ def find_state(directory: Path, task: BaseTask, split_digest: str, max_epochs: i
                 f"trainer.max_epochs={max_epochs}: {directory} is in epoch {content['epoch'] + 1} already; expected at "
                 "least that many, or leave it out"
             )
+        if fit_finished or content["epoch"] > 0:
+            _check_best(directory)
         return State(path, fit_finished)
     raise UserError(
         f"resume={directory}: no whole checkpoint to continue from ({', '.join(damaged) or 'none is there'}); "
         "start the run again in a new directory"
     )
+
+
+def _check_best(directory: Path) -> None:
+    """The weights of the best epoch so far cannot be made again, so the run has nothing to test without them."""
+    try:
+        read_checkpoint(directory / BEST_CHECKPOINT)
+    except UserError as error:
+        raise UserError(
+            f"resume={directory}: the weights of its best epoch are lost ({one_line(error).split(';')[0]}); "
+            "start the run again in a new directory"
+        ) from None
 
 
 def _check_fits(what: str, schema: Any, saved: dict[str, Any], task: BaseTask) -> None:

@@ -40,13 +40,19 @@ class StopRequest:
     def requested(self) -> bool:
         """Whether to save the state and stop."""
         if self.signum is None and sweep_has_died():
-            log.info("the sweep has ended: saving the state, then stopping")
+            log.info("the sweep has ended: %s", "saving the state, then stopping" if self.training else "stopping")
             self.signum = signal.SIGTERM
         return self.signum is not None
 
     @contextmanager
     def watch(self) -> Iterator["StopRequest"]:
-        """Handle both signals in this block; does nothing outside the main thread, where Python cannot."""
+        """Handle both signals in this block; does nothing outside the main thread, where Python cannot.
+
+        Raises:
+            Interrupted: a job's sweep has died while the job was starting.
+        """
+        if self.requested():
+            raise Interrupted(self.signum or signal.SIGTERM)
         if threading.current_thread() is not threading.main_thread():
             yield self
             return

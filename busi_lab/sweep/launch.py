@@ -36,6 +36,7 @@ from busi_lab.tracking import sweep_environment
 log = logging.getLogger(__name__)
 
 _LOG_FILE = "job.log"
+_PATIENCE = 60.0  # seconds for which a job's directory may still be held, by a job of a sweep that was killed
 
 
 def launch(
@@ -74,10 +75,11 @@ def launch(
     sweep.jobs += [job.directory for job in plan.jobs]
     if sweep.executor is None:
         sweep.executor = executor_class(executor)(n_jobs)
+    grace = OmegaConf.select(config, "sweep.grace")
     places = sweep.executor.places([job.config for job in plan.jobs])
     log.info("sweep of %d jobs, %d at a time, in %s", len(jobs), min(len(places), len(jobs)), plan.directory)
     with locked(plan.directory):
-        _Pool(sweep.executor, places, sweep.environment, limit).run(plan.jobs, plan.arguments)
+        _Pool(sweep.executor, places, sweep.environment, limit, grace).run(plan.jobs, plan.arguments)
     return sweep, [objective(job.directory) for job in plan.jobs]
 
 
@@ -105,6 +107,7 @@ class _Pool:
         places: variables of each place.
         environment: variables for every job.
         max_failures: start no job after so many have failed; None for no limit.
+        grace: seconds that jobs have to save their state when they are stopped.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class _Pool:
         places: Sequence[Mapping[str, str]],
         environment: Mapping[str, str],
         max_failures: int | None,
+        grace: float,
     ) -> None:
         self._executor = executor
         self._count = len(places)
@@ -121,6 +125,7 @@ class _Pool:
             self._places.put(place)
         self._environment = environment
         self._max_failures = max_failures
+        self._grace = grace
         self._failures = 0
         self._signum: int | None = None
         self._processes: set[Process] = set()
@@ -144,9 +149,19 @@ class _Pool:
             raise Stopped(self._signum)
 
     def _pass_on(self, signum: int, frame: Any) -> None:
+        if self._signum is None:
+            patience = threading.Timer(self._grace, self._kill)
+            patience.daemon = True
+            patience.start()
         self._signum = signum
         for process in list(self._processes):
             process.terminate()
+
+    def _kill(self) -> None:
+        """End the jobs that have not stopped, such as one that hangs: the state of their last epoch is saved."""
+        for process in list(self._processes):
+            log.info("a job has not stopped within %g seconds (sweep.grace) and is killed", self._grace)
+            process.kill()
 
     def _do(self, title: str, job: Job, arguments: Sequence[str]) -> None:
         place = self._places.get()
@@ -159,9 +174,11 @@ class _Pool:
             if self._max_failures is not None and self._failures >= self._max_failures:
                 log.info("%s: not started after %d failures (sweep.max_failures)", title, self._failures)
                 return
-            resumable = any((job.directory / name).exists() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
-            if not resumable:
-                _clear(job)
+            if not self._prepare(job):
+                log.info("%s: in use by another process, left alone", title)
+                self._failures += 1
+                return
+            resumable = _is_resumable(job)
             log.info("%s%s", title, ": continued" if resumable else "")
             self._execute(job, [*arguments, *(job.continued if resumable else job.overrides)], place)
             if self._signum is None and finished(job.directory) is None:
@@ -170,10 +187,17 @@ class _Pool:
         finally:
             self._places.put(place)
 
+    def _prepare(self, job: Job) -> bool:
+        """Remove what a job has left that cannot be continued; False where another process holds its directory."""
+        end = time.monotonic() + _PATIENCE
+        while not _clean(job):
+            if self._signum is not None or time.monotonic() > end:
+                return False
+            time.sleep(0.5)
+        return True
+
     def _execute(self, job: Job, arguments: Sequence[str], place: Mapping[str, str]) -> None:
         """Run one job to its end; leaves a summary unless it was asked to stop."""
-        job.directory.mkdir(parents=True, exist_ok=True)
-        (job.directory / SUMMARY).unlink(missing_ok=True)
         command = Command(
             [*arguments, "hydra.mode=RUN", f"hydra.run.dir={quoted(job.directory)}"],
             {**self._environment, **place, "WANDB_RUN_ID": None},  # which names one run, not every job
@@ -193,6 +217,22 @@ class _Pool:
             seconds = {"total": time.perf_counter() - started}
             failure = Summary("failed", experiment=job.directory.name, error=f"the process {ended}", seconds=seconds)
             write_summary(job.directory, failure)
+
+
+def _is_resumable(job: Job) -> bool:
+    return any((job.directory / name).exists() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
+
+
+def _clean(job: Job) -> bool:
+    """Make room for a job in its directory; False where another process holds that."""
+    try:
+        with locked(job.directory):
+            if not _is_resumable(job):
+                _clear(job)
+            (job.directory / SUMMARY).unlink(missing_ok=True)
+    except UserError:
+        return False
+    return True
 
 
 def _clear(job: Job) -> None:

@@ -12,8 +12,27 @@ from omegaconf import DictConfig, OmegaConf
 
 from busi_lab.config import may_change_on_resume
 from busi_lab.errors import UserError
+from busi_lab.run.resume import trusted_packages
 from busi_lab.run_directory import CONFIG, quoted
 from busi_lab.sweep.outcome import finished
+
+OURS = "hydra_plugins.busi_lab_launcher.BusiLocalLauncher"
+
+
+def refuse_launcher(target: str) -> None:
+    """Other launchers run jobs in one process, or lose what has failed; none ranks, continues or ends with a code.
+
+    Args:
+        target: the launcher's class, as ``hydra.launcher._target_`` names it.
+
+    Raises:
+        UserError: it is not ours.
+    """
+    if target != OURS:
+        raise UserError(
+            f"hydra/launcher: {target.rpartition('.')[2]} would run jobs that cannot be continued and hide those that "
+            "fail; leave it out, or set hydra/launcher=busi_local with hydra.launcher.n_jobs=N"
+        )
 
 
 @dataclass(frozen=True)
@@ -35,7 +54,8 @@ class Job:
         """The command line of the job where it was cut: the overrides which a continued run takes."""
         # the number of epochs is part of the job, and already in its configuration
         kept = [item for item in self.overrides if may_change_on_resume(item) and "trainer.max_epochs" not in item]
-        return [f"resume={quoted(self.directory)}", *kept]
+        trusted = trusted_packages(OmegaConf.to_container(self.config))  # it was composed here
+        return [f"resume={quoted(self.directory)}", *kept, *([f"trust=[{','.join(trusted)}]"] if trusted else [])]
 
 
 @dataclass(frozen=True)
@@ -71,8 +91,13 @@ def make_plan(
     return Plan(base, planned, tuple(_command_flags(config.hydra)))
 
 
-def directory_name(overrides: Sequence[str]) -> str:
-    """A sweep's folder name: the sweep's own, and a digest of the whole command."""
+def directory_name(overrides: Sequence[str], launcher: str = OURS) -> str:
+    """A sweep's folder name: the sweep's own, and a digest of the whole command.
+
+    Raises:
+        UserError: another launcher than ours is to run the jobs.
+    """
+    refuse_launcher(launcher)
     chosen = dict(item.split("=", 1) for item in overrides if "=" in item)
     label = _slug(chosen.get("sweep", "sweep"))
     return f"{label}-{hashlib.sha256(' '.join(sorted(overrides)).encode()).hexdigest()[:8]}"
@@ -134,15 +159,33 @@ def _refuse_another_run(job: Job) -> None:
     done = finished(directory) is not None
     for part in (before, wanted):
         part.setdefault("test", True)
-        part["epochs"] = (part.get("trainer") or {}).get("max_epochs")
+        trainer = part.get("trainer") or {}
+        part["epochs"] = trainer.pop("max_epochs", None)
+        for key in _OF_THE_MACHINE:
+            trainer.pop(key, None)
         for key in ("num_workers", "cache_dir", *(() if done else ("root",))):
             (part.get("data") or {}).pop(key, None)
         part["manifest"] = (part.get("split") or {}).pop("manifest", None)
-    for key in ("name", "seed", "data", "split", "augment", "model", "task", "optim", "scheduler", "epochs", "test"):
+        part["callbacks"] = {name: _settings(item) for name, item in (part.get("callbacks") or {}).items() if item}
+    for key in _OF_A_JOB:
         if before.get(key) != wanted.get(key):
             raise UserError(
                 f"{directory} holds a run with another {key}; choose another hydra.sweep.dir or remove that folder"
             )
+
+
+_OF_A_JOB = (
+    *("name", "seed", "data", "split", "augment", "model", "task", "optim", "scheduler", "epochs", "test"),
+    *("trainer", "callbacks"),
+)
+_OF_THE_MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "benchmark", "enable_progress_bar")
+
+
+def _settings(callback: Any) -> dict[str, Any]:
+    """A callback without where it is and where it writes, which may have moved, and without switches that are off."""
+    settings = {key: value for key, value in callback.items() if key not in ("_target_", "dirpath")}
+    settings["class"] = str(callback.get("_target_")).rpartition(".")[2]
+    return {key: value for key, value in settings.items() if value is not False}
 
 
 def _refuse_narrowing(hydra: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from busi_lab.config import ModelConfig, OptimConfig, SchedulerConfig
+from busi_lab.config import MAX_IMAGE_SIZE, ModelConfig, OptimConfig, SchedulerConfig
 from busi_lab.errors import UserError, one_line
 
 SCHEMA = 1
@@ -55,11 +55,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from None
     except Exception as error:  # whatever a cut file makes zipfile and torch raise
         raise UserError(f"{path} is damaged ({one_line(error)[:80]}); copy it again") from None
-    if not isinstance(content, dict) or not {"schema", "state_dict", "hyper_parameters"} <= content.keys():
+    if (
+        not isinstance(content, dict)
+        or not {"schema", "state_dict", "hyper_parameters"} <= content.keys()
+        or not isinstance(content["hyper_parameters"], dict)
+    ):
         raise UserError(f"{path} is no checkpoint of busi-lab; take the file that busi-train wrote")
     if not isinstance(content["schema"], int) or content["schema"] != SCHEMA:
         raise UserError(
             f"{path} has schema {content['schema']}, this version reads {SCHEMA}; use the busi-lab version that wrote "
             "it"
         )
+    size = content["hyper_parameters"].get("image_size")
+    if not isinstance(size, int) or not 0 < size <= MAX_IMAGE_SIZE:
+        raise UserError(f"{path} has image_size {size!r}, expected pixels, at most {MAX_IMAGE_SIZE}: it is refused")
     return content

@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import shutil
@@ -130,15 +131,15 @@ def test_a_folder_that_cannot_be_written_is_named(phantom_root: Path, tmp_path: 
 
 @pytest.mark.parametrize("name", ["index.json", "images.npy", "masks.npy"])
 @pytest.mark.parametrize("damage", ["gone", "empty", "cut"])
-def test_a_damaged_cache_is_named(phantom_root: Path, tmp_path: Path, name: str, damage: str) -> None:
+def test_a_damaged_cache_is_made_anew(phantom_root: Path, tmp_path: Path, name: str, damage: str) -> None:
+    sound = open_cache(phantom_root, SIZE, None)
     open_cache(phantom_root, SIZE, tmp_path)
     (path,) = tmp_path.rglob(name)
     content = path.read_bytes()
     path.unlink()
     if damage != "gone":
         path.write_bytes(b"" if damage == "empty" else content[: len(content) // 2])
-    with pytest.raises(UserError, match=rf"the pixel cache {path.parent} is damaged .* delete that folder"):
-        open_cache(phantom_root, SIZE, tmp_path)
+    assert same(open_cache(phantom_root, SIZE, tmp_path), sound)
 
 
 @pytest.mark.parametrize("crash", [RuntimeError("bug"), KeyboardInterrupt(), OSError(28, "No space left on device")])
@@ -299,3 +300,31 @@ def test_resizing_keeps_areas_and_empty_masks() -> None:
     assert resize_mask(mask, SIZE).mean() == pytest.approx(mask.mean(), rel=0.1)
     assert np.array_equal(resize_mask(mask, 100), resize_mask(mask, 100).astype(bool))
     assert resize_mask(~np.zeros_like(mask), SIZE).all()
+
+
+@pytest.mark.parametrize("what", ["a pixel", "a mask", "a case less", "no checksums"])
+def test_a_cache_that_has_changed_is_made_anew(
+    phantom_root: Path, tmp_path: Path, reads: list[Path], caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    sound = open_cache(phantom_root, SIZE, tmp_path)
+    images = sound.images.clone()
+    (directory,) = tmp_path.glob("*-48px-*")
+    if what in ("a pixel", "a mask"):
+        path = directory / ("images.npy" if what == "a pixel" else "masks.npy")
+        content = bytearray(path.read_bytes())
+        content[-100] ^= 1
+        path.write_bytes(content)
+    elif what == "a case less":
+        rows = json.loads((directory / "index.json").read_text())
+        (directory / "index.json").write_text(json.dumps(rows[:-1]))
+    else:
+        (directory / "checksums.json").unlink()
+    reads.clear()
+    healed = open_cache(phantom_root, SIZE, tmp_path)
+    assert len(reads) == 60
+    assert f"the pixel cache {directory} is damaged and made anew" in caplog.messages
+    assert torch.equal(healed.images, images)
+    assert healed.index == index_dataset(phantom_root)
+    reads.clear()
+    assert same(healed, open_cache(phantom_root, SIZE, tmp_path))
+    assert reads == []

@@ -42,6 +42,9 @@ class Process(Protocol):
     def terminate(self) -> None:
         """Ask it to save its state and to stop; does nothing where it has ended."""
 
+    def kill(self) -> None:
+        """End it at once; does nothing where it has ended."""
+
 
 class Executor(Protocol):
     """Starts jobs.
