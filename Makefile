@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 PYTEST ?= # further options of pytest, such as -k resume
-SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadscope
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-all soak lint format wheel clean

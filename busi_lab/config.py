@@ -261,10 +261,15 @@ def _check_ranges(config: RunConfig) -> None:
     if not isinstance(smoothing, int | float) or not 0 <= smoothing < 1:
         raise UserError(f"task.label_smoothing={smoothing}: expected at least 0 and less than 1")
     weights = config.task.get("class_weights")
+    count = len(CLASSES if data.classes is None else data.classes)
     if weights is not None and not (
-        isinstance(weights, list) and len(weights) == 3 and all(isinstance(w, int | float) and w > 0 for w in weights)
+        isinstance(weights, list)
+        and len(weights) in (count, len(CLASSES))
+        and all(isinstance(w, int | float) and w > 0 for w in weights)
     ):
-        raise UserError(f"task.class_weights={weights}: expected null or three factors above 0, as in [1,2,3]")
+        raise UserError(
+            f"task.class_weights={weights}: expected null or a factor above 0 for each class, as in [1,2,3]"
+        )
     _check_positive({"sweep.grace": config.sweep.grace})
     failures = config.sweep.max_failures
     if failures is not None and failures < 1:

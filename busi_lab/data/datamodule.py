@@ -192,7 +192,7 @@ class BusiDataModule(LightningDataModule):
         super().__init__()
         self._root = root
         self._image_size = image_size
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._eval_batch_size = eval_batch_size
         self._split = dict(split or {})
         self._augment = dict(augment or {})
@@ -316,8 +316,8 @@ class BusiDataModule(LightningDataModule):
         rank, ranks = self._ranks()
         sampler = EpochSampler(self.train_set.labels, self._balanced, self._seed, self._epoch, rank, ranks)
         sampler.skip(*self._resumed)
-        lonely = len(sampler) > 1 and len(sampler) % self._batch_size == 1  # batch norm needs two
-        return self._loader(self.train_set, self._batch_size, sampler, drop_last=lonely)
+        lonely = len(sampler) > 1 and len(sampler) % self.batch_size == 1  # batch norm needs two
+        return self._loader(self.train_set, self.batch_size, sampler, drop_last=lonely)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Validation scans in the manifest's order."""
@@ -334,7 +334,7 @@ class BusiDataModule(LightningDataModule):
         """Where in which epoch a checkpoint is saved, and on which data."""
         assert self.trainer is not None
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
-        draws = done * self._batch_size if done < self.trainer.num_training_batches else 0
+        draws = done * self.batch_size if done < self.trainer.num_training_batches else 0
         return {"epoch": self._epoch(), "draws": draws, "split": self.manifest.digest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from busi_lab.data.cache import resize_scan
@@ -108,11 +109,11 @@ class Predictor:
         """The task of one of the runs."""
         return self._tasks[path]
 
-    def predict(self, image: "Gray | Scan | Path | str") -> Prediction:
+    def predict(self, image: "Gray | Scan | Image.Image | Path | str") -> Prediction:
         """Predict one scan.
 
         Args:
-            image: gray levels uint8 ``[H, W]``, a scan with its spacing, or a file with one scan.
+            image: gray levels uint8 ``[H, W]``, a scan with its spacing, a picture of Pillow, or a file with one scan.
 
         Raises:
             UnreadableImageError: the file holds no scan, or several.
@@ -209,7 +210,7 @@ def can_segment(task: str | None) -> bool:
     return kind is None or issubclass(kind, MaskTask)
 
 
-def as_scan(image: "Gray | Scan | Path | str") -> Scan:
+def as_scan(image: "Gray | Scan | Image.Image | Path | str") -> Scan:
     """What :meth:`Predictor.predict` takes, as a scan.
 
     Raises:
@@ -220,6 +221,8 @@ def as_scan(image: "Gray | Scan | Path | str") -> Scan:
         return image
     if isinstance(image, Path | str):
         return read_scan(Path(image))
+    if isinstance(image, Image.Image):
+        image = np.asarray(image.convert("L"))
     if image.ndim != 2 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"image: expected gray levels uint8 [H, W], found {image.dtype} {list(image.shape)}")
     return Scan(image, None, None)

@@ -102,7 +102,7 @@ def build_classifier(
             f"model.name={name}, model.backbone={backbone}: expected custom_cnn, or timm with a backbone; set "
             "model=timm for classification, or task=segmentation or task=multitask for networks with masks"
         )
-    network = create_timm_model(backbone, weights, in_chans, dropout)
+    network = create_timm_model(backbone, weights, in_chans, dropout, image_size)
     network.reset_classifier(num_classes)  # type: ignore[operator]
     config = timm.data.resolve_model_data_config(network)
     heads = [network.get_classifier()]  # type: ignore[operator]

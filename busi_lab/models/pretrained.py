@@ -19,7 +19,9 @@ from busi_lab.errors import UserError, one_line
 _PROBE_SECONDS = 5.0
 
 
-def create_timm_model(backbone: str, weights: str, in_chans: int, dropout: float) -> nn.Module:
+def create_timm_model(
+    backbone: str, weights: str, in_chans: int, dropout: float, image_size: int | None = None
+) -> nn.Module:
     """Create a timm image classifier with ImageNet's or a file's own number of classes.
 
     Args:
@@ -29,6 +31,8 @@ def create_timm_model(backbone: str, weights: str, in_chans: int, dropout: float
             state dict for this model.
         in_chans: input channels; ImageNet's first layer is summed to one channel by timm.
         dropout: probability before the last layer.
+        image_size: side of the input, pixels, for networks that are built for one size, as transformers are; timm
+            adapts their positions. None for their own.
 
     Raises:
         UserError: unknown model, or weights that cannot be had or do not fit.
@@ -38,11 +42,14 @@ def create_timm_model(backbone: str, weights: str, in_chans: int, dropout: float
         hint = f"; similar names: {near}" if near else ""
         raise UserError(f"model.backbone={backbone}: not a model of timm {timm.__version__}{hint}")
 
+    described = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
+    size = {"img_size": image_size} if image_size is not None and described and described.fixed_input_size else {}
+
     def make(pretrained: bool, **more: Any) -> nn.Module:
         if "pretrained_cfg_overlay" in more:  # keep the file's own head; the caller replaces it
             more["num_classes"] = more["pretrained_cfg_overlay"]["num_classes"]
         model: nn.Module = timm.create_model(
-            backbone, pretrained=pretrained, in_chans=in_chans, drop_rate=dropout, **more
+            backbone, pretrained=pretrained, in_chans=in_chans, drop_rate=dropout, **size, **more
         )
         return model
 

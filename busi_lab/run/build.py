@@ -22,6 +22,7 @@ from busi_lab.data.layout import require_layout
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.errors import UserError, one_line
 from busi_lab.run.checkpoints import AtomicCheckpointIO, BestCheckpoint
+from busi_lab.run_directory import CLASSES
 from busi_lab.tasks import BaseTask, MaskTask, SegmentationTask
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,9 @@ _RESERVED = {
     *("callbacks", "logger", "default_root_dir", "enable_checkpointing", "barebones", "plugins", "fast_dev_run"),
     *("limit_val_batches", "limit_test_batches", "check_val_every_n_epoch", "val_check_interval"),
 }
+_FORKING = tuple(
+    f"ddp_{way}{rest}" for way in ("spawn", "fork", "notebook") for rest in ("", "_find_unused_parameters_true")
+) + tuple(f"ddp_{way}_find_unused_parameters_false" for way in ("spawn", "fork", "notebook"))
 _MOVED = {
     "busi_lab.callbacks.BestCheckpoint": "busi_lab.run.checkpoints.BestCheckpoint",
     "busi_lab.callbacks.LastCheckpoint": "busi_lab.run.checkpoints.LastCheckpoint",
@@ -50,6 +54,10 @@ def build_task(config: RunConfig) -> BaseTask:
     except Exception as error:  # Hydra raises whatever importing the module raised
         raise UserError(f"task._target_={target}: cannot be imported ({one_line(error)})") from None
     check_arguments("task", task_class, arguments)
+    weights, classes = arguments.get("class_weights"), config.data.classes
+    if weights is not None and classes is not None and len(weights) == len(classes) < len(CLASSES):
+        given = dict(zip(classes, weights, strict=True))  # in the order of data.classes
+        arguments["class_weights"] = [given.get(name, 1.0) for name in CLASSES]
     task = task_class(
         model=asdict(config.model),
         image_size=config.data.image_size,
@@ -147,6 +155,8 @@ def trainer_settings(group: dict[str, Any]) -> dict[str, Any]:
             f"trainer.{min(reserved)}: every run validates and tests each epoch's best as a whole and writes its own "
             "record; use the groups callbacks and logger, hydra.run.dir, data.subset or trainer=smoke"
         )
+    if (strategy := str(group.get("strategy"))) in _FORKING:
+        raise UserError(f"trainer.strategy={strategy}: its processes keep what they have learnt to themselves; use ddp")
     if group.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError("trainer.accelerator=gpu: no CUDA device is visible here; use trainer=auto or trainer=cpu")
     return dict(group)

@@ -100,6 +100,7 @@ class EpochRecord(Checkpoint):
         self.publish: Callable[[dict[str, Any]], None] | None = None
         self._started = self._trained = 0.0
         self._images = 0
+        self._validated = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and keep only the rows of the epochs that a resumed run builds on."""
@@ -114,6 +115,11 @@ class EpochRecord(Checkpoint):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._restart_clock()
+        self._validated = False
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that the figures of validation are those of this epoch; Lightning keeps those of the one before."""
+        self._validated = True
 
     def _restart_clock(self) -> None:
         self._started = self._trained = time.perf_counter()
@@ -124,18 +130,19 @@ class EpochRecord(Checkpoint):
     ) -> None:
         """Count images, and stop the clock with the last batch, before validation."""
         self._images += len(batch["image"]) * trainer.world_size
-        if batch_idx + 1 == trainer.num_training_batches:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            self._trained = time.perf_counter()
+        if batch_idx + 1 == trainer.num_training_batches and torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._trained = time.perf_counter()  # after each batch: max_steps and max_time may make it the last
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the row."""
         speed = self._images / max(self._trained - self._started, 1e-9)
-        values = {key: float(value) for key, value in trainer.callback_metrics.items() if "/" in key}
+        namespaces = ("train", "val") if self._validated else ("train",)  # an epoch may be cut before validation
+        known = trainer.callback_metrics.items()
+        values = {key: float(value) for key, value in known if key.split("/")[0] in namespaces and "/" in key}
         row = {
             "epoch": trainer.current_epoch,
-            **{key: values[key] for key in sorted(values) if key.split("/")[0] in ("train", "val")},
+            **{key: values[key] for key in sorted(values)},
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "images_per_second": speed,
             "seconds": time.perf_counter() - self._started,
@@ -145,7 +152,7 @@ class EpochRecord(Checkpoint):
             log.info(self._line(row, trainer, pl_module))
             if self.publish is not None:
                 self.publish(row)
-        if (monitor := getattr(pl_module, "monitor", "")) and monitor not in values:
+        if self._validated and (monitor := getattr(pl_module, "monitor", "")) and monitor not in values:
             raise UserError(
                 f"task.monitor={monitor}: no validation image defines it; set task.monitor to another metric, such as "
                 "val/loss, or change data.classes"

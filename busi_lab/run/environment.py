@@ -23,6 +23,7 @@ def quieten() -> None:
         "LeafSpec",
         "Checkpoint directory .* exists and is not empty",
         "in eval mode at the start of training",  # a frozen backbone is meant to be
+        "recommended to use `self.log.*sync_dist=True`",  # every rank computes the value over all of them
         "resuming from a checkpoint that ended before the epoch",  # the sampler skips what is done
     ):
         warnings.filterwarnings("ignore", f".*{pattern}.*")

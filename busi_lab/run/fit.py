@@ -116,6 +116,12 @@ def _build_training_data(config: RunConfig, task: BaseTask) -> BusiDataModule:
     data = build_data(config.data, config.split, task, config.augment, config.seed)
     if data.full_manifest.protocol == "all":
         raise UserError(f"split.manifest={config.split.manifest}: {_NOTHING_TO_TRAIN_ON}")
+    for name in ("train", "val", *(("test",) if config.test else ())):
+        if not getattr(data.manifest, name):
+            raise UserError(
+                f"{data.index.root}: no image is left for {name} by split={config.split.protocol}, data.classes and "
+                "data.subset; choose others"
+            )
     return data
 
 
@@ -147,6 +153,18 @@ def _fit(task: BaseTask, data: BusiDataModule, trainer: Trainer, state: State | 
             f"Lightning refuses this run: {one_line(error)}; trackers are no loggers of the Trainer, so callbacks that "
             "need one do not work, and metrics.csv has the learning rate"
         ) from None
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the device has not enough memory for batches of {data.batch_size} scans of {task.image_size} pixels "
+            f"({one_line(error)[:80]}); lower data.batch_size or data.image_size"
+        ) from None
+    except ValueError as error:
+        if "Expected more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"data.batch_size={data.batch_size} with data.image_size={task.image_size}: batch norm has one value per "
+            "channel to learn from; raise one of them"
+        ) from None
 
 
 def _summarize_epochs(directory: Path, summary: Summary) -> None:
@@ -177,6 +195,11 @@ def _judge(task: BaseTask, data: BusiDataModule, trainer: Trainer, test: bool, s
         test: False leaves the test images untouched.
         summary: gets the metrics and how long they took.
     """
+    if not (Path(trainer.default_root_dir) / BEST_CHECKPOINT).exists():
+        raise UserError(
+            "no epoch was validated, so there are no best weights to judge: let trainer.max_steps or trainer.max_time "
+            "leave room for an epoch"
+        )
     best = read_checkpoint(Path(trainer.default_root_dir) / BEST_CHECKPOINT)
     summary.best_epoch = best["epoch"]
     task.load_state_dict(best["state_dict"])

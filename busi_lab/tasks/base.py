@@ -154,8 +154,15 @@ class BaseTask(LightningModule):
         return self
 
     def scale(self, image: Tensor) -> Tensor:
-        """Turn uint8 ``[B, 1, S, S]`` into the network's input, float32 ``[B, in_chans, S, S]``."""
-        scaled = (image.float() / 255 - self._mean) / self._std  # type: ignore[operator]
+        """Turn uint8 ``[B, 1, S, S]`` into the network's input ``[B, in_chans, S, S]``, float32 or of its precision.
+
+        Raises:
+            TypeError: the scans are no bytes; they would be scaled twice.
+        """
+        if image.dtype != torch.uint8:
+            raise TypeError(f"image: expected gray levels uint8 [B, 1, S, S], found {image.dtype} {list(image.shape)}")
+        mean, std = self._mean, self._std
+        scaled = ((image.float() / 255 - mean.float()) / std.float()).to(mean.dtype)  # type: ignore[operator,arg-type]
         return scaled.contiguous(memory_format=torch.channels_last) if self._channels_last else scaled
 
     def forward(self, image: Tensor) -> Any:
