@@ -71,7 +71,7 @@ def test_seed_zero_is_a_seed() -> None:
         ("+data.imagesize=96", r"data\.imagesize.*known keys: name, root, image_size"),
         ("+nonsense=1", "nonsense"),
         ("data.image_size=large", r"data\.image_size"),
-        ("data.image_size=16", "expected at least 32"),
+        ("data.image_size=16", "expected 32, where backbones keep one position, to 4096"),
         ("data.batch_size=0", r"data\.batch_size=0: expected more than 0"),
         ("trainer.max_epochs=-1", r"trainer\.max_epochs=-1: expected a whole number of at least 1"),
         ("trainer.max_epochs=0", "at least 1"),

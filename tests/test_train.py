@@ -83,7 +83,7 @@ def test_figures_follow_from_the_predictions(cli: Cli, phantom_root: Path, tmp_p
 
 def test_best_checkpoint_gives_the_predictions_and_is_small(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    cli(f"data.root={phantom_root}", *FAST, f"hydra.run.dir={run}")
+    cli(f"data.root={phantom_root}", *FAST, "callbacks.last.keep=true", f"hydra.run.dir={run}")
     content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
     assert "optimizer_states" not in content
     assert "optimizer_states" in torch.load(run / "checkpoints/last.ckpt", weights_only=True)
@@ -199,7 +199,7 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, phantom_root: Path, tmp_pat
 
 
 def test_a_new_run_takes_no_directory_of_an_unfinished_one(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
-    arguments = (f"data.root={phantom_root}", *FAST, f"hydra.run.dir={tmp_path / 'run'}")
+    arguments = (f"data.root={phantom_root}", *FAST, "callbacks.last.keep=true", f"hydra.run.dir={tmp_path / 'run'}")
     assert cli(*arguments)[0] == 0
     (tmp_path / "run/summary.json").unlink()
     code, error = cli(*arguments, "split.seed=1")

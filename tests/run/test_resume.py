@@ -23,7 +23,9 @@ from tests.programs import SLOWLY, Programs, Started, call, descendants, is_aliv
 RUN = (
     *("trainer=cpu", "trainer.max_epochs=7", "model.backbone=test_efficientnet", "model.weights=none"),
     *("model.dropout=0.3", "data.image_size=32", "data.batch_size=2", "optim=adamw", "logger=none"),
+    "callbacks.last.keep=true",  # tests cut a finished run
 )
+TRUSTED = "trust=[tests]"  # of SLOWLY
 MASKS = (
     "task=multitask",
     "model=smp",
@@ -84,10 +86,10 @@ def test_five_kills(programs: Programs, undisturbed: Path, phantom_root: Path, t
         assert not (run / "summary.json").exists()
         if kill == 2:
             run, moved = run.rename(moved), run  # the best epoch must survive that
-            refused = programs.start("train", f"resume='{run}'", "trainer.max_epochs=1", cwd=tmp_path)
+            refused = programs.start("train", f"resume='{run}'", TRUSTED, "trainer.max_epochs=1", cwd=tmp_path)
             assert refused.wait() == 2
             assert "already; expected at least that many" in refused.output
-        started = programs.start("train", f"resume='{run}'", cwd=tmp_path)
+        started = programs.start("train", f"resume='{run}'", TRUSTED, cwd=tmp_path)
     started.finish()
     assert_equal_runs(undisturbed, run)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
@@ -109,7 +111,7 @@ def test_a_polite_stop_saves_the_middle_of_an_epoch(
     state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     batches = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["completed"]
     assert state["BusiDataModule"]["draws"] == 2 * batches > 0
-    programs.run("train", f"resume={run}", cwd=tmp_path)
+    programs.run("train", f"resume={run}", TRUSTED, cwd=tmp_path)
     assert_equal_runs(whole, run)
 
 
@@ -120,9 +122,9 @@ def test_a_killed_joint_run_continues(programs: Programs, phantom_root: Path, tm
     programs.run("train", *settings, f"hydra.run.dir={whole}", cwd=tmp_path)
     started = programs.start("train", *settings, *SLOWLY, f"hydra.run.dir={run}", cwd=tmp_path)
     stop_after(run, started, 2, 0.1, signal.SIGKILL)
-    started = programs.start("train", f"resume={run}", cwd=tmp_path)
+    started = programs.start("train", f"resume={run}", TRUSTED, cwd=tmp_path)
     stop_after(run, started, 3, 0.05, signal.SIGTERM)
-    programs.run("train", f"resume={run}", cwd=tmp_path)
+    programs.run("train", f"resume={run}", TRUSTED, cwd=tmp_path)
     assert_equal_runs(whole, run)
     names = sorted(path.name for path in (whole / "masks").iterdir())
     assert names
@@ -137,7 +139,7 @@ def test_a_cut_checkpoint_falls_back_to_the_one_before(
     stop_after(run, started, 3, 0.1, signal.SIGKILL)
     last = run / "checkpoints/last.ckpt"
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
-    output = programs.run("train", f"resume={run}", cwd=tmp_path)
+    output = programs.run("train", f"resume={run}", TRUSTED, cwd=tmp_path)
     assert "last.ckpt cannot be read" in output
     assert_equal_runs(undisturbed, run)
 
@@ -152,7 +154,7 @@ def test_a_run_cut_after_its_last_epoch_trains_no_further(
     shutil.copytree(run, again)
     for name in ("summary.json", "predictions.csv"):
         (again / name).unlink()
-    programs.run("train", f"resume={again}", cwd=tmp_path)
+    programs.run("train", f"resume={again}", TRUSTED, cwd=tmp_path)
     assert_equal_runs(run, again)
     assert read_summary(again).images_per_second == read_summary(run).images_per_second
 
