@@ -13,6 +13,7 @@ from PIL import Image
 
 from busi_lab.compare import compare, main
 from busi_lab.errors import UserError
+from busi_lab.files import write_rows
 from busi_lab.report import plots
 from busi_lab.report.blocks import Block
 from busi_lab.report.evaluations import robustness
@@ -22,7 +23,7 @@ from busi_lab.report.plots import metric_bars
 from busi_lab.report.published import PUBLISHED, RELATED_WORK
 from busi_lab.report.render import render_text
 from busi_lab.report.tables import Row, Table
-from busi_lab.run_directory import Summary, write_rows, write_summary
+from busi_lab.run_directory import Summary, write_summary
 
 TABLES = ("md", "csv")
 MATRIX = [[84, 3, 0], [0, 42, 0], [0, 0, 26]]  # the paper's Table IV, MobileNet

@@ -20,8 +20,9 @@ from busi_lab.data.cache import resize_scan
 from busi_lab.data.index import index_dataset, read_mask
 from busi_lab.data.reading import read_image
 from busi_lab.evaluate import _compare
+from busi_lab.files import write_json
 from busi_lab.run import evaluation, probes
-from busi_lab.run_directory import CLASSES, read_run, read_summary, write_json
+from busi_lab.run_directory import CLASSES, read_run, read_summary
 from busi_lab.tasks import load_task
 from tests.conftest import SMALL, TRAINED
 from tests.programs import call

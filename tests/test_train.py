@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from busi_lab.run_directory import locked, read_run, read_summary
+from busi_lab.files import locked
+from busi_lab.run_directory import read_run, read_summary
 from busi_lab.tasks import ClassificationTask
 from tests.programs import Programs, call
 

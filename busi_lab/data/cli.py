@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error, one_line
-from busi_lab.run_directory import CLASSES, new_folder, write_rows
+from busi_lab.files import new_folder, write_rows
+from busi_lab.run_directory import CLASSES
 
 if TYPE_CHECKING:
     from busi_lab.data.index import Case

@@ -23,7 +23,8 @@ from urllib.request import url2pathname, urlopen
 from PIL import Image
 
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import CLASSES, new_folder
+from busi_lab.files import new_folder
+from busi_lab.run_directory import CLASSES
 
 KAGGLE_HANDLE = "aryashah2k/breast-ultrasound-images-dataset"
 BUSI_COUNTS: Mapping[str, int] = {"benign": 437, "malignant": 210, "normal": 133}

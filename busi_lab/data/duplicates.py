@@ -34,8 +34,8 @@ from busi_lab.data.groups import Group, Pair, components, group_numbers
 from busi_lab.data.index import Index, read_case
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError, one_line
+from busi_lab.files import write_json
 from busi_lab.machine import cpu_count
-from busi_lab.run_directory import write_json
 
 SIMILARITY = 0.33  # of a verified pair; see the module's text
 

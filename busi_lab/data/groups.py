@@ -9,7 +9,7 @@ from pathlib import Path
 
 from busi_lab.data.index import Case, Index
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import write_rows
+from busi_lab.files import write_rows
 
 GROUPS = "groups.csv"
 COLUMNS = ("group", "image", "similarity", "conflict", "data_digest")

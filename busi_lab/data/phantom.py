@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError
-from busi_lab.run_directory import CLASSES, new_folder
+from busi_lab.files import new_folder
+from busi_lab.run_directory import CLASSES
 
 Field = NDArray[np.float32]
 

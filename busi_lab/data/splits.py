@@ -15,7 +15,8 @@ import numpy as np
 from busi_lab.data.groups import join_patients
 from busi_lab.data.index import Case, Index
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import CLASSES, write_json
+from busi_lab.files import write_json
+from busi_lab.run_directory import CLASSES
 
 SPLITS = ("train", "val", "test")
 PROTOCOLS = ("published", "holdout", "grouped_holdout", "grouped_kfold", "curated", "all")

@@ -12,11 +12,12 @@ from typing import IO, Any
 from PIL import Image
 
 from busi_lab.data.scan import Scan
+from busi_lab.files import no_formula, write_atomically
 from busi_lab.inference.explain import Heat
 from busi_lab.inference.predictor import Prediction
 from busi_lab.inference.scans import ScanFile
 from busi_lab.report.overlay import draw_heat, draw_overlay
-from busi_lab.run_directory import CLASSES, no_formula, write_atomically
+from busi_lab.run_directory import CLASSES
 
 SCHEMA = 1
 TABLE = "predictions.csv"

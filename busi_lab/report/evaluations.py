@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from busi_lab.files import read_rows
 from busi_lab.report.blocks import Block
 from busi_lab.report.cases import Cases, Estimate, read_cases, read_test_cases
 from busi_lab.report.clinical import interval
 from busi_lab.report.pairwise import joint_weights
 from busi_lab.report.statistics import RESAMPLES, Bools, Floats, percentile_interval
 from busi_lab.report.tables import MISSING, Comparison, leak_words, number, text
-from busi_lab.run_directory import CLASSES, FLAGS, SHORTCUTS, STRESS, Run, read_rows
+from busi_lab.run_directory import CLASSES, FLAGS, SHORTCUTS, STRESS, Run
 
 _FIGURES = ("accuracy", "accuracy_without_normal", "f1", "auroc", "auroc_malignant", "dice", "dice_pooled", "hd95")
 _STRATA = ("accuracy", "auroc_malignant", "dice")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_lab.errors import UserError, one_line
+from busi_lab.files import read_rows
 from busi_lab.report.blocks import Analysis
 from busi_lab.report.published import CAVEATS, published_for
 from busi_lab.run_directory import (
@@ -22,7 +23,6 @@ from busi_lab.run_directory import (
     Run,
     Summary,
     find_run_directories,
-    read_rows,
     read_run,
 )
 

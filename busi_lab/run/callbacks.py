@@ -13,7 +13,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from busi_lab.errors import UserError
-from busi_lab.run_directory import METRICS, read_rows, write_rows
+from busi_lab.files import read_rows, write_rows
+from busi_lab.run_directory import METRICS
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from busi_lab.config import EvalConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.errors import UserError
+from busi_lab.files import write_atomically, write_rows
 from busi_lab.inference.explain import Explainer
 from busi_lab.run.build import build_data, build_trainer, trainer_settings
 from busi_lab.run.environment import device_name, environment_record, quieten
@@ -32,9 +33,7 @@ from busi_lab.run_directory import (
     VALIDATION,
     Summary,
     refuse_result,
-    write_atomically,
     write_masks,
-    write_rows,
 )
 from busi_lab.tasks import BaseTask, load_task
 from busi_lab.tracking import Job, Result

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from busi_lab.config import RunConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.errors import UserError, one_line
+from busi_lab.files import read_rows, write_rows
 from busi_lab.run.build import build_callbacks, build_data, build_task, build_trainer, trainer_settings
 from busi_lab.run.callbacks import EpochRecord, EpochSeed, MaskPanel
 from busi_lab.run.checkpoints import LastCheckpoint
@@ -42,9 +43,7 @@ from busi_lab.run_directory import (
     VALIDATION,
     Summary,
     median_speed,
-    read_rows,
     write_masks,
-    write_rows,
 )
 from busi_lab.tasks import BaseTask, MaskTask
 from busi_lab.tasks.checkpoint import read_checkpoint

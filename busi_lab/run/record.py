@@ -12,9 +12,10 @@ from busi_lab.config import RunConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.splits import Manifest, write_manifest
 from busi_lab.errors import UserError
+from busi_lab.files import write_atomically
 from busi_lab.models.segmenters import STRIDE
 from busi_lab.run.environment import device_name, environment_record
-from busi_lab.run_directory import CLASSES, CONFIG, SPLIT, Summary, add_further, write_atomically
+from busi_lab.run_directory import CLASSES, CONFIG, SPLIT, Summary, add_further
 from busi_lab.tasks import BaseTask
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from busi_lab.errors import UserError, one_line
+from busi_lab.files import locked
 from busi_lab.run.stop import Interrupted
-from busi_lab.run_directory import Summary, locked, quoted, write_summary
+from busi_lab.run_directory import Summary, quoted, write_summary
 from busi_lab.tracking import Job, Result, Trackers, open_trackers
 
 log = logging.getLogger(__name__)

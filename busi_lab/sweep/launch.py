@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from busi_lab.errors import UserError
+from busi_lab.files import locked
 from busi_lab.run_directory import (
     CONFIG,
     LAST_CHECKPOINT,
@@ -24,7 +25,6 @@ from busi_lab.run_directory import (
     SUMMARY,
     SWEEP_VARIABLE,
     Summary,
-    locked,
     quoted,
     write_summary,
 )

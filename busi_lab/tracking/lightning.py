@@ -12,14 +12,8 @@ import numpy as np
 from PIL import Image
 
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import (
-    BEST_CHECKPOINT,
-    PREDICTIONS,
-    SWEEP_VARIABLE,
-    Summary,
-    read_rows,
-    write_atomically,
-)
+from busi_lab.files import read_rows, write_atomically
+from busi_lab.run_directory import BEST_CHECKPOINT, PREDICTIONS, SWEEP_VARIABLE, Summary
 from busi_lab.tracking import panels
 from busi_lab.tracking.protocol import Job, Result, Settings, Shown, Tracker
 

@@ -16,7 +16,7 @@ from busi_lab.data import download as module
 from busi_lab.data.download import BUSI, DatasetCounts, Limits, download
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.errors import UserError
-from busi_lab.run_directory import new_folder
+from busi_lab.files import new_folder
 
 EXPECTED = DatasetCounts({"benign": 20, "malignant": 3, "normal": 2}, masks=26)
 Files = dict[str, bytes]

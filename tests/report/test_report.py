@@ -17,6 +17,7 @@ from PIL import Image
 from busi_lab.compare import compare
 from busi_lab.data.index import read_mask
 from busi_lab.data.phantom import generate_phantoms
+from busi_lab.files import write_rows
 from busi_lab.report.findings import findings
 from busi_lab.report.masks import running_median
 from busi_lab.report.predictions import (
@@ -30,7 +31,7 @@ from busi_lab.report.predictions import (
 )
 from busi_lab.report.statistics import wilson_interval
 from busi_lab.report.tables import Comparison
-from busi_lab.run_directory import CLASSES, Run, Summary, read_run, write_masks, write_rows, write_summary
+from busi_lab.run_directory import CLASSES, Run, Summary, read_run, write_masks, write_summary
 
 COUNTS = {"benign": 6, "malignant": 4, "normal": 2}
 IMAGES = [(f"{label} ({i})", label) for label in CLASSES for i in range(1, COUNTS[label] + 1)]

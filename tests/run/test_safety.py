@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from busi_lab import run_directory
+from busi_lab import files
 from busi_lab.errors import UserError
-from busi_lab.run_directory import locked, read_rows, read_summary, write_rows
+from busi_lab.files import locked, read_rows, write_rows
+from busi_lab.run_directory import read_summary
 from busi_lab.tasks import load_task
 from tests.golden import record
 from tests.programs import SLOWLY, Programs, call, outcome
@@ -164,7 +165,7 @@ def test_where_the_file_system_has_no_locks_a_file_names_the_owner(
     owner.write_text("another-host 1 1")
     with pytest.raises(UserError, match="of host another-host; remove"), locked(tmp_path):
         pass
-    assert run_directory._started(os.getpid()) != ""
+    assert files._started(os.getpid()) != ""
 
 
 def test_a_job_that_hangs_is_killed_after_a_while(programs: Programs, phantom_root: Path, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from busi_lab.errors import UserError
-from busi_lab.run_directory import Summary, locked, read_summary, write_summary
+from busi_lab.files import locked
+from busi_lab.run_directory import Summary, read_summary, write_summary
 from busi_lab.sweep.executors import executor_class
 from busi_lab.sweep.executors.local import LocalExecutor, visible_gpus
 from busi_lab.sweep.outcome import record_failure

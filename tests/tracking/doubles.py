@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from busi_lab.run_directory import PREDICTIONS, Summary, write_rows
+from busi_lab.files import write_rows
+from busi_lab.run_directory import PREDICTIONS, Summary
 from busi_lab.tracking import Job, Result, Tracker
 
 CASES = (("a", "benign", "benign", 0.9), ("b", "malignant", "benign", 0.7), ("c", "normal", "normal", 0.6))

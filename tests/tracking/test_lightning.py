@@ -9,7 +9,7 @@ from doubles import BoardLogger, MLFlowLogger, PlainLogger, Result
 from PIL import Image
 
 from busi_lab.errors import UserError
-from busi_lab.run_directory import write_rows
+from busi_lab.files import write_rows
 from busi_lab.tracking import Job, check_trackers
 from busi_lab.tracking.lightning import LightningTracker
 

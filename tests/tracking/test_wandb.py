@@ -10,7 +10,8 @@ import pytest
 from doubles import Recorder, Result
 
 from busi_lab.errors import UserError
-from busi_lab.run_directory import Summary, read_summary, write_rows
+from busi_lab.files import write_rows
+from busi_lab.run_directory import Summary, read_summary
 from busi_lab.tracking import Job
 from busi_lab.tracking.wandb import WandbTracker
 
