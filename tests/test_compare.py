@@ -950,3 +950,20 @@ def test_folds_evaluated_on_the_same_data_are_repeats(runs: Path, tmp_path: Path
     found = {record["experiment"] + str(record["runs"]): record for record in records}
     assert sorted(found) == ["a1", "a3"]
     assert found["a3"]["seeds"] == 3 and found["a3"]["pooled_images"] == 30
+
+
+def test_the_old_report_stays_until_the_new_one_is_written(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    make_run(runs / "a", "paper/vgg16", 0.80)
+    compare([runs], out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("busi_lab.compare.records", full)
+    with pytest.raises(UserError, match="cannot be written"):
+        compare([runs], out)
+    assert before == {path.name: path.read_bytes() for path in out.iterdir()}

@@ -111,10 +111,24 @@ def test_wrong_sweep_settings(sweep: Sweep, setting: str, message: str) -> None:
 def test_a_finished_job_of_another_configuration_is_not_taken_for_this_one(sweep: Sweep, tmp_path: Path) -> None:
     common = ("seed=0", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     assert sweep(*common)[0] == 0
-    for change, key in (("trainer.max_epochs=3", "epochs"), ("test=false", "test")):
+    changes = {
+        "trainer.max_epochs=3": "epochs",
+        "test=false": "test",
+        "callbacks=early_stopping": "callbacks",
+        "trainer.precision=bf16-mixed": "trainer",
+    }
+    for change, key in changes.items():
         code, _, errors = sweep(*common, change)
         assert code == 2
         assert f"holds a run with another {key}" in errors
+
+
+@pytest.mark.parametrize("more", [(), ("hydra.sweep.dir=elsewhere",)])
+def test_other_launchers_are_refused(sweep: Sweep, tmp_path: Path, more: tuple[str, ...]) -> None:
+    code, _, errors = sweep("seed=0,1", "hydra/launcher=basic", *more)
+    assert code == 2
+    assert errors.count("error: hydra/launcher: BasicLauncher would run jobs that cannot be continued") == 1
+    assert not list(tmp_path.rglob("summary.json"))
 
 
 def test_a_sweep_runs_once_at_a_time(sweep: Sweep, tmp_path: Path) -> None:
