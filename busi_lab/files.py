@@ -170,19 +170,23 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:
-    """Write rows as CSV, atomically, floats with seven digits."""
+PROBABILITY_DIGITS = 9
+"""Digits that tell any two numbers of float32 apart: with fewer, ties among probabilities change an AUROC."""
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[str], digits: int = 7) -> None:
+    """Write rows as CSV, atomically, floats with so many significant digits."""
     lines = [list(columns)]
-    lines.extend([_cell(row.get(column)) for column in lines[0]] for row in rows)
+    lines.extend([_cell(row.get(column), digits) for column in lines[0]] for row in rows)
     buffer = StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(lines)
     write_atomically(path, buffer.getvalue())
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, digits: int) -> str:
     if value is None:
         return ""
-    return f"{value:.7g}" if isinstance(value, float) else no_formula(str(value))
+    return f"{value:.{digits}g}" if isinstance(value, float) else no_formula(str(value))
 
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")

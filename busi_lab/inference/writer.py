@@ -12,7 +12,7 @@ from typing import IO, Any
 from PIL import Image
 
 from busi_lab.data.scan import Scan
-from busi_lab.files import no_formula, write_atomically
+from busi_lab.files import PROBABILITY_DIGITS, no_formula, write_atomically
 from busi_lab.inference.explain import Heat
 from busi_lab.inference.predictor import Prediction
 from busi_lab.inference.scans import ScanFile
@@ -112,7 +112,7 @@ def _row(file: ScanFile, scan: Scan, prediction: Prediction) -> dict[str, Any]:
         "width": prediction.width,
         "height": prediction.height,
         "class": prediction.label,
-        **{f"p_{name}": f"{value:.7g}" for name, value in (prediction.probabilities or {}).items()},
+        **{f"p_{name}": f"{value:.{PROBABILITY_DIGITS}g}" for name, value in (prediction.probabilities or {}).items()},
         "lesions": None if prediction.lesions is None else len(prediction.lesions),
         "lesion_pixels": prediction.lesion_pixels,
         "lesion_area_mm2": _short(prediction.lesion_area_mm2),

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from busi_lab.config import EvalConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.errors import UserError
-from busi_lab.files import write_atomically, write_rows
+from busi_lab.files import PROBABILITY_DIGITS, write_atomically, write_rows
 from busi_lab.inference.explain import Explainer
 from busi_lab.run.build import build_data, build_trainer, trainer_settings
 from busi_lab.run.environment import device_name, environment_record, quieten
@@ -77,7 +77,7 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
         opened.trackers.start(summary)
         write_inputs(directory, resolved, data)
         rows = _test(task, data, trainer, summary)
-        write_rows(directory / PREDICTIONS, rows, rows[0])
+        write_rows(directory / PREDICTIONS, rows, rows[0], PROBABILITY_DIGITS)
         masks = task.predicted_masks()
         write_masks(directory / MASKS, masks)
         _copy_source(source_directory, directory)
@@ -87,7 +87,7 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
             write_rows(directory / STRESS, stress(task, data, trainer, summary), stress_columns(task))
         if config.shortcuts:
             found = list(shortcuts(task, data, trainer))
-            write_rows(directory / SHORTCUTS, found, found[0])
+            write_rows(directory / SHORTCUTS, found, found[0], PROBABILITY_DIGITS)
         if explainer:
             task.to(trainer.strategy.root_device)  # after a test it lies in main memory
             summary.metrics |= explain(explainer, data, rows, directory)

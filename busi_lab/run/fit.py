@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from busi_lab.config import RunConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.errors import UserError, one_line
-from busi_lab.files import read_rows, write_rows
+from busi_lab.files import PROBABILITY_DIGITS, read_rows, write_rows
 from busi_lab.run.build import build_callbacks, build_data, build_task, build_trainer, trainer_settings
 from busi_lab.run.callbacks import EpochRecord, EpochSeed, MaskPanel
 from busi_lab.run.checkpoints import LastCheckpoint
@@ -219,7 +219,7 @@ def _write_tables(directory: Path, predicted: Predicted) -> None:
     """Write what was predicted for validation and, where it was touched, for test."""
     for name, rows in ((VALIDATION, predicted.validation), (PREDICTIONS, predicted.test)):
         if rows:
-            write_rows(directory / name, rows, rows[0])
+            write_rows(directory / name, rows, rows[0], PROBABILITY_DIGITS)
     write_masks(directory / MASKS, predicted.masks)
 
 

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,17 @@ def without_clocks(path: Path) -> str:
     return buffer.getvalue()
 
 
+def in_seven_digits(path: Path) -> bytes:
+    """A table with its numbers as older versions wrote them; today's probabilities have nine digits."""
+
+    def short(cell: str) -> str:
+        return f"{float(cell):.7g}" if re.fullmatch(r"-?\d+\.\d+(e[+-]\d+)?|-?\d+e[+-]\d+", cell) else cell
+
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = [",".join(map(short, line)) for line in csv.reader(file)]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
 def digest(*parts: bytes) -> str:
     """Sixteen hex digits over some bytes."""
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
@@ -98,7 +110,7 @@ def describe(run: Path) -> dict[str, str]:
         found["metrics"] = without_clocks(run / "metrics.csv")
     for name in ("predictions", "validation", "stress", "shortcuts"):
         if (run / f"{name}.csv").exists():
-            found[name] = digest((run / f"{name}.csv").read_bytes())
+            found[name] = digest(in_seven_digits(run / f"{name}.csv"))
     found["test"] = json.loads((run / "split.json").read_text(encoding="utf-8"))["digest"]
     masks = sorted((run / "masks").rglob("*.png"))
     if masks:
