@@ -86,6 +86,9 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
         return summary
     log.info(headline(config, summary))
     log.info(leak_line(summary))
+    if state is not None:
+        where = "all epochs are done" if state.fit_finished else f"in epoch {state.epoch + 1}"
+        log.info("continued: %s", where)
     name = f"{summary.experiment}-seed{summary.seed}"
     job = Job(directory, name, "train", OmegaConf.to_container(resolved))  # type: ignore[arg-type]
     refuse = check_resumable if config.resume else refuse_occupied  # again: another process may have been here since

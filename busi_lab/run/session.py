@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import locked
 from busi_lab.run.stop import Interrupted
-from busi_lab.run_directory import Summary, quoted, write_summary
+from busi_lab.run_directory import SWEEP_VARIABLE, Summary, quoted, write_summary
 from busi_lab.tracking import Job, Result, Trackers, open_trackers
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ def session(
         except Interrupted:
             if summary.status == "finished":
                 log.info("stopped before all trackers were shown the result; the run itself is finished")
+            elif SWEEP_VARIABLE in os.environ:
+                log.info("stopped; the same command continues the sweep, and this run with it")
             else:
                 log.info("stopped; continue with: busi-train %s", shlex.quote(f"resume={quoted(job.directory)}"))
             raise

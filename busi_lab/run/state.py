@@ -18,10 +18,11 @@ DATAMODULE_KEY, LAST_KEY = "BusiDataModule", "LastCheckpoint"
 
 
 class State(NamedTuple):
-    """Where a run was cut: its checkpoint, and whether nothing was left to fit."""
+    """Where a run was cut: its checkpoint, whether nothing was left to fit, and the epoch, counted from 0."""
 
     checkpoint: Path
     fit_finished: bool
+    epoch: int
 
 
 def find_state(directory: Path, task: BaseTask, split_digest: str, max_epochs: int) -> State:
@@ -59,7 +60,7 @@ def find_state(directory: Path, task: BaseTask, split_digest: str, max_epochs: i
             )
         if fit_finished or content["epoch"] > 0:
             _check_best(directory)
-        return State(path, fit_finished)
+        return State(path, fit_finished, content["epoch"])
     raise UserError(
         f"resume={directory}: no whole checkpoint to continue from ({', '.join(damaged) or 'none is there'}); "
         "start the run again in a new directory"

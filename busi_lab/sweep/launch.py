@@ -146,6 +146,7 @@ class _Pool:
             for number, handler in before.items():
                 signal.signal(number, handler)
         if self._signum is not None:
+            log.info("the sweep was stopped; the same command continues it")
             raise Stopped(self._signum)
 
     def _pass_on(self, signum: int, frame: Any) -> None:

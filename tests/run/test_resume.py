@@ -141,6 +141,7 @@ def test_a_cut_checkpoint_falls_back_to_the_one_before(
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     output = programs.run("train", f"resume={run}", TRUSTED, cwd=tmp_path)
     assert "last.ckpt cannot be read" in output
+    assert "continued: in epoch 3\n" in output
     assert_equal_runs(undisturbed, run)
 
 

@@ -185,6 +185,7 @@ def test_a_job_that_hangs_is_killed_after_a_while(programs: Programs, phantom_ro
     assert "a job has not stopped within 1 seconds (sweep.grace) and is killed" in started.output
     assert not (run / "summary.json").exists()
     assert not (tmp_path / "sweep/seed1").exists()
+    assert "the sweep was stopped; the same command continues it" in started.output
 
 
 def test_summaries_are_whole(tmp_path: Path) -> None:
