@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from busi_lab.files import PROBABILITY_DIGITS, read_rows, write_rows
 
 
+@settings(max_examples=20)
 @given(values=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20))
 def test_probabilities_come_back_as_they_were(tmp_path_factory: object, values: list[float]) -> None:
     """Seven digits make ties: 0.3 and its neighbour are told apart by the eighth."""

@@ -79,14 +79,21 @@ def without_clocks(path: Path) -> str:
 
 
 def in_seven_digits(path: Path) -> bytes:
-    """A table with its numbers as older versions wrote them; today's probabilities have nine digits."""
+    """A table with its numbers as older versions wrote them; today's probabilities have nine digits.
 
-    def short(cell: str) -> str:
-        return f"{float(cell):.7g}" if re.fullmatch(r"-?\d+\.\d+(e[+-]\d+)?|-?\d+e[+-]\d+", cell) else cell
+    Nine digits name one number of float32, which is what older versions rounded.
+    """
+    import numpy as np
+
+    def short(column: str, cell: str) -> str:
+        if not re.fullmatch(r"-?\d+\.\d+(e[+-]\d+)?|-?\d+e[+-]\d+", cell):
+            return cell
+        return f"{float(np.float32(cell) if column.startswith('p_') else cell):.7g}"
 
     with path.open(encoding="utf-8", newline="") as file:
-        lines = [",".join(map(short, line)) for line in csv.reader(file)]
-    return "".join(f"{line}\n" for line in lines).encode()
+        columns, *lines = csv.reader(file)
+    table = [columns, *([short(*pair) for pair in zip(columns, line, strict=True)] for line in lines)]
+    return "".join(f"{','.join(line)}\n" for line in table).encode()
 
 
 def digest(*parts: bytes) -> str:
