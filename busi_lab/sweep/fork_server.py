@@ -30,7 +30,8 @@ LOST = 256
 PRELOADED = ("busi_lab.train", "busi_lab.evaluate", "busi_lab.run.fit", "busi_lab.run.evaluation")
 _MESSAGE = 1 << 12  # bytes at most
 _FILES = 8  # beside one message
-_KEPT_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # sent to a whole tree, they are for the jobs
+_KEPT_BACK = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
+# sent to a whole tree of processes, they are for the jobs
 
 
 class ServerError(Exception):

@@ -131,8 +131,6 @@ def test_a_run_that_another_process_has_finished_meanwhile_is_left_alone(
     phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other one finishes between the check of the command and the lock."""
-    from busi_lab.run import fit
-
     run = tmp_path / "run"
     arguments = (*FAST, f"data.root={phantom_root}", f"hydra.run.dir={run}")
     assert call("train", *arguments) == 0
@@ -142,7 +140,6 @@ def test_a_run_that_another_process_has_finished_meanwhile_is_left_alone(
     assert code == 2
     assert "holds a finished run" in error
     assert before == ((run / "summary.json").read_bytes(), (run / "predictions.csv").read_bytes())
-    assert fit.refuse_occupied is not None
 
 
 def test_where_the_file_system_has_no_locks_a_file_names_the_owner(

@@ -58,7 +58,9 @@ class LocalExecutor:
     def start(self, command: Command) -> Process:
         """Start a job in a session of its own, so that Ctrl-C reaches it once, from the sweep."""
         reading = self._lifeline[0]
-        environment = {**command.environment, LIFELINE_VARIABLE: f"{reading}:{os.fstat(reading).st_ino}"}
+        environment = dict(command.environment)
+        if os.name != "nt":  # where processes inherit no pipes by their numbers
+            environment[LIFELINE_VARIABLE] = f"{reading}:{os.fstat(reading).st_ino}"
         with ExitStack() as stack:
             output = stack.enter_context(command.log.open("ab")) if command.log else None
             try:
