@@ -30,8 +30,9 @@ test-slow: $(VENV)/.installed ## Run the tests that take minutes each
 
 test-all: test test-slow ## Run all tests that need neither a GPU nor the internet
 
-soak: $(VENV)/.installed ## Fuzz the reader of images for ten minutes and measure speed: never a part of the tests
+soak: $(VENV)/.installed ## Fuzz the reader of images, simulate intervals and tests, measure speed: never a part of the tests
 	$(BIN)/python -m tests.fuzz_reading 600
+	$(BIN)/python -m tests.simulate_uncertainty 1000
 	$(BIN)/python -m tests.benchmark_joint 128 8
 
 lint: $(VENV)/.installed ## Check style, types and import order

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error
 from busi_lab.files import write_atomically, write_rows
-from busi_lab.report.analysis import analyse, columns_of
+from busi_lab.report.analysis import analyse
+from busi_lab.report.records import columns_of
 from busi_lab.report.render import records, render_markdown, render_text
 from busi_lab.report.tables import Comparison, build
 from busi_lab.tracking import check_trackers, publish_report

@@ -607,16 +607,18 @@ def test_folds_and_seeds_are_pooled_and_spread(runs: Path, tmp_path: Path) -> No
     comparison = compare([runs], tmp_path / "made", formats=(*TABLES, "html"))
     (line,) = read_table(tmp_path / "made/repeats.csv")
     assert [line[name] for name in ("runs", "seeds", "folds", "expected_folds")] == ["6", "2", "3", "3"]
-    assert [line[name] for name in ("pooled_images", "pooled_groups", "leaked")] == ["90", "45", "0 of 90 (0 %)"]
-    # three runs with 2 and three with 4 of 30 wrong; pooled, the surer seed 0 outvotes seed 1 where they differ
+    assert [line[name] for name in ("images", "groups", "leaked")] == ["90", "45", "0 of 90 (0 %)"]
+    # three runs with 2 and three with 4 of 30 wrong; as an ensemble the surer seed 0 outvotes seed 1 where they differ
     accuracies = [1 - 2 / 30, 1 - 4 / 30]
     assert float(line["accuracy/mean"]) == pytest.approx(sum(accuracies) / 2)
-    assert float(line["accuracy/sd"]) == pytest.approx((6 * (1 / 30) ** 2 / 5) ** 0.5)
-    assert float(line["accuracy/pooled"]) == pytest.approx(1 - 6 / 90)
-    assert float(line["accuracy/low"]) < 1 - 6 / 90 < float(line["accuracy/high"])
+    assert float(line["accuracy/low95"]) < sum(accuracies) / 2 < float(line["accuracy/high95"])
+    assert float(line["accuracy/ensemble"]) == pytest.approx(1 - 6 / 90)
+    assert float(line["accuracy/sd_folds"]) == pytest.approx(0)  # the folds of a seed are alike, the seeds are not
+    assert float(line["accuracy/sd_seeds"]) == pytest.approx((2 * (1 / 30) ** 2) ** 0.5)
+    assert line["accuracy/sd_splits"] == ""
     markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
-    assert "| a | 6<br>3 of 3 folds<br>2 seeds | 90<br>45 groups | 0<br>of 90 (0 %) | 0.933<br>" in markdown
-    assert "0.900 ± 0.037" in markdown
+    assert "| a | 6<br>3 of 3 folds<br>2 seeds | 90<br>45 groups | 0<br>of 90 (0 %) | 0.900<br>" in markdown
+    assert "<br>± 0.000 over folds<br>± 0.047 over seeds<br>ensemble 0.933 |" in markdown
     page = (tmp_path / "made/report.html").read_text(encoding="utf-8")
     assert "Folds together: classification on busi, grouped_kfold protocol" in page
     assert len(comparison.analysis.fold_tables) == 3
@@ -635,7 +637,7 @@ def test_a_missing_fold_is_said(runs: Path, tmp_path: Path) -> None:
     make_folds(runs, folds=2)
     compare([runs], tmp_path / "made", formats=TABLES)
     markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
-    assert "a (split seed 0, seed 1) has 2 of 3 folds." in markdown
+    assert "a (split seed 0, seed 1) has 2 of 3 folds and lacks fold 2." in markdown
     assert read_table(tmp_path / "made/repeats.csv")[0]["folds"] == "2"
 
 
@@ -676,7 +678,7 @@ def test_runs_with_equal_seeds_are_no_repeats(runs: Path, tmp_path: Path) -> Non
         make_predictions(runs / name, range(30), set(range(wrong)))
     compare([runs], tmp_path / "made", formats=TABLES)
     (line,) = read_table(tmp_path / "made/repeats.csv")
-    assert (line["runs"], line["accuracy/pooled"]) == ("2", "1")
+    assert (line["runs"], line["accuracy/mean"]) == ("2", "1")
     assert "of such runs the best by validation stands" in (tmp_path / "made/table.md").read_text(encoding="utf-8")
 
 
@@ -687,11 +689,11 @@ def test_models_are_tested_in_pairs_on_the_same_cases(runs: Path, tmp_path: Path
     compare([runs], tmp_path / "made", formats=(*TABLES, "html"))
     found = {(line["first"], line["second"]): line for line in read_table(tmp_path / "made/pairs.csv")}
     assert len(found) == 3
-    # 18 and 17 images that one alone has right, all on one side, and a single one
-    p = {("bad", "good"): 2 / 2**18, ("bad", "near"): 2 / 2**17, ("good", "near"): 1.0}
+    # 18 and 17 images that one alone has right, in 9 groups all on one side; and a single one
+    p = {("bad", "good"): 2 / 2**9, ("bad", "near"): 2 / 2**9, ("good", "near"): 1.0}
     assert {pair: float(line["p"]) for pair, line in found.items()} == pytest.approx(p, rel=1e-5)
-    assert float(found["bad", "good"]["p_holm"]) == pytest.approx(3 * 2 / 2**18, rel=1e-5)
-    assert float(found["bad", "near"]["p_holm"]) == pytest.approx(2 * 2 / 2**17, rel=1e-5)
+    assert float(found["bad", "good"]["p_holm"]) == pytest.approx(3 * 2 / 2**9)
+    assert {line["groups"] for line in found.values()} == {"30"}
     assert [found[pair]["verdict"] for pair in p] == [
         "bad is worse than good",
         "bad is worse than near",
@@ -700,25 +702,130 @@ def test_models_are_tested_in_pairs_on_the_same_cases(runs: Path, tmp_path: Path
     assert "2 of 3 pairs are told apart" in (tmp_path / "made/table.md").read_text(encoding="utf-8")
 
 
+def test_few_groups_claim_nothing_and_cost_the_others_nothing(runs: Path, tmp_path: Path) -> None:
+    for name, wrong in {"good": set(), "bad": set(range(38))}.items():
+        make_run(runs / name, name, 0.5)
+        make_predictions(runs / name, range(38), wrong)
+    compare([runs], tmp_path / "made", formats=TABLES)
+    (line,) = read_table(tmp_path / "made/pairs.csv")
+    assert (line["groups"], line["p"], line["p_holm"]) == ("19", "", "")
+    assert line["verdict"] == "bad and good have 19 groups, too few (below 20) to tell them apart"
+    markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
+    assert "0 of 1 pair is told apart" in markdown and "Of 1 nothing is claimed" in markdown
+    assert "so that the interval cannot be trusted (accuracy 19," in markdown
+
+
+def test_five_seeds_are_no_ensemble_against_a_single_run(runs: Path, tmp_path: Path) -> None:
+    """Each seed errs on other images: an ensemble would be right everywhere and win, a typical run would not."""
+    for seed in range(5):
+        make_run(runs / f"many{seed}", "many", 0.5, seed=seed)
+        make_predictions(runs / f"many{seed}", range(100), set(range(20 * seed, 20 * seed + 20)))
+    make_run(runs / "one", "one", 0.5)
+    make_predictions(runs / "one", range(100), set(range(0, 100, 5)))
+    compare([runs], tmp_path / "made", formats=TABLES)
+    (line,) = read_table(tmp_path / "made/pairs.csv")
+    assert (float(line["first_value"]), float(line["second_value"])) == pytest.approx((0.8, 0.8))
+    assert line["verdict"] == "many and one are not told apart"
+    many, one = read_table(tmp_path / "made/repeats.csv")
+    assert (float(many["accuracy/mean"]), float(many["accuracy/ensemble"])) == pytest.approx((0.8, 1.0))
+    assert one["accuracy/ensemble"] == ""
+    markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
+    assert "several seeds are a typical run here, not an ensemble" in markdown
+    assert "so that the test speaks of these runs, not of their recipe: one." in markdown
+
+
+def write_config(folder: Path, **changes: Any) -> None:
+    """The resolved configuration of a run, as far as a comparison looks at it."""
+    config: dict[str, Any] = {"seed": 0, "run_dir": str(folder), "trainer": {"max_epochs": 3}, "optim": {"lr": 1e-3}}
+    (folder / "config.yaml").write_text(json.dumps(config | changes))
+
+
+def test_runs_with_other_settings_are_no_repeats_and_what_differs_is_shown(runs: Path, tmp_path: Path) -> None:
+    for rate in (1e-4, 3e-2):
+        for seed in (0, 1):
+            folder = runs / f"{rate}_{seed}"
+            make_run(folder, "a", 0.5, seed=seed)
+            make_predictions(folder, range(60), set(range(4 if rate == 1e-4 else 40)))
+            write_config(
+                folder,
+                seed=seed,
+                optim={"lr": rate},
+                data={"root": str(folder), "num_workers": seed, "cache_dir": str(folder)},
+                callbacks={"best": {"_target_": "busi_lab.x.Best", "dirpath": str(folder)}},
+                logger={"csv": {"save_dir": str(folder)}},
+            )
+    comparison = compare([runs], tmp_path / "made", formats=TABLES)
+    low, high = sorted(read_table(tmp_path / "made/repeats.csv"), key=lambda line: line["settings"])
+    assert (low["settings"], high["settings"]) == ("optim.lr=0.0001", "optim.lr=0.03")
+    assert (low["runs"], low["seeds"], float(low["accuracy/mean"])) == ("2", "2", pytest.approx(56 / 60))
+    labels = {row.label for row in comparison.tables[0].rows}
+    assert labels == {f"a (optim.lr={rate}, seed {seed})" for rate in ("0.0001", "0.03") for seed in (0, 1)}
+    (pair,) = read_table(tmp_path / "made/pairs.csv")
+    assert pair["verdict"] == "a (optim.lr=0.0001) is better than a (optim.lr=0.03)"
+    markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
+    assert "What differs between the configurations" in markdown
+    assert "| a (optim.lr=0.03) | optim.lr=0.03 |" in markdown
+
+
+def test_configurations_of_older_versions_have_todays_defaults(runs: Path, tmp_path: Path) -> None:
+    for seed, optim in enumerate(({"lr": 1e-3}, {"lr": 1e-3, "weight_decay": 0.0, "name": "adam"})):
+        make_run(runs / f"{seed}", "a", 0.5, seed=seed)
+        write_config(runs / f"{seed}", optim=optim, task={"_target_": ("busi_lab.tasks.X", "busi_lab.x.X")[seed]})
+    make_run(runs / "2", "a", 0.5, seed=2)
+    records = compare([runs], tmp_path / "made", formats=TABLES).analysis.repeat_records
+    assert sorted(record["runs"] for record in records) == [1, 2]  # what cannot be read is not taken for equal
+
+
+def test_folds_are_known_from_the_configuration_and_other_numbers_are_no_repeats(runs: Path, tmp_path: Path) -> None:
+    make_folds(runs, folds=3, seeds=1)
+    for fold in range(3):
+        path = runs / f"a_{fold}_0/summary.json"
+        summary = json.loads(path.read_text())
+        del summary["split"]["folds"]
+        path.write_text(json.dumps(summary))
+        write_config(path.parent, split={"folds": 5, "fold": fold})
+    comparison = compare([runs], tmp_path / "made", formats=TABLES)
+    (record,) = comparison.analysis.repeat_records
+    assert (record["folds"], record["expected_folds"]) == (3, 5)
+    assert "a has 3 of 5 folds and lacks folds 3, 4." in (tmp_path / "made/table.md").read_text(encoding="utf-8")
+
+
+def test_scores_of_different_folds_are_never_ranked_together(runs: Path, tmp_path: Path) -> None:
+    """Each fold orders its images rightly, on a scale of its own; pooled, the AUROC would be less."""
+    make_folds(runs, seeds=1)
+    for fold in range(3):
+        rows = read_table(runs / f"a_{fold}_0/predictions.csv")
+        for row in rows:
+            p = (0.05, 0.35, 0.65)[fold] + (0.2 if row["label"] == "malignant" else 0.1)
+            row |= {"p_malignant": f"{p}", "p_benign": f"{1 - p}", "p_normal": "0"}
+        write_rows(runs / f"a_{fold}_0/predictions.csv", rows, rows[0])
+    comparison = compare([runs], tmp_path / "made", formats=TABLES)
+    (record,) = comparison.analysis.repeat_records
+    assert record["auroc_malignant/mean"] == 1
+    (pooled,) = comparison.analysis.pooled
+    (line,) = next(block for block in pooled.blocks if block.title == "Malignant against the rest").lines
+    assert line[3].startswith("1.000\n")
+
+
 def test_protocols_stand_side_by_side_with_their_leaks(runs: Path, tmp_path: Path) -> None:
     make_folds(runs, seeds=1, wrong=10)
     split = {"protocol": "published", "seed": 0, "fold": None, "digest": "p", "test_digest": "p", "leaked": 9}
-    make_run(runs / "p", "a", 0.5, split=split, data={"name": "busi", "digest": "dd", "test": 30})
-    make_predictions(runs / "p", range(200, 230))
+    make_run(runs / "p", "a", 0.5, split=split, data={"name": "busi", "digest": "dd", "test": 60})
+    make_predictions(runs / "p", range(200, 260))
     comparison = compare([runs], tmp_path / "made", formats=(*TABLES, "html"))
     (block,) = comparison.analysis.protocols
     assert block.sentences[0].startswith("Compared is a (mobilenetv1_100, weights imagenet) for classification on busi")
     assert "grouped_kfold with 90 test images over 3 of 3 folds, leaked 0 of 90 (0 %)" in block.sentences[1]
-    assert "published with 30 test images, leaked 9 of 30 (30 %)" in block.sentences[1]
+    assert "published with 60 test images, leaked 9 of 60 (15 %)" in block.sentences[1]
     assert "accuracy is higher under published than under grouped_kfold (+0.333, 95 % +0." in block.sentences[2]
     assert block.sentences[3].endswith("independent and resampled apart: published and grouped_kfold.")
     (pair,) = read_table(tmp_path / "made/pairs.csv")
     assert (pair["protocol"], pair["second_protocol"]) == ("published", "grouped_kfold")
     assert pair["verdict"] == "published is higher than grouped_kfold"
-    make_predictions(runs / "p", range(30))
+    make_predictions(runs / "p", range(60))
     (block,) = compare([runs], tmp_path / "made", formats=("csv",)).analysis.protocols
-    assert block.sentences[3].endswith("resampled together: published and grouped_kfold (30 images).")
-    make_predictions(runs / "p", range(200, 230), set(range(200, 210)))
+    assert block.sentences[3].endswith("resampled together: published and grouped_kfold (60 images).")
+    make_predictions(runs / "p", range(200, 260), set(range(200, 220)))
     (block,) = compare([runs], tmp_path / "made", formats=("csv",)).analysis.protocols
     assert "apart: no pair; not told apart: published and grouped_kfold in accuracy (+0.000)." in block.sentences[2]
 
@@ -783,9 +890,9 @@ def test_the_drop_on_other_data_by_hand(runs: Path, tmp_path: Path) -> None:
     own, here, gap = (cell.split("\n") for cell in accuracy)
     assert (own[0], here[0], gap[0]) == ("0.900", "0.500", "-0.400")
     low, high = (float(value) for value in gap[1].split(" to "))
-    # 30 groups of two on either side: the standard error of the difference of two means of 30
-    assert low == pytest.approx(-0.4 - 1.96 * (0.09 / 30 + 0.25 / 30) ** 0.5, abs=0.02)
-    assert high == pytest.approx(-0.4 + 1.96 * (0.09 / 30 + 0.25 / 30) ** 0.5, abs=0.02)
+    # 30 groups of two on either side: the standard error of the difference of two means of 30, Student's t of 30
+    half = 2.045 * (30 / 29 * (0.09 / 30 + 0.25 / 30)) ** 0.5
+    assert (low, high) == pytest.approx((-0.4 - half, -0.4 + half), abs=0.03)
     assert "Accuracy is lower here by 0.400 (-0.400, 95 % -0." in block.sentences[1]
     assert "Of different datasets, the two sets of images are resampled apart" in block.sentences[2]
     words = render_text(comparison)
@@ -826,8 +933,9 @@ def test_the_own_test_set_again_stands_in_no_table_beside_its_run(runs: Path, tm
 
 def test_strata_by_hand(runs: Path, tmp_path: Path) -> None:
     make_run(runs / "a", "a", 0.5, split=OWN)
-    make_evaluation(runs / "e", runs / "a", range(60), set(range(12)))
-    flags = [(f"{i:03}", "dark") for i in range(24)] + [(f"{i:03}", "marks") for i in range(50, 55)] + [("999", "gone")]
+    make_evaluation(runs / "e", runs / "a", range(120), set(range(24)))
+    flags = [(f"{i:03}", "dark") for i in range(48)] + [(f"{i:03}", "marks") for i in range(98, 103)]
+    flags += [("999", "gone")]
     write_rows(
         runs / "e/flags.csv", [dict(zip(("image", "flag"), flag, strict=True)) for flag in flags], ["image", "flag"]
     )
@@ -837,9 +945,14 @@ def test_strata_by_hand(runs: Path, tmp_path: Path) -> None:
         *("accuracy with", "accuracy without", "accuracy difference"),
     )
     dark, marks = ([cell.split("\n")[0] for cell in line] for line in block.lines)
-    assert dark[:6] == ["dark", "24", "36", "0.500", "1.000", "-0.500"]
-    assert marks[:6] == ["marks", "5", "55", "1.000", f"{43 / 55:.3f}", "–"]  # noqa: RUF001
-    assert block.sentences[-1] == "Fewer than 20 images on one side, so without a difference: marks."
+    assert dark[:6] == ["dark", "48", "72", "0.500", "1.000", "-0.500"]
+    assert marks[:6] == ["marks", "5", "115", "1.000", f"{91 / 115:.3f}", "–"]  # noqa: RUF001
+    assert (
+        block.sentences[-1]
+        == (
+            "Fewer than 20 groups on one side of a figure, so without its difference: dark, marks."
+        )  # 16 groups have a malignant dark scan
+    )
 
 
 def stress_rows(**ladders: list[float]) -> list[dict[str, Any]]:
@@ -885,7 +998,7 @@ def test_shortcuts_and_their_verdict(runs: Path, tmp_path: Path, images: int, re
     assert whole == ["whole scan", str(images), "1.000", "1.000"]
     assert blanked[2:] == (["1.000", "1.000"] if reads else [f"{0.5:.3f}", "0.500"]) or images == 10
     beginning = "Accuracy survives without the lesion" if reads else "Without the lesion the run does not tell"
-    assert block.sentences[1].startswith(beginning if images == 40 else "Fewer than 20 images of a class")
+    assert block.sentences[1].startswith(beginning if images == 40 else "Fewer than 20 groups of a class")
 
 
 @pytest.mark.parametrize("name", ["stress.csv", "flags.csv", "shortcuts.csv", "source_predictions.csv"])
@@ -949,7 +1062,7 @@ def test_folds_evaluated_on_the_same_data_are_repeats(runs: Path, tmp_path: Path
     records = compare([runs], tmp_path / "made", formats=TABLES).analysis.repeat_records
     found = {record["experiment"] + str(record["runs"]): record for record in records}
     assert sorted(found) == ["a1", "a3"]
-    assert found["a3"]["seeds"] == 3 and found["a3"]["pooled_images"] == 30
+    assert found["a3"]["seeds"] == 3 and found["a3"]["images"] == 30
 
 
 def test_the_old_report_stays_until_the_new_one_is_written(

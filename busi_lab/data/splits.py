@@ -38,6 +38,7 @@ class Manifest:
         val: case ids that choose the checkpoint.
         test: case ids that are touched once.
         excluded: case ids that are not used.
+        folds: number of folds, None where the protocol has none or the file does not say it.
     """
 
     protocol: str
@@ -48,6 +49,7 @@ class Manifest:
     val: tuple[str, ...]
     test: tuple[str, ...]
     excluded: tuple[str, ...] = ()
+    folds: int | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -189,7 +191,8 @@ def make_manifest(
         for split, ids in lists.items():
             _check_classes(index, protocol, split, labels, ids, needed)
     left = tuple(sorted({case.case_id for case in index.cases} - set(labels)))
-    return Manifest(protocol, seed, fold if protocol == "grouped_kfold" else None, index.digest, **lists, excluded=left)
+    numbers = (fold, folds) if protocol == "grouped_kfold" else (None, None)
+    return Manifest(protocol, seed, numbers[0], index.digest, **lists, excluded=left, folds=numbers[1])
 
 
 Unit = tuple[str, ...]  # case ids that stay together
@@ -310,6 +313,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
             "protocol": manifest.protocol,
             "seed": manifest.seed,
             "fold": manifest.fold,
+            "folds": manifest.folds,
             "digest": manifest.digest,
             "data_digest": manifest.data_digest,
             **{split: getattr(manifest, split) for split in (*SPLITS, "excluded")},
@@ -367,7 +371,8 @@ def _parse(path: Path, content: Any) -> Manifest:
             raise UserError(f"split.manifest={path}: {split} must be a list of case ids")
         lists[split] = tuple(ids)
     fixed: dict[str, Any] = {key: content[key] for key in ("protocol", "seed", "fold", "data_digest")}
-    return Manifest(**{**fixed, **lists})
+    folds = content.get("folds")  # which older files do not have
+    return Manifest(**{**fixed, **lists}, folds=folds if isinstance(folds, int) else None)
 
 
 def verify_manifest(manifest: Manifest, cases: Sequence[Case], source: str) -> None:

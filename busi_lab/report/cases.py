@@ -8,27 +8,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_lab.report.statistics import (
-    Bools,
-    Floats,
-    Indices,
-    class_figures,
-    cluster_weights,
-    percentile_interval,
-    weighted_mean,
-)
+from busi_lab.report.statistics import Indices, class_figures, weighted_mean
+from busi_lab.report.uncertainty import Bools, Floats, cluster_weights, effective_groups
 from busi_lab.run_directory import CLASSES, Run, class_number
 
 _MASK_COLUMNS = ("dice", "iou", "hd95", "lesion_pixels", "predicted_pixels", "pixels")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with the interval that holds 95 % of its resamples; NaN where it is not defined."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -67,7 +51,36 @@ class Cases:
 
     def figures_of(self, measure: str, weights: Floats) -> Floats:
         """``accuracy`` or ``dice`` alone, ``[B]``, which costs less than :meth:`figures`."""
-        return weighted_mean(self.right.astype(np.float64) if measure == "accuracy" else self.masks[measure], weights)
+        return weighted_mean(self.results(measure), weights)
+
+    def results(self, measure: str) -> Floats:
+        """What each image adds to ``accuracy`` (0 or 1) or ``dice``, ``[N]``; NaN where it is not defined."""
+        return self.right.astype(np.float64) if measure == "accuracy" else self.masks[measure]
+
+    def sides(self, name: str) -> list[Bools]:
+        """The sets of images, ``[N]`` each, that a figure hangs on, such as both sides of a ROC curve."""
+        every = np.ones(len(self), bool)
+        benign, malignant, normal = (self.actual == CLASSES.index(c) for c in ("benign", "malignant", "normal"))
+        if name in self.masks:
+            return [np.isfinite(self.masks[name])]
+        if name == "false_positive_rate":
+            return [self.masks["lesion_pixels"] == 0]
+        if name.startswith(("accuracy", "dice_pooled", "pixel_accuracy")):
+            return [every if name in ("accuracy", "dice_pooled", "pixel_accuracy") else benign | malignant]
+        if name == "auroc_benign_malignant":
+            return [benign, malignant]
+        if name.startswith(("auroc_malignant", "sensitivity", "specificity")):
+            return [malignant, ~malignant]
+        present = [side for side in (benign, malignant, normal) if side.any()]
+        return [side for held in present for side in ((held, ~held) if name == "auroc" else (held,))]
+
+    def groups_of(self, name: str) -> int:
+        """How many groups a figure hangs on: those of the smaller of its :meth:`sides`."""
+        return min(len(set(self.clusters[side].tolist())) for side in self.sides(name))
+
+    def effective_groups(self, name: str) -> float:
+        """As :meth:`groups_of`, but groups of unlike size count for less: see :func:`.effective_groups`."""
+        return min(effective_groups(self.clusters, side) for side in self.sides(name))
 
     @property
     def right(self) -> Bools:
@@ -92,19 +105,6 @@ class Cases:
             "dice_pooled": pooled,
             "pixel_accuracy": accuracy,
             "false_positive_rate": weighted_mean(normal, weights),
-        }
-
-    def estimates(self) -> dict[str, Estimate]:
-        """The figures that these images define, each with its interval."""
-        return self.estimate(self.figures)
-
-    def estimate(self, figures: Callable[[Floats], Mapping[str, Floats]]) -> dict[str, Estimate]:
-        """``figures`` of weights ``[B, N]``, where these images define them, with their intervals."""
-        values, resampled = figures(np.ones((1, len(self)))), figures(self.weights())
-        return {
-            name: Estimate(float(value[0]), *percentile_interval(resampled[name]))
-            for name, value in values.items()
-            if np.isfinite(value[0])
         }
 
     def take(self, chosen: Indices) -> "Cases":

@@ -2,18 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
 from busi_lab.report.blocks import Block
-from busi_lab.report.cases import Cases, Estimate, read_test_cases, read_validation_cases
+from busi_lab.report.cases import Cases, read_test_cases, read_validation_cases
+from busi_lab.report.estimates import Estimate, estimate
 from busi_lab.report.statistics import (
     ECE_BINS,
-    RESAMPLES,
     TEMPERATURES,
-    Bools,
-    Floats,
     area_under,
     bland_altman,
     brier_score,
@@ -22,12 +19,21 @@ from busi_lab.report.statistics import (
     sensitivity_at_specificity,
     specificity_at_sensitivity,
     threshold_for_specificity,
+    weighted_mean,
     weighted_roc,
-    wilson_interval,
     youden_threshold,
 )
 from busi_lab.report.subjects import Subject
 from busi_lab.report.tables import MISSING, Table
+from busi_lab.report.uncertainty import (
+    FEW_GROUPS,
+    RESAMPLES,
+    Bools,
+    Floats,
+    cluster_weights,
+    effective_groups,
+    share_interval,
+)
 from busi_lab.run_directory import CLASSES, VALIDATION
 
 RUNS_SHOWN = 3
@@ -74,9 +80,12 @@ def positive_and_score(cases: Cases) -> tuple[Bools, Floats] | None:
     return None if positive.all() or not positive.any() else (positive, cases.probabilities[:, _MALIGNANT])
 
 
-def _curve_figures(positive: Bools, score: Floats, weights: Floats) -> dict[str, Floats]:
-    """Figures of the weighted ROC curve by their titles, ``[B]`` each."""
-    false_rate, true_rate, _ = weighted_roc(positive, score, weights)
+def _curve_figures(cases: Cases, weights: Floats) -> dict[str, Floats]:
+    """Figures of the weighted ROC curve by their titles, ``[B]`` each; none where one side is missing."""
+    known = positive_and_score(cases)
+    if known is None:
+        return {}
+    false_rate, true_rate, _ = weighted_roc(*known, weights)
     curve = (false_rate, true_rate)
     return {
         "auroc_malignant": area_under(*curve),
@@ -88,23 +97,28 @@ def _curve_figures(positive: Bools, score: Floats, weights: Floats) -> dict[str,
 def _malignant(subjects: Sequence[Subject]) -> Block | None:
     lines = []
     titles: list[str] = []
+    few = []
     for subject in subjects:
-        cases = subject.cases
-        known = positive_and_score(cases) if cases else None
-        if cases is None or known is None:
+        known = positive_and_score(subject.cases) if subject.cases else None
+        if known is None:
             continue
-        estimates = cases.estimate(partial(_curve_figures, *known))
+        estimates = estimate(subject.parts, _curve_figures)
         lines.append(
             (subject.label, str(int(known[0].sum())), str(int((~known[0]).sum())), *map(interval, estimates.values()))
         )
         titles = list(estimates)
+        few += [subject.label] if any(each.few for each in estimates.values()) else []
     if not lines:
         return None
-    sentence = (
+    sentences = [
         "From the ROC curve on the test images: the best that any threshold reaches there, so a bound and no promise; "
         f"below it the 95 % interval of {RESAMPLES:,} cluster resamples."
-    )
-    return Block("Malignant against the rest", (sentence,), ("run", "malignant", "rest", *titles), tuple(lines))
+    ]
+    if any(len(subject.parts) > 1 for subject in subjects):
+        sentences.append("Each run has a curve of its own, and the figures are means over the runs.")
+    if few:
+        sentences.append(f"Fewer than {FEW_GROUPS} groups on a side, so no interval to be trusted: {_list(few)}.")
+    return Block("Malignant against the rest", tuple(sentences), ("run", "malignant", "rest", *titles), tuple(lines))
 
 
 def _rules(positive: Bools, score: Floats) -> dict[str, float]:
@@ -121,30 +135,30 @@ def _operating_points(subjects: Sequence[Subject], pooled: bool) -> Block | None
     for subject in subjects:
         if subject.cases is None or positive_and_score(subject.cases) is None:
             continue
-        found: dict[str, list[tuple[float, Counts, Counts]]] = defaultdict(list)
+        found: dict[str, list[tuple[float, Counts, Cases]]] = defaultdict(list)
         runs = subject.repeats[0]
         for run in runs:
             test, validation = read_test_cases(run), read_validation_cases(run)
             chosen = positive_and_score(validation) if validation else None
-            tested = positive_and_score(test) if test else None
-            if chosen and tested:
+            if chosen and test and test.probabilities is not None:
                 for rule, threshold in _rules(*chosen).items():
-                    found[rule].append((threshold, counts_at(*chosen, threshold), counts_at(*tested, threshold)))
+                    found[rule].append((threshold, counts_at(*chosen, threshold), test))
         if any(len(points) < len(runs) for points in found.values()) or not found:
             lacking.append(subject.label)
             continue
         for rule, points in found.items():
             thresholds, validated, judged = zip(*points, strict=True)
-            here, there = ([sum(column) for column in zip(*counts, strict=True)] for counts in (validated, judged))
+            here = [sum(column) for column in zip(*validated, strict=True)]
             on_validation = [f"{here[i] / here[i + 1]:.3f}\n{here[i]} of {here[i + 1]}" for i in (0, 2)]
-            on_test = [_share(there[i], there[i + 1]) for i in (0, 2)]
+            on_test = [interval(each) for each in _judged(thresholds, judged)]
             lines.append((subject.label, rule, _range(thresholds, 4), *on_validation, *on_test))
     if not lines and not lacking:
         return None
     sentences = [
         "A scan is called malignant from the threshold upwards. The threshold is chosen on the validation images, the "
         f"lowest with a specificity of {_SPECIFICITY:.0%} or more there or the one with the largest Youden index; the "
-        "test images then judge it, with Wilson 95 % intervals. The same validation images chose the best epoch."
+        "test images then judge it, with Wilson 95 % intervals for images in groups. The same validation "
+        "images chose the best epoch."
     ]
     if pooled:
         sentences.append(
@@ -156,6 +170,23 @@ def _operating_points(subjects: Sequence[Subject], pooled: bool) -> Block | None
     titles = ["run", "rule on validation", "threshold", "validation sensitivity", "validation specificity"]
     titles += ["test sensitivity", "test specificity"]
     return Block("Operating points", tuple(sentences), tuple(titles) if lines else (), tuple(lines))
+
+
+def _judged(thresholds: Sequence[float], tests: Sequence[Cases]) -> list[Estimate]:
+    """Sensitivity and specificity on the test images of folds, each with its own threshold."""
+    clusters = np.concatenate([cases.clusters for cases in tests])
+    positive = np.concatenate([cases.actual == _MALIGNANT for cases in tests])
+    called = np.concatenate(
+        [cases.probabilities[:, _MALIGNANT] >= at for at, cases in zip(thresholds, tests, strict=True)]  # type: ignore[index]
+    )
+    weights = cluster_weights(clusters)
+    found = []
+    for side, right in ((positive, called), (~positive, ~called)):
+        values = np.where(side, right.astype(np.float64), np.nan)
+        share, groups = float(right[side].mean()), effective_groups(clusters, side)
+        ends = share_interval(share, weighted_mean(values, weights), int(side.sum()), groups)
+        found.append(Estimate(share, *ends, len(set(clusters[side].tolist()))))
+    return found
 
 
 def _range(values: Sequence[float], digits: int) -> str:
@@ -224,14 +255,10 @@ def _areas(subjects: Sequence[Subject]) -> Block | None:
     return Block("Agreement of lesion area", (sentence,), titles, tuple(lines))
 
 
-def interval(estimate: Estimate, digits: int = 3) -> str:
-    """The figure, and its interval on a second line."""
-    return f"{estimate.value:.{digits}f}\n{estimate.low:.{digits}f} to {estimate.high:.{digits}f}"
-
-
-def _share(part: int, total: int) -> str:
-    low, high = wilson_interval(part, total)
-    return f"{part / total:.3f}\n{low:.3f} to {high:.3f}"
+def interval(found: Estimate, digits: int = 3) -> str:
+    """The figure, and its interval on a second line; without two groups it has none."""
+    ends = f"{found.low:.{digits}f} to {found.high:.{digits}f}" if np.isfinite(found.low) else "no interval"
+    return f"{found.value:.{digits}f}\n{ends}"
 
 
 def _list(labels: Sequence[str]) -> str:

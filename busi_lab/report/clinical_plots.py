@@ -1,10 +1,11 @@
 """Panels of calibration and of agreement in lesion area for the best run of a table."""
 
 from busi_lab.report.clinical import areas, subjects_of
-from busi_lab.report.statistics import ECE_BINS, Floats, bland_altman, expected_calibration_error, reliability
+from busi_lab.report.statistics import ECE_BINS, bland_altman, expected_calibration_error, reliability
 from busi_lab.report.subjects import Subject
 from busi_lab.report.svg import LINES, MUTED, WIDTH, Group, Panel, inline_svg, new_figure
 from busi_lab.report.tables import Table
+from busi_lab.report.uncertainty import Floats
 
 _MARKERS = ("o", "^", "s")
 

@@ -11,16 +11,16 @@ import numpy as np
 
 from busi_lab.files import read_rows
 from busi_lab.report.blocks import Block
-from busi_lab.report.cases import Cases, Estimate, read_cases, read_test_cases
+from busi_lab.report.cases import Cases, read_cases, read_test_cases
 from busi_lab.report.clinical import interval
+from busi_lab.report.estimates import Estimate, difference_of, estimate, interval_of
 from busi_lab.report.pairwise import joint_weights
-from busi_lab.report.statistics import RESAMPLES, Bools, Floats, percentile_interval
 from busi_lab.report.tables import MISSING, Comparison, leak_words, number, text
+from busi_lab.report.uncertainty import FEW_GROUPS, RESAMPLES, Bools, Floats
 from busi_lab.run_directory import CLASSES, FLAGS, SHORTCUTS, STRESS, Run
 
 _FIGURES = ("accuracy", "accuracy_without_normal", "f1", "auroc", "auroc_malignant", "dice", "dice_pooled", "hd95")
 _STRATA = ("accuracy", "auroc_malignant", "dice")
-_FEW = 20  # images, below which a stratum's figure says little
 _NORMAL = CLASSES.index("normal")
 
 Rows = Sequence[Mapping[str, str]]
@@ -121,13 +121,17 @@ def _drop(item: Evaluation) -> Block | None:
             continue
         digits = 1 if name == "hd95" else 3
         pair = [
-            Estimate(float(v[name][0]), *percentile_interval(r[name])) for v, r in zip(values, resampled, strict=True)
+            interval_of(cases, name, float(value[name][0]), draws[name])
+            for cases, value, draws in zip((own, here), values, resampled, strict=True)
         ]
-        gap = Estimate(pair[1].value - pair[0].value, *percentile_interval(resampled[1][name] - resampled[0][name]))
+        change = resampled[1][name] - resampled[0][name]
+        gap = difference_of(own, here, name, pair[1].value - pair[0].value, change)
         lines.append((name, *(interval(each, digits) for each in pair), _signed(gap, digits)))
         if name in ("accuracy", "auroc_malignant", "dice"):
             way = "lower" if gap.value < 0 else "higher"
             sure = f"{way} here by {abs(gap.value):.3f}" if gap.low > 0 or gap.high < 0 else "not told apart"
+            if gap.few:
+                sure = f"not compared, with {gap.groups} groups where {FEW_GROUPS} are needed"
             told.append(f"{name} is {sure} ({gap.value:+.3f}, 95 % {gap.low:+.3f} to {gap.high:+.3f})")
     sentences.append(f"{'; '.join(told).capitalize()}." if told else "No figure is defined on both.")
     how = "Of different datasets, the two sets of images are resampled apart" if others else relation
@@ -157,17 +161,20 @@ def _strata(item: Evaluation) -> Block | None:
     if cases is None or not flags:
         return None
     names = [name for name in _STRATA if name in cases.figures(np.ones((1, len(cases))))]
-    lines = []
+    lines, few = [], []
     for flag in sorted(flags, key=lambda flag: (-len(flags[flag]), flag)):
         held = np.isin(cases.images, sorted(flags[flag]))
         parts = [_figures_of(cases, part, names) for part in (held, ~held)]
         line = [flag, f"{int(held.sum())}", f"{int((~held).sum())}"]
         for name in names:
-            estimates = [_estimate(*part[name]) for part in parts]
-            gap = _estimate(parts[0][name][0] - parts[1][name][0], parts[0][name][1] - parts[1][name][1])
-            enough = min(held.sum(), (~held).sum()) >= _FEW
-            line += [*(interval(each) if each else MISSING for each in estimates)]
-            line.append(_signed(gap) if gap and enough else MISSING)
+            line += [interval(part[name][0]) if name in part else MISSING for part in parts]
+            if any(name not in part or part[name][0].few for part in parts):
+                line.append(MISSING)
+                few.append(flag)
+                continue
+            (first, draws), (second, other) = (part[name] for part in parts)
+            marked, unmarked = (cases.take(np.flatnonzero(side)) for side in (held, ~held))
+            line.append(_signed(difference_of(marked, unmarked, name, first.value - second.value, draws - other)))
         lines.append(tuple(line))
     titles = ["flag", "images with", "images without"]
     titles += [f"{name} {word}" for name in names for word in ("with", "without", "difference")]
@@ -177,21 +184,23 @@ def _strata(item: Evaluation) -> Block | None:
         "number of flags. Flags go along with classes and with each other, so a difference need not come from the "
         "flag itself."
     ]
-    few = [line[0] for line in lines if min(int(line[1]), int(line[2])) < _FEW]
     if few:
-        sentences.append(f"Fewer than {_FEW} images on one side, so without a difference: {', '.join(few)}.")
+        sentences.append(
+            f"Fewer than {FEW_GROUPS} groups on one side of a figure, so without its difference: "
+            f"{', '.join(dict.fromkeys(few))}."
+        )
     return Block(f"{item.label}: strata", tuple(sentences), tuple(titles), tuple(lines))
 
 
-def _figures_of(cases: Cases, held: Bools, names: Sequence[str]) -> dict[str, tuple[Floats, Floats]]:
-    """Figures of some of the images, and their resamples, ``[1]`` and ``[B]``."""
-    part = held.astype(np.float64)
-    values, resampled = cases.figures(part[None]), cases.figures(cases.weights() * part)
-    return {name: (values[name], resampled[name]) for name in names}
-
-
-def _estimate(value: Floats, resampled: Floats) -> Estimate | None:
-    return Estimate(float(value[0]), *percentile_interval(resampled)) if np.isfinite(value[0]) else None
+def _figures_of(cases: Cases, held: Bools, names: Sequence[str]) -> dict[str, tuple[Estimate, Floats]]:
+    """Figures of some of the images with their resamples ``[B]``; those that they do not define are left out."""
+    part, weights = cases.take(np.flatnonzero(held)), cases.weights()[:, held]
+    values, resampled = part.figures(np.ones((1, len(part)))), part.figures(weights)
+    return {
+        name: (interval_of(part, name, float(values[name][0]), resampled[name]), resampled[name])
+        for name in names
+        if name in values and np.isfinite(values[name][0])
+    }
 
 
 def main_figure(item: Evaluation) -> str:
@@ -249,7 +258,7 @@ def _shortcuts(item: Evaluation) -> Block | None:
     lines, found = [], {}
     for condition, rows in conditions.items():
         cases = read_cases(lambda rows=rows: rows)  # type: ignore[misc]
-        estimates = {} if cases is None else cases.estimates()
+        estimates = {} if cases is None else estimate([cases])
         if cases is None or not all(name in estimates for name in names):
             continue
         found[condition] = cases, estimates
@@ -264,9 +273,10 @@ def _shortcuts(item: Evaluation) -> Block | None:
     area, accuracy = estimates["auroc_malignant"], estimates["accuracy_without_normal"]
     words = f"AUROC {area.value:.3f}, 95 % {area.low:.3f} to {area.high:.3f}, where chance is 0.5; accuracy"
     words += f" {accuracy.value:.3f}, where always naming the more frequent class has {share:.3f}"
-    if counts.min() < _FEW:
+    if area.few or accuracy.few:
         verdict = (
-            f"Fewer than {_FEW} images of a class are too few to say what the run sees without the lesion ({words})."
+            f"Fewer than {FEW_GROUPS} groups of a class are too few to say what the run sees without the lesion "
+            f"({words})."
         )
     elif area.low > 0.5 or accuracy.low > share:
         what = "Accuracy survives" if accuracy.low > share else "The ranking, not the accuracy, survives in part"

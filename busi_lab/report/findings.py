@@ -1,7 +1,8 @@
 """What came out of a comparison, in sentences."""
 
+from busi_lab.report.cases import read_test_cases
+from busi_lab.report.estimates import estimate
 from busi_lab.report.render import figure
-from busi_lab.report.statistics import wilson_interval
 from busi_lab.report.tables import Row, Table
 from busi_lab.run_directory import CLASSES
 
@@ -53,8 +54,7 @@ def _test_result(row: Row) -> str:
     parts, matrix = [], row.confusion()
     if matrix:
         right, total = int(sum(matrix[i][i] for i in range(len(CLASSES)))), int(sum(map(sum, matrix)))
-        low, high = wilson_interval(right, total)
-        parts.append(f"{right} of {total} images right (95 % interval {low:.1%} to {high:.1%})")
+        parts.append(f"{right} of {total} images right{_interval(row)}")
     parts += _figures(row, {"accuracy": "accuracy {:.3f}", "f1": "macro F1 {:.3f}"})
     masks = _figures(row, _MASK_FIGURES)
     if not parts and not masks:
@@ -63,6 +63,16 @@ def _test_result(row: Row) -> str:
     if parts and masks:
         sentences.append(f"Its masks have {', '.join(masks)}.")
     return " ".join(sentences)
+
+
+def _interval(row: Row) -> str:
+    """The interval of the accuracy in brackets; empty where no predictions can be read."""
+    cases = read_test_cases(row.run)
+    if cases is None or cases.probabilities is None:
+        return ""
+    found = estimate([cases], lambda part, weights: {"accuracy": part.figures_of("accuracy", weights)})["accuracy"]
+    few = f", of {found.groups} groups, too few to be trusted" if found.few else ""
+    return f" (95 % interval {found.low:.1%} to {found.high:.1%}{few})"
 
 
 _MASK_FIGURES = {

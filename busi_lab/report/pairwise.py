@@ -6,21 +6,26 @@ from itertools import combinations
 
 import numpy as np
 
-from busi_lab.report.cases import Cases, Estimate, shared
+from busi_lab.report.cases import Cases
+from busi_lab.report.estimates import Estimate, difference_of, mean_figures, mean_results
 from busi_lab.report.repeats import Experiment
-from busi_lab.report.statistics import (
+from busi_lab.report.statistics import weighted_mean
+from busi_lab.report.uncertainty import (
+    FEW_GROUPS,
     LEVEL,
+    Bools,
     Floats,
     bootstrap_p,
     cluster_weights,
+    effective_groups,
     holm,
-    mcnemar_p,
     percentile_interval,
+    swap_p,
 )
 
 MODELS_TESTED = 8
-"""Experiments in a family of tests at most, best by validation first: 28 pairs, which 2,000 resamples can tell apart
-even after Holm's correction."""
+"""Experiments in a family of tests at most, best by validation first: 28 pairs, which the resamples can tell apart even
+after Holm's correction."""
 
 TOGETHER = "Test sets with common images or groups, whose groups are resampled together"
 APART = "Test sets without an image or a group in common, which are independent and resampled apart"
@@ -32,7 +37,8 @@ MEASURES = {"accuracy": "accuracy", "dice": "mean Dice"}
 class Difference:
     """``first`` minus ``second`` in a measure; ``p`` as tested, ``corrected`` after Holm over its family.
 
-    ``images`` are those of both, ``relation`` says how the two sets of images hang together.
+    Both are NaN where there are fewer than ``FEW_GROUPS`` groups, of which nothing is claimed. ``images`` are those of
+    both, ``relation`` says how the two sets of images hang together.
     """
 
     first: Experiment
@@ -53,14 +59,15 @@ class Difference:
 
     @property
     def told_apart(self) -> bool:
-        """Whether the corrected p is below 5 %."""
+        """Whether the corrected p is below 5 %; never with too few groups."""
         return self.corrected < 1 - LEVEL
 
 
 def compare_models(experiments: Sequence[Experiment]) -> list[Difference]:
     """All pairs of ``experiments`` on the images that both predicted, for each measure that both have.
 
-    Classes are tested with McNemar's exact test of the predictions, Dice with the paired cluster bootstrap.
+    An image counts with the mean over the runs of an experiment, so that five seeds are one typical run and no
+    ensemble. Whole groups swap the results of both: see :func:`.swap_p`.
     """
     found = []
     for measure in MEASURES:
@@ -73,25 +80,27 @@ def compare_models(experiments: Sequence[Experiment]) -> list[Difference]:
 
 
 def _paired(first: Experiment, second: Experiment, measure: str) -> Difference | None:
-    assert first.cases is not None and second.cases is not None
-    left, right = shared(first.cases, second.cases)
-    if len(left) == 0:
+    left, right = (mean_results(list(item.parts.values()), measure) for item in (first, second))
+    images, one, other = np.intersect1d(left.images, right.images, assume_unique=True, return_indices=True)
+    differences = left.values[one] - right.values[other]
+    known: Bools = np.isfinite(differences)
+    if not known.any():
         return None
-    one, weights = np.ones((1, len(left))), left.weights()
-    values = [float(cases.figures_of(measure, one)[0]) for cases in (left, right)]
-    resampled = left.figures_of(measure, weights) - right.figures_of(measure, weights)
-    estimate = Estimate(values[0] - values[1], *percentile_interval(resampled))
-    if not np.isfinite(estimate.value):
-        return None
-    if measure == "accuracy":
-        test, p = "McNemar, exact", mcnemar_p(left.right, right.right)
-    else:
-        test, p = "paired cluster bootstrap", bootstrap_p(resampled)
-    return Difference(first, second, measure, test, len(left), (values[0], values[1]), estimate, p, p)
+    grouped = all(item.cases is not None and item.cases.grouped for item in (first, second))
+    clusters = left.clusters[one] if grouped else images
+    groups = len(set(clusters[known].tolist()))
+    ends = percentile_interval(weighted_mean(differences, cluster_weights(clusters)), effective_groups(clusters, known))
+    estimate = Estimate(float(differences[known].mean()), *ends, groups)
+    p = np.nan if estimate.few else swap_p(differences, clusters)
+    values = (float(left.values[one][known].mean()), float(right.values[other][known].mean()))
+    return Difference(first, second, measure, "groups swapped", int(known.sum()), values, estimate, p, p)
 
 
 def _corrected(family: Sequence[Difference]) -> list[Difference]:
-    return [replace(test, corrected=p) for test, p in zip(family, holm([test.p for test in family]), strict=True)]
+    """The tests with their p after Holm; those of too few groups claim nothing and cost the others nothing."""
+    tested = [test for test in family if np.isfinite(test.p)]
+    corrected = dict(zip(map(id, tested), holm([test.p for test in tested]), strict=True))
+    return [replace(test, corrected=corrected.get(id(test), np.nan)) for test in family]
 
 
 def compare_protocols(experiments: Sequence[Experiment]) -> list[Difference]:
@@ -111,10 +120,19 @@ def _between(first: Experiment, second: Experiment, measure: str) -> Difference:
     left, right = first.cases, second.cases
     assert left is not None and right is not None
     images, left_weights, right_weights, relation = joint_weights(left, right)
-    resampled = left.figures_of(measure, left_weights) - right.figures_of(measure, right_weights)
+
+    def figure(cases: Cases, weights: Floats) -> dict[str, Floats]:
+        return {measure: cases.figures_of(measure, weights)}
+
+    resampled = [
+        mean_figures(list(item.parts.values()), cases, weights, figure)[measure]
+        for item, cases, weights in ((first, left, left_weights), (second, right, right_weights))
+    ]
     values = (first.estimates[measure].value, second.estimates[measure].value)
-    estimate = Estimate(values[0] - values[1], *percentile_interval(resampled))
-    p = bootstrap_p(resampled)
+    gap = resampled[0] - resampled[1]
+    estimate = difference_of(left, right, measure, values[0] - values[1], gap)
+    effective = min(left.effective_groups(measure), right.effective_groups(measure))
+    p = np.nan if estimate.few else bootstrap_p(gap, effective)
     return Difference(first, second, measure, "cluster bootstrap", images, values, estimate, p, p, relation)
 
 
@@ -136,6 +154,9 @@ def outcome(test: Difference) -> str:
     """A plain sentence without a full stop: better, worse, or not told apart; of two protocols higher or lower."""
     up, down = ("higher", "lower") if test.relation else ("better", "worse")
     first, second = ((item.protocol if test.relation else item.label) for item in (test.first, test.second))
+    if test.difference.few:
+        groups = test.difference.groups
+        return f"{first} and {second} have {groups} groups, too few (below {FEW_GROUPS}) to tell them apart"
     if not test.told_apart:
         return f"{first} and {second} are not told apart"
     return f"{first} is {up if test.difference.value > 0 else down} than {second}"

@@ -1,4 +1,4 @@
-"""Runs of one experiment over folds and seeds: their spread, and their predictions pooled."""
+"""Runs of one experiment over folds and seeds: the mean of their figures, and its spread over either."""
 
 import math
 import statistics
@@ -10,9 +10,16 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from busi_lab.errors import UserError
-from busi_lab.report.cases import Cases, Estimate, pool, read_test_cases
+from busi_lab.report.cases import Cases, pool, read_test_cases
+from busi_lab.report.estimates import Estimate, estimate, mean_figures
+from busi_lab.report.settings import Settings, differences, in_words
 from busi_lab.report.tables import MISSING, TEST_METRICS, Comparison, Row, Table, leak_words, number, text
+
+_NAMED = ("model.name", "model.backbone", "model.arch", "model.encoder", "model.weights", "split.", "data.name")
+"""Settings that labels name by other words."""
 
 Seeds = tuple[str, str]
 """Seed of the split and seed of the training, as words."""
@@ -20,11 +27,16 @@ Seeds = tuple[str, str]
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation of ``count`` runs; a single run has no deviation."""
+    """How far runs lie apart, as sample standard deviations, None where nothing was repeated that way.
 
-    mean: float
-    deviation: float | None
-    count: int
+    ``folds``: over the folds of one pair of seeds. ``seeds``: over the seeds of the training on one split, folds as
+    their mean. ``splits``: over the seeds of the split, the rest as its mean; it holds the spread over seeds where
+    both change together. Several are joined as the root of their mean square.
+    """
+
+    folds: float | None
+    seeds: float | None
+    splits: float | None
 
 
 @dataclass(frozen=True)
@@ -55,25 +67,68 @@ class Experiment:
         return {folder: cases for folder, cases in found if cases is not None}
 
     @cached_property
+    def settings(self) -> Settings | None:
+        """What its runs were configured with, but for seeds and folds."""
+        return self.rows[0].settings
+
+    @cached_property
     def cases(self) -> Cases | None:
-        """The predictions of all runs, each image once; None where no run has any."""
+        """The images that any run was tested on, each once; None where no run has predictions."""
         return pool(list(self.parts.values())) if self.parts else None
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
-        """Figures of :attr:`cases` by metric name."""
-        return {} if self.cases is None else self.cases.estimates()
+        """The mean over the runs of each figure, by metric name, with its interval."""
+        return estimate(list(self.parts.values())) if self.parts else {}
 
     @cached_property
-    def spread(self) -> dict[str, Spread]:
-        """Test metrics over the runs, as the runs recorded them."""
+    def ensemble(self) -> dict[str, float]:
+        """Figures of the networks of several seeds as one, their predictions averaged; empty without several.
+
+        Folds keep networks of their own, and the figure is the mean over them.
+        """
+        together: dict[tuple[str, int | None], list[Cases]] = defaultdict(list)
+        for row in self.rows:
+            if row.folder in self.parts:
+                together[seeds_of(row)[0], fold_of(row)].append(self.parts[row.folder])
+        sizes = {len(parts) for parts in together.values()}
+        if self.cases is None or sizes == {1} or len(sizes) != 1:
+            return {}
+        pooled = [pool(parts) for parts in together.values()]
+        values = mean_figures(pooled, self.cases, np.ones((1, len(self.cases))))
+        return {name: float(value[0]) for name, value in values.items() if np.isfinite(value[0])}
+
+    @cached_property
+    def recorded(self) -> dict[str, float]:
+        """The mean over the runs of each test metric, as the runs recorded them."""
         found = {}
         for name in TEST_METRICS:
             values = [value for row in self.rows if (value := row.metric(f"test/{name}")) is not None]
             if values:
-                deviation = statistics.stdev(values) if len(values) > 1 else None
-                found[name] = Spread(statistics.fmean(values), deviation, len(values))
+                found[name] = statistics.fmean(values)
         return found
+
+    @cached_property
+    def spread(self) -> dict[str, Spread]:
+        """How far the runs' test metrics lie apart, over folds and over seeds."""
+        return {name: self._spread_of(name) for name in self.recorded} if len(self.rows) > 1 else {}
+
+    def _spread_of(self, name: str) -> Spread:
+        values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for (split_seed, seed), rows in self.repeats.items():
+            found = [value for row in rows if (value := row.metric(f"test/{name}")) is not None]
+            if found:
+                values[split_seed][seed] = found
+        whole = max((len(each) for seeds in values.values() for each in seeds.values()), default=0)
+        complete = {
+            split_seed: [statistics.fmean(each) for each in seeds.values() if len(each) == whole]
+            for split_seed, seeds in values.items()
+        }
+        return Spread(
+            _deviation([each for seeds in values.values() for each in seeds.values()]),
+            _deviation(list(complete.values())),
+            _deviation([[statistics.fmean(means) for means in complete.values() if means]]),
+        )
 
     @cached_property
     def repeats(self) -> dict[Seeds, list[Row]]:
@@ -109,7 +164,11 @@ class Experiment:
             held = {fold_of(row) for row in rows}
             if self.expected_folds is not None and len(held) < self.expected_folds:
                 which = f" (split seed {seeds[0]}, seed {seeds[1]})" if len(self.repeats) > 1 else ""
-                found.append(f"{self.label}{which} has {len(held)} of {self.expected_folds} folds")
+                lacking = [str(fold) for fold in range(self.expected_folds) if fold not in held]
+                found.append(
+                    f"{self.label}{which} has {len(held)} of {self.expected_folds} folds and lacks "
+                    f"{'fold' if len(lacking) == 1 else 'folds'} {', '.join(lacking)}"
+                )
         tested = sum(row.run.summary.tested for row in self.rows)
         if tested < len(self.rows):
             found.append(
@@ -117,12 +176,20 @@ class Experiment:
             )
         if len(self.parts) < tested:
             found.append(f"{self.label} has readable predictions of {len(self.parts)} of {tested} runs")
+        if self.settings is None:
+            found.append(f"the configuration of {self.label} cannot be read, so its runs may differ in it")
         if self.replaced:
             found.append(
                 f"{self.label} has {self.replaced} more runs with the same seeds and fold as another; of such runs "
                 "the best by validation stands"
             )
         return found
+
+
+def _deviation(groups: Sequence[Sequence[float]]) -> float | None:
+    """The sample standard deviation within groups of at least two, as the root of the mean square; None without one."""
+    variances = [statistics.variance(group) for group in groups if len(group) > 1]
+    return math.sqrt(statistics.fmean(variances)) if variances else None
 
 
 def protocol_of(row: Row) -> str:
@@ -134,6 +201,18 @@ def fold_of(row: Row) -> int | None:
     """A run's fold; None without folds."""
     fold = number(row.run.summary.split.get("fold"))
     return None if fold is None else int(fold)
+
+
+def folds_of(row: Row) -> int | None:
+    """How many folds a run's split has, as recorded or else as configured; None where neither says so."""
+    recorded = number(row.run.summary.split.get("folds"))
+    if recorded is None and fold_of(row) is not None:
+        recorded = number(_as_number((row.settings or {}).get("split.folds")))
+    return None if recorded is None else int(recorded)
+
+
+def _as_number(words: str | None) -> int | None:
+    return int(words) if words is not None and words.isdigit() else None
 
 
 def seeds_of(row: Row) -> Seeds:
@@ -153,8 +232,9 @@ def trained_under(row: Row) -> Mapping[str, Any]:
 def gather(comparison: Comparison) -> list[Experiment]:
     """All finished runs by experiment, in the order of their tables and of their best rank there.
 
-    Runs are of one experiment where name, task, model, weights, data and protocol agree; where seeds and fold agree
-    but test images do not, these make experiments of their own, unless there are folds.
+    Runs are of one experiment where name, task, model, weights, data, protocol and the whole configuration agree, but
+    for seeds, fold, paths, logger, workers and cache; where seeds and fold agree but test images do not, these make
+    experiments of their own, unless there are folds.
 
     Raises:
         UserError: two folds with the same seeds share test images, or one fold has several test sets.
@@ -171,7 +251,9 @@ def _key(table: Table, row: Row) -> tuple[str, ...]:
     summary = row.run.summary
     parts = (row.run.name, summary.task, summary.model, summary.weights, table.dataset, table.data_digest)
     trained = trained_under(row).get("protocol")
-    return (*map(str, parts), protocol_of(row), str(summary.split.get("folds")), str(trained))
+    settings = row.settings
+    same = "unknown" if settings is None else str(dict(settings))
+    return (*map(str, parts), protocol_of(row), str(folds_of(row)), str(trained), same)
 
 
 def _by_test_set(entries: list[tuple[Table, Row]]) -> list[list[tuple[Table, Row]]]:
@@ -190,17 +272,17 @@ def _by_test_set(entries: list[tuple[Table, Row]]) -> list[list[tuple[Table, Row
 
 def _scope(table: Table, row: Row) -> tuple[str, ...]:
     """Runs that agree here were split alike, so that they have equally many folds."""
-    return table.dataset, str(table.data_digest), protocol_of(row), str(row.run.summary.split.get("folds"))
+    return table.dataset, str(table.data_digest), protocol_of(row), str(folds_of(row))
 
 
 def _expected_folds(entries: Iterable[tuple[Table, Row]]) -> dict[tuple[str, ...], int]:
     """How many folds each scope has: as recorded, or as many as the highest fold of its runs, counted from 0, says."""
     expected: dict[tuple[str, ...], int] = {}
     for table, row in entries:
-        fold, recorded = fold_of(row), number(row.run.summary.split.get("folds"))
+        fold = fold_of(row)
         if fold is not None:
             scope = _scope(table, row)
-            expected[scope] = max(expected.get(scope, 0), fold + 1, int(recorded or 0))
+            expected[scope] = max(expected.get(scope, 0), fold + 1, folds_of(row) or 0)
     return expected
 
 
@@ -243,7 +325,7 @@ def _refuse_overlap(experiment: Experiment) -> None:
 
 
 def _with_labels(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """Model, weights and test set where they tell namesakes under one protocol apart."""
+    """Model, weights, test set and settings where they tell namesakes under one protocol apart."""
     namesakes: dict[tuple[str, ...], list[Experiment]] = defaultdict(list)
     for item in experiments:
         table = item.table
@@ -262,6 +344,9 @@ def _with_labels(experiments: Sequence[Experiment]) -> list[Experiment]:
             [f"test set {(item.table.test_digest or 'unknown')[:12]}" for item in group],
         ]
         told = [column for column in facts if len(set(column)) > 1]
+        settings = [item.settings for item in group]
+        if keys := [key for key in differences(settings) if not key.startswith(_NAMED)]:
+            told.append([in_words(each, keys, most=3) for each in settings])
         for i, item in enumerate(group):
             words = ", ".join(column[i] for column in told)
             labels[id(item)] = f"{text(item.label)} ({words})" if words else text(item.label) or MISSING

@@ -1,80 +1,20 @@
-"""Estimates with their uncertainty, tests and calibration: pure functions of arrays.
+"""Figures of predicted images, and calibration: pure functions of arrays.
 
 Every figure that gets an interval is a function of weights ``[B, N]`` of the images, so that the figure itself
 (weights of one) and its bootstrap (how often a resample has the image) come from the same lines.
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from busi_lab.report.uncertainty import Bools, Floats
 from busi_lab.run_directory import CLASSES
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
-RESAMPLES = 2000
-LEVEL = 0.95
 ECE_BINS = 15
-_SEED = 20250516
-_Z = 1.959964  # the normal quantile of LEVEL
-
-
-def cluster_weights(
-    clusters: Sequence[str] | NDArray[np.str_], resamples: int = RESAMPLES, seed: int = _SEED
-) -> Floats:
-    """How often each image is in each resample of the clusters, drawn with replacement.
-
-    Source: Field & Welsh, "Bootstrapping clustered data", JRSS B 69(3), 2007 (the randomized cluster bootstrap).
-
-    Args:
-        clusters: ``[N]``, the cluster of each image; images of a cluster come and go together.
-        resamples: B.
-        seed: equal clusters and seeds give equal draws, which makes two models on the same images a paired draw.
-
-    Returns:
-        ``[B, N]``.
-    """
-    _, member = np.unique(np.asarray(clusters), return_inverse=True)
-    count = int(member.max()) + 1
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    weights: Floats = draws[:, member].astype(np.float64)
-    return weights
-
-
-def percentile_interval(values: Floats) -> tuple[float, float]:
-    """The middle ``LEVEL`` of bootstrapped ``values [B]``, those that are not defined left out; NaN where none is."""
-    known = values[np.isfinite(values)]
-    if len(known) == 0:
-        return math.nan, math.nan
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
-def bootstrap_p(differences: Floats) -> float:
-    """Two-sided p of no difference: twice the smaller share of resamples on one side of 0, at least 2 / (B + 1).
-
-    Source: Davison & Hinkley, "Bootstrap Methods and their Application", 1997, section 4.4, with their + 1.
-
-    Args:
-        differences: ``[B]``, bootstrapped; those that are not defined are left out.
-    """
-    known = differences[np.isfinite(differences)]
-    smaller = min(int((known <= 0).sum()), int((known >= 0).sum()))
-    return min(1.0, 2 * (smaller + 1) / (len(known) + 1))
-
-
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion (Wilson, JASA 22, 1927); 0 to 1 where ``total`` is 0."""
-    if total == 0:
-        return 0.0, 1.0
-    share = right / total
-    middle = (share + _Z * _Z / (2 * total)) / (1 + _Z * _Z / total)
-    half = _Z / (1 + _Z * _Z / total) * math.sqrt(share * (1 - share) / total + _Z * _Z / (4 * total * total))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def weighted_roc(positive: Bools, score: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
@@ -163,30 +103,6 @@ def weighted_mean(values: Floats, weights: Floats) -> Floats:
     with np.errstate(invalid="ignore"):
         mean: Floats = (weights @ np.where(known, values, 0.0)) / (weights @ known.astype(np.float64))
     return mean
-
-
-def mcnemar_p(first_right: Bools, second_right: Bools) -> float:
-    """Exact two-sided p that two classifiers err equally often on the same images, ``[N]`` each.
-
-    Source: McNemar, Psychometrika 12, 1947; the exact form is a binomial test of the images that one of both has
-    right.
-    """
-    from statsmodels.stats.contingency_tables import mcnemar  # brings pandas and scipy.stats: a second
-
-    table = [
-        [int((first_right & second_right).sum()), int((first_right & ~second_right).sum())],
-        [int((~first_right & second_right).sum()), int((~first_right & ~second_right).sum())],
-    ]
-    return float(mcnemar(table, exact=True).pvalue)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """``p_values`` corrected for their number (Holm, Scandinavian Journal of Statistics 6, 1979)."""
-    if not p_values:
-        return []
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
 
 
 def sensitivity_at_specificity(false_rate: Floats, true_rate: Floats, specificity: float) -> Floats:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from busi_lab.report.cases import Cases, pool, read_test_cases, read_validation_cases
-from busi_lab.report.statistics import Floats, fit_temperature, scale_temperature
+from busi_lab.report.statistics import fit_temperature, scale_temperature
+from busi_lab.report.uncertainty import Floats
 from busi_lab.run_directory import Run
 
 
@@ -20,9 +21,19 @@ class Subject:
     repeats: tuple[tuple[Run, ...], ...]
 
     @cached_property
+    def parts(self) -> list[Cases]:
+        """The test images of each run; none where a run has no readable predictions."""
+        found = [read_test_cases(run) for runs in self.repeats for run in runs]
+        known = [part for part in found if part is not None]
+        return known if len(known) == len(found) else []
+
+    @cached_property
     def cases(self) -> Cases | None:
-        """All test images, each once; None where a run has no readable predictions."""
-        return self._pool([read_test_cases(run) for runs in self.repeats for run in runs])
+        """The test images of the first pair of seeds, folds together; None without :attr:`parts`.
+
+        Averaged over seeds, predictions would be those of an ensemble.
+        """
+        return self._pool(self.parts[: len(self.repeats[0])]) if self.parts else None
 
     @cached_property
     def calibration(self) -> "Calibration | None":

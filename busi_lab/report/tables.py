@@ -6,6 +6,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from busi_lab.errors import UserError, one_line
 from busi_lab.files import read_rows
 from busi_lab.report.blocks import Analysis
 from busi_lab.report.published import CAVEATS, published_for
+from busi_lab.report.settings import Settings, differences, in_words, settings_of
 from busi_lab.run_directory import (
     CLASSES,
     CONFIG,
@@ -50,6 +52,11 @@ class Row:
     label: str
     rank: int | None
     objective: float | None
+
+    @cached_property
+    def settings(self) -> Settings | None:
+        """What the run was configured with, see :func:`.settings_of`."""
+        return settings_of(self.run)
 
     @property
     def published(self) -> Mapping[str, float]:
@@ -338,17 +345,30 @@ def _table(index: int, runs: Sequence[tuple[str, Run]]) -> Table:
 
 
 def _labels(runs: Sequence[tuple[str, Run]]) -> list[str]:
-    """A label for each run: its name, and the least of seed, weights and folder that tells its namesakes apart."""
+    """A label for each run: its name, and the least that tells its namesakes apart.
+
+    That is the seed, the weights, both, what differs in their settings, or the folder.
+    """
     namesakes: dict[str, list[tuple[str, Run]]] = defaultdict(list)
     for entry in runs:
         namesakes[entry[1].name].append(entry)
     additions: dict[str, str] = {}
     for group in namesakes.values():
-        seeds = [f"seed {run.summary.seed}" for _, run in group]
-        weights = [Path(str(run.summary.weights)).name for _, run in group]
-        both = [f"{weight}, {seed}" for weight, seed in zip(weights, seeds, strict=True)]
         folders = [folder for folder, _ in group]
-        chosen = next(words for words in (seeds, weights, both, folders) if len(set(words)) == len(group))
-        additions.update(zip(folders, chosen if len(group) > 1 else [""], strict=True))
+        additions.update(zip(folders, _told_apart(group) if len(group) > 1 else [""], strict=True))
     names = ((text(run.name) or folder, additions[folder]) for folder, run in runs)
     return [f"{name} ({addition})" if addition else name for name, addition in names]
+
+
+def _told_apart(group: Sequence[tuple[str, Run]]) -> list[str]:
+    """Words that tell runs of one name apart."""
+    seeds = [f"seed {run.summary.seed}" for _, run in group]
+    weights = [Path(str(run.summary.weights)).name for _, run in group]
+    both = [f"{weight}, {seed}" for weight, seed in zip(weights, seeds, strict=True)]
+    settings = [settings_of(run) for _, run in group]
+    keys = differences(settings)
+    words = [in_words(each, keys, most=3) for each in settings]
+    with_seed = [f"{each}, {seed}" for each, seed in zip(words, seeds, strict=True)]
+    folders = [folder for folder, _ in group]
+    choices = (words, with_seed) if keys else (seeds, weights, both)
+    return next((choice for choice in choices if len(set(choice)) == len(group)), folders)

@@ -55,6 +55,7 @@ def split_record(manifest: Manifest, leaked: int | None) -> dict[str, Any]:
         "protocol": manifest.protocol,
         "seed": manifest.seed,
         "fold": manifest.fold,
+        "folds": manifest.folds,
         "digest": manifest.digest,
         "test_digest": manifest.test_digest,
         "leaked": leaked,

@@ -4,55 +4,27 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, bootstrap
-from statsmodels.stats.contingency_tables import mcnemar
 
 from busi_lab.report.statistics import (
     area_under,
     bland_altman,
-    bootstrap_p,
     brier_score,
     class_figures,
-    cluster_weights,
     counts_at,
     expected_calibration_error,
     fit_temperature,
-    holm,
-    mcnemar_p,
-    percentile_interval,
     scale_temperature,
     sensitivity_at_specificity,
     specificity_at_sensitivity,
     threshold_for_specificity,
-    weighted_mean,
     weighted_roc,
     youden_threshold,
 )
+from busi_lab.report.uncertainty import cluster_weights
 
 POSITIVE = np.array([True, True, False, True, False, False, True, False])
 SCORE = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.4, 0.1])
 ONE = np.ones((1, 8))
-
-
-def test_cluster_bootstrap_agrees_with_scipy_where_each_image_is_a_cluster() -> None:
-    values = np.random.default_rng(1).beta(5, 2, 150)
-    weights = cluster_weights([str(i) for i in range(150)])
-    assert weights.shape == (2000, 150)
-    assert (weights.sum(axis=1) == 150).all()
-    ours = percentile_interval(weighted_mean(values, weights))
-    theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=0).confidence_interval
-    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.002)
-
-
-def test_images_of_a_cluster_come_together_and_widen_the_interval() -> None:
-    clusters = np.repeat([f"c{i}" for i in range(30)], 4)
-    weights = cluster_weights(clusters)
-    assert (weights.reshape(2000, 30, 4) == weights.reshape(2000, 30, 4)[:, :, :1]).all()
-    assert (weights == cluster_weights(clusters)).all()
-    values = np.repeat(np.random.default_rng(0).random(30), 4)  # copies: 30 images' worth of evidence
-    low, high = percentile_interval(weighted_mean(values, weights))
-    alone_low, alone_high = percentile_interval(weighted_mean(values, cluster_weights([str(i) for i in range(120)])))
-    assert (high - low) / (alone_high - alone_low) == pytest.approx(2, rel=0.15)
 
 
 def test_weights_are_repetitions() -> None:
@@ -83,35 +55,9 @@ def test_class_figures_by_hand() -> None:
     assert {name: float(value[0]) for name, value in found.items()} == pytest.approx(expected)
 
 
-def test_intervals_leave_undefined_resamples_out() -> None:
-    assert percentile_interval(np.array([1.0, np.nan, 1.0])) == (1.0, 1.0)
-    assert all(math.isnan(end) for end in percentile_interval(np.array([np.nan])))
+def test_areas_without_a_side_are_not_defined() -> None:
     areas = area_under(*weighted_roc(np.array([True, False]), np.array([0.2, 0.1]), np.array([[1.0, 1], [2, 0]]))[:2])
     assert areas[0] == 1 and math.isnan(areas[1])
-
-
-def test_bootstrap_p_by_hand() -> None:
-    differences = np.array([0.1] * 97 + [-0.1] * 2)
-    assert bootstrap_p(differences) == pytest.approx(2 * 3 / 100)
-    assert bootstrap_p(-differences) == bootstrap_p(differences)
-    assert bootstrap_p(np.zeros(9)) == 1
-
-
-def test_mcnemar_is_exact_and_two_sided() -> None:
-    # 8 images that one of both has right: 7 to 1, so p = 2 (C(8,0) + C(8,1)) / 2^8
-    first = np.array([True] * 7 + [False] + [True] * 20 + [False] * 3)
-    second = np.array([False] * 7 + [True] + [True] * 20 + [False] * 3)
-    assert mcnemar_p(first, second) == pytest.approx(2 * 9 / 256)
-    assert mcnemar_p(first, second) == pytest.approx(mcnemar([[20, 7], [1, 3]], exact=True).pvalue)
-    assert mcnemar_p(first, second) == pytest.approx(binomtest(1, 8).pvalue)
-    assert mcnemar_p(first, first) == 1
-
-
-def test_holm_by_hand() -> None:
-    # in order 0.01 * 3, 0.02 * 2, 0.04 * 1, none below the one before
-    assert holm([0.02, 0.04, 0.01]) == pytest.approx([0.04, 0.04, 0.03])
-    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
 
 
 def test_sensitivity_at_specificity_by_hand() -> None:

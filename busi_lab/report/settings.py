@@ -1,0 +1,90 @@
+"""The configuration that repeats of one experiment share, and what differs between experiments."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import yaml
+
+from busi_lab.config import RunConfig
+from busi_lab.errors import UserError
+from busi_lab.run_directory import CONFIG, Run
+
+Settings = Mapping[str, str]
+"""Full key to value in words, such as ``optim.lr`` to ``0.0001``; what is null is left out."""
+
+_REPEATS = frozenset({"seed", "split.seed", "split.fold"})
+_ELSEWHERE = frozenset(
+    {
+        *("name", "run", "run_dir", "command", "resume", "trust", "test", "sweep", "logger", "callbacks.last"),
+        *("data.root", "data.cache_dir", "data.num_workers", "split.manifest"),
+    }
+)  # paths, trackers, workers and the cache, which change no figure; a run's data and name are compared anyway
+_FILES = frozenset({"split.groups", "split.exclude"})  # of which the folder does not matter
+
+
+def settings_of(run: Run) -> Settings | None:
+    """All that a run was configured with but seeds, fold, paths, logger, workers and cache.
+
+    Of an evaluation, that of the run that was evaluated. Keys that an older version did not know have their default.
+
+    Returns:
+        None where the configuration is missing or damaged.
+    """
+    folder = run.path
+    if run.summary.source:
+        folder = folder.parent / str(run.summary.source.get("directory"))
+    try:
+        content = yaml.load((folder / CONFIG).read_text(encoding="utf-8"), _LOADER)
+    except (OSError, ValueError, yaml.YAMLError, UserError):
+        return None
+    if not isinstance(content, dict) or "trainer" not in content:
+        return None
+    found = {key: value for key, value in _flat(_with_defaults(content)).items() if not _is_left_out(key)}
+    return {key: value.rpartition("/")[2] if key in _FILES else value for key, value in sorted(found.items())}
+
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster, where it is there
+
+
+def _with_defaults(content: dict[str, Any]) -> dict[str, Any]:
+    filled = dict(content)
+    for item in fields(RunConfig):
+        default: Any = item.default_factory
+        if isinstance(default, type) and is_dataclass(default) and isinstance(content.get(item.name, {}), dict):
+            filled[item.name] = {**vars(default()), **content.get(item.name, {})}
+    return filled
+
+
+def _flat(node: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    found = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            found.update(_flat(value, f"{above}{key}."))
+        elif value is not None:
+            words = value.rpartition(".")[2] if key == "_target_" and isinstance(value, str) else value
+            found[f"{above}{key}"] = f"{words:g}" if isinstance(words, float) else str(words)
+    return found
+
+
+def _is_left_out(key: str) -> bool:
+    parts = key.split(".")
+    if key in _REPEATS or parts[-1] in ("dirpath", "save_dir"):
+        return True
+    return any(".".join(parts[: i + 1]) in _ELSEWHERE for i in range(len(parts)))
+
+
+def differences(settings: Sequence[Settings | None]) -> list[str]:
+    """The keys that do not have one value in all of ``settings``, sorted; unknown ones say nothing."""
+    known = [item for item in settings if item is not None]
+    keys = sorted({key for item in known for key in item})
+    return [key for key in keys if len({item.get(key) for item in known}) > 1]
+
+
+def in_words(settings: Settings | None, keys: Sequence[str], most: int | None = None) -> str:
+    """``optim.lr=0.0001, scheduler.name=cosine`` for the ``keys``, at most ``most`` of them."""
+    if settings is None:
+        return "configuration unknown"
+    shown = [f"{key}={settings.get(key, 'null')}" for key in keys]
+    more = len(shown) - most if most is not None else 0
+    return ", ".join([*shown[:most], f"{more} more"] if more > 0 else shown)
