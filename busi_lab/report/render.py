@@ -34,7 +34,7 @@ def display(table: Table) -> tuple[list[str], list[list[str]]]:
 
     rows = table.rows
     summaries = [row.run.summary for row in rows]
-    columns = [("rank", [cell(row.rank) for row in rows]), ("run", [cell(row.run.name) for row in rows])]
+    columns = [("rank", [cell(row.rank) for row in rows]), ("run", [cell(row.label) for row in rows])]
     columns.append((table.metric, [cell(row.objective, 4) for row in rows]))
     for name in TEST_METRICS:
         with_paper = any(name in row.published for row in rows)
@@ -136,7 +136,7 @@ def render_text(comparison: Comparison) -> str:
         parts.append("\n".join([heading(table), ranking(table), "", *lines, *notes]))
     analysis = comparison.analysis
     if analysis.protocols or any(record["runs"] > 1 for record in analysis.repeat_records):
-        parts += [_plain_block(block) for block in (*analysis.protocols, *analysis.repeats)]
+        parts += [_plain_block(block) for block in (*analysis.protocols, *analysis.repeats, *analysis.tests)]
     parts += [_plain_block(block) for block in analysis.evaluations]
     if comparison.failures:
         failures = [f"  {item.folder}  {item.status}: {item.reason}" for item in comparison.failures]
