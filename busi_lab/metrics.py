@@ -81,8 +81,8 @@ def classification_metrics(num_classes: int = 3, malignant: int = 1) -> MetricCo
 
 
 SEGMENTATION_METRICS = (
-    *("dice", "iou", "dice_pooled", "pixel_accuracy", "pixel_precision", "pixel_recall", "hd95"),
-    *("false_positive_rate", "missed_lesions", "dice_empty_as_one"),
+    *("dice", "iou", "dice_pooled", "pixel_accuracy", "pixel_precision", "pixel_recall"),
+    *("hd95_pixels", "hd95_mm", "false_positive_rate", "missed_lesions", "dice_empty_as_one"),
 )
 
 
@@ -95,9 +95,12 @@ class SegmentationMetrics(Metric):
       images with a lesion; an image whose prediction is empty counts 0, an image without a lesion not at all.
     - ``dice_pooled``, ``pixel_accuracy``, ``pixel_precision``, ``pixel_recall``: over the pixels of all images
       together, those without a lesion as well; precision is 0 where nothing is predicted.
-    - ``hd95``: 95th percentile of the Hausdorff distance, pixels, see :func:`hausdorff95`; the mean over images with
-      a lesion and a prediction. What it leaves out, ``missed_lesions`` counts: the share of the images with a
-      lesion for which nothing is predicted.
+    - ``hd95_pixels``: 95th percentile of the Hausdorff distance, in pixels of the scan as it is stored, see
+      :func:`hausdorff95`; the mean over images with a lesion and a prediction. What it leaves out,
+      ``missed_lesions`` counts: the share of the images with a lesion for which nothing is predicted. Masks of the
+      network's size are measured with the true size of their pixels, which need not be square; no distance below
+      one of them is seen. ``hd95_mm``: the same in millimetres, over the images whose pixel spacing is known.
+      (``hd95`` of older runs was in pixels of the network, or of the scan under ``task.resolution=original``.)
     - ``false_positive_rate``: share of the images without a lesion for which any is predicted.
     - ``dice_empty_as_one``: the mean of Dice over all images, where no lesion and no prediction count 1, and a
       prediction without a lesion 0. Others publish it; every normal scan left alone raises it.
@@ -109,11 +112,17 @@ class SegmentationMetrics(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("true_positive", "predicted", "lesion", "pixels", "distance"):
+        for name in ("true_positive", "predicted", "lesion", "pixels", "distance", "distance_mm"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(
-        self, true_positive: Tensor, predicted: Tensor, lesion: Tensor, pixels: Tensor, distance: Tensor | None = None
+        self,
+        true_positive: Tensor,
+        predicted: Tensor,
+        lesion: Tensor,
+        pixels: Tensor,
+        distance: Tensor | None = None,
+        distance_mm: Tensor | None = None,
     ) -> None:
         """Add images.
 
@@ -122,28 +131,29 @@ class SegmentationMetrics(Metric):
             predicted: predicted pixels, int64 ``[B]``.
             lesion: lesion pixels, int64 ``[B]``.
             pixels: all pixels, int64 ``[B]``.
-            distance: of :func:`hausdorff95`, float ``[B]``, NaN where it is not defined; None where it is not wanted.
+            distance: of :func:`hausdorff95`, pixels of the stored scan, float ``[B]``, NaN where it is not defined;
+                None where it is not wanted.
+            distance_mm: the same in millimetres, NaN also where the pixel spacing is not known.
         """
-        if distance is None:
-            distance = torch.full(true_positive.shape, math.nan, device=true_positive.device)
+        unknown = torch.full(true_positive.shape, math.nan, device=true_positive.device)
         values = {
             "true_positive": true_positive,
             "predicted": predicted,
             "lesion": lesion,
             "pixels": pixels,
-            "distance": distance,
+            "distance": unknown if distance is None else distance,
+            "distance_mm": unknown if distance_mm is None else distance_mm,
         }
         for name, value in values.items():
             getattr(self, name).append(value)
 
     def compute(self) -> dict[str, Tensor]:
         """The metrics by name, float32."""
-        hits, predicted, lesion, pixels, distance = (
-            _join(getattr(self, name)) for name in ("true_positive", "predicted", "lesion", "pixels", "distance")
+        hits, predicted, lesion, pixels = (
+            _join(getattr(self, name)) for name in ("true_positive", "predicted", "lesion", "pixels")
         )
         dice, iou = overlap(hits, predicted, lesion)
         ill = lesion > 0
-        measured = ~torch.isnan(distance)
         sums = [float(values.sum()) for values in (hits, predicted, lesion, pixels)]
         values: dict[str, float] = {}
         if ill.any():
@@ -155,8 +165,10 @@ class SegmentationMetrics(Metric):
         if ill.any():
             values["pixel_precision"] = sums[0] / sums[1] if sums[1] else 0.0
             values["pixel_recall"] = sums[0] / sums[2]
-        if measured.any():
-            values["hd95"] = float(distance[measured].mean())
+        for name, state in (("hd95_pixels", self.distance), ("hd95_mm", self.distance_mm)):
+            distance = _join(state)
+            if (measured := ~torch.isnan(distance)).any():
+                values[name] = float(distance[measured].mean())
         if (~ill).any():
             values["false_positive_rate"] = float((predicted[~ill] > 0).double().mean())
         values["dice_empty_as_one"] = float(torch.where(ill, dice, (predicted == 0).double()).mean())
@@ -177,8 +189,10 @@ def overlap(true_positive: Tensor, predicted: Tensor, lesion: Tensor) -> tuple[T
     return dice, torch.where(there > 0, hits / (found + there - hits), nothing)
 
 
-def hausdorff95(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """95th percentile of the Hausdorff distance of two masks, pixels.
+def hausdorff95(
+    prediction: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: tuple[float, float] = (1.0, 1.0)
+) -> float:
+    """95th percentile of the Hausdorff distance of two masks, in the unit of ``spacing``.
 
     Of the distances from each boundary pixel of one mask to the nearest boundary pixel of the other, the 95th
     percentile; the larger one of both directions, as in MONAI (source of the definition: Huttenlocher et al., IEEE
@@ -187,6 +201,7 @@ def hausdorff95(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> floa
     Args:
         prediction: bool ``[H, W]``.
         truth: bool ``[H, W]``.
+        spacing: distance of two rows and of two columns; (1, 1) measures in pixels.
 
     Returns:
         NaN where either mask is empty.
@@ -196,5 +211,5 @@ def hausdorff95(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> floa
     rows, columns = np.nonzero(prediction | truth)
     part = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     borders = [mask & ~ndimage.binary_erosion(mask) for mask in (prediction[part], truth[part])]
-    distances = [ndimage.distance_transform_edt(~border) for border in borders]
+    distances = [ndimage.distance_transform_edt(~border, sampling=spacing) for border in borders]
     return float(max(np.percentile(distances[1 - i][borders[i]], 95) for i in (0, 1)))

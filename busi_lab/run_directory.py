@@ -25,7 +25,7 @@ CLASSES = ("benign", "malignant", "normal")
 
 _CONTRACT = (
     *("image", "label", "group", "prediction", *(f"p_{name}" for name in CLASSES)),
-    *("dice", "iou", "lesion_pixels", "predicted_pixels", "pixels", "hd95"),
+    *("dice", "iou", "lesion_pixels", "predicted_pixels", "pixels", "hd95", "hd95_pixels", "hd95_mm"),
 )  # columns of predictions.csv that have a meaning of their own
 
 SCHEMA = 1  # of summaries; that of checkpoints is in busi_lab.tasks.checkpoint

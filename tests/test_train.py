@@ -327,7 +327,7 @@ def test_a_segmentation_run_holds_the_contract(cli: Cli, phantom_root: Path, tmp
     assert (summary.task, summary.data["classes"]) == ("segmentation", ["benign", "malignant"])
     assert "padded to 64" in (run / "train.log").read_text()
     rows = read_run(run).predictions
-    columns = "image label group dice iou lesion_pixels predicted_pixels pixels hd95"
+    columns = "image label group dice iou lesion_pixels predicted_pixels pixels hd95_pixels hd95_mm"
     assert list(rows[0]) == columns.split()
     assert {row["label"] for row in rows} == {"benign", "malignant"}
     assert sorted(path.stem for path in (run / "masks").iterdir()) == [row["image"] for row in rows]

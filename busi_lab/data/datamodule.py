@@ -30,7 +30,9 @@ class ScanDataset(Dataset[dict[str, Any]]):
     """Scans of one split.
 
     An item has ``image`` (uint8 ``[1, S, S]``, gray levels), ``label`` (position in ``CLASSES``, -1 where it is not
-    known), ``case_id`` and, with masks, ``mask`` (uint8 ``[1, S, S]`` of 0 and 1); with original masks also
+    known), ``case_id`` and, with masks, ``mask`` (uint8 ``[1, S, S]`` of 0 and 1), ``size`` (rows and columns of the
+    stored scan, int64 ``[2]``) and ``spacing`` (millimetres between them, float32 ``[2]``, NaN where they are not
+    known); with original masks also
     ``original_mask`` (bool ``[1, H, W]``, as it is on disk). Item ``(i, seed)`` is augmented with that seed, item
     ``i`` is not.
     """
@@ -68,11 +70,18 @@ class ScanDataset(Dataset[dict[str, Any]]):
         }
         if mask is not None:
             scan["mask"] = torch.from_numpy(np.ascontiguousarray(mask))[None]
+            scan |= sizes_of(self._cache.index.cases[self._numbers[position]])
         if self._original_masks:
             index = self._cache.index
             _, original = read_case(index.root, index.cases[self._numbers[position]])
             scan["original_mask"] = torch.from_numpy(original)[None]
         return scan
+
+
+def sizes_of(case: Case) -> dict[str, torch.Tensor]:
+    """The items ``size`` and ``spacing`` of a case, see :class:`ScanDataset`."""
+    spacing = case.spacing or (float("nan"), float("nan"))
+    return {"size": torch.tensor([case.height, case.width]), "spacing": torch.tensor(spacing, dtype=torch.float32)}
 
 
 def collate(scans: list[dict[str, Any]]) -> dict[str, Any]:
@@ -148,7 +157,8 @@ class BusiDataModule(LightningDataModule):
     """Batches of a dataset, split by a manifest.
 
     Batch keys: ``image`` (uint8 ``[B, 1, S, S]``), ``label`` (int64 ``[B]``), ``case_id`` (list of str) and, with
-    ``masks``, ``mask`` (uint8 ``[B, 1, S, S]``), in the test on demand ``original_mask`` (list of bool ``[1, H, W]``).
+    ``masks``, ``mask`` (uint8 ``[B, 1, S, S]``), ``size`` and ``spacing`` (``[B, 2]``), in the test on demand
+    ``original_mask`` (list of bool ``[1, H, W]``).
     Scaling and channels are the model's affair.
 
     Args:

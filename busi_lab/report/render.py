@@ -14,7 +14,7 @@ from busi_lab.run_directory import Summary
 
 BEST_EPOCH = "best epoch (from 0)"
 
-_DIGITS = {"hd95": 1}
+_DIGITS = {"hd95": 1, "hd95_pixels": 1, "hd95_mm": 2}
 """Decimals of a metric that is no fraction of 1."""
 
 

@@ -28,7 +28,7 @@ from busi_lab.run_directory import (
 
 TEST_METRICS = (
     *("accuracy", "accuracy_without_normal", "precision", "recall", "f1", "auroc", "auroc_malignant"),
-    *("dice", "iou", "dice_pooled", "pixel_accuracy", "false_positive_rate", "hd95"),
+    *("dice", "iou", "dice_pooled", "pixel_accuracy", "false_positive_rate", "hd95", "hd95_pixels", "hd95_mm"),
 )
 """The test metrics of the tables for people, in their order; ``table.csv`` has every scalar of a run."""
 

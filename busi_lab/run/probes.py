@@ -14,7 +14,7 @@ from lightning import Trainer
 from torch.utils.data import Dataset
 
 from busi_lab.data.cache import resize_mask, resize_scan
-from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.data.datamodule import BusiDataModule, sizes_of
 from busi_lab.data.index import Case, read_case
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.data.stress import LADDERS, SEVERITIES, degrade, lesion_alone, without_lesion
@@ -91,6 +91,7 @@ class _ChangedScans(Dataset[dict[str, Any]]):
             "label": class_number(case.label),
             "case_id": case.case_id,
             "mask": torch.from_numpy(resize_mask(mask, self._size).astype(np.uint8))[None],
+            **sizes_of(case),
         }
         return {**scan, "original_mask": torch.from_numpy(mask)[None]} if self._originals else scan
 

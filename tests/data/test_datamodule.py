@@ -154,7 +154,7 @@ def test_evaluation_is_the_manifest_in_order_and_as_stored(phantom_root: Path) -
 def test_nothing_is_decoded_after_setup(phantom_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = ready(phantom_root, augment=PAPER)
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("decoded"))
-    monkeypatch.setattr(index_module, "read_image", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(index_module, "read_scan", lambda *_: pytest.fail("decoded"))
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         assert len(list(loader)) == len(loader)
     data.setup("test")  # a second stage opens nothing
