@@ -58,12 +58,95 @@ class PresentClassAUROC(MulticlassAUROC):
         return areas[present].mean() if present.sum() > 1 else areas.new_zeros(())
 
 
-def classification_metrics(num_classes: int = 3, malignant: int = 1) -> MetricCollection:
+class LesionAUROC(BinaryAUROC):
+    """Area under the ROC curve of malignant against benign, over the images of both, whatever else there is.
+
+    The score is p_malignant / (p_benign + p_malignant), in float64, and 0.5 where both are 0.
+
+    Args:
+        benign: the class's column.
+        malignant: the class's column.
+    """
+
+    def __init__(self, benign: int, malignant: int) -> None:
+        super().__init__(ignore_index=-1)
+        self._columns = benign, malignant
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add probabilities ``[B, C]`` and labels ``[B]``."""
+        benign, malignant = (preds[:, column].double() for column in self._columns)
+        both = benign + malignant
+        score = torch.where(both > 0, malignant / both, 0.5)
+        lesion = (target == self._columns[0]) | (target == self._columns[1])
+        super().update(score, torch.where(lesion, (target == self._columns[1]).long(), -1))
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The area; NaN without images of both classes."""
+        state: Any = self.target
+        labels = state if isinstance(state, Tensor) else torch.cat(list(state))
+        return super().compute() if 0 < labels.sum() < len(labels) else torch.tensor(math.nan, device=labels.device)
+
+
+class LesionAccuracy(Metric):
+    """Share of the benign and malignant images where the more probable one of both is right; of equals benign.
+
+    Args:
+        benign: the class's column.
+        malignant: the class's column.
+    """
+
+    full_state_update = False
+
+    def __init__(self, benign: int, malignant: int) -> None:
+        super().__init__()
+        self._columns = benign, malignant
+        self.add_state("right", default=torch.zeros(2), dist_reduce_fx="sum")
+        self.add_state("images", default=torch.zeros(2), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add probabilities ``[B, C]`` and labels ``[B]``."""
+        called = preds[:, self._columns[1]] > preds[:, self._columns[0]]
+        for place, column in enumerate(self._columns):
+            self.right[place] += ((target == column) & (called == bool(place))).sum()  # type: ignore[operator, index]
+            self.images[place] += (target == column).sum()  # type: ignore[operator, index]
+
+    def compute(self) -> Tensor:
+        """The share; NaN without images of both classes."""
+        right, images = self.right, self.images
+        assert isinstance(right, Tensor) and isinstance(images, Tensor)
+        return right.sum() / images.sum() if images.all() else images.new_tensor(math.nan)
+
+
+MACRO = ("precision", "recall", "f1")
+PRESENT = tuple(f"{name}_present" for name in MACRO)
+
+
+def present_averages(confusion: Tensor) -> dict[str, Tensor]:
+    """``precision_present``, ``recall_present`` and ``f1_present`` where a class has no image, else nothing.
+
+    Means over the classes that have images, of precision (0 where a class is never predicted), recall and F1. A class
+    without images that is predicted costs the others their recall, and is no further 0 in the mean.
+
+    Args:
+        confusion: counts ``[C, C]``, rows actual, columns predicted.
+    """
+    counts = confusion.double()
+    hits, actual, predicted = counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)
+    present = actual > 0
+    if present.all() or not present.any():
+        return {}
+    shares = (hits / predicted.clamp(min=1), hits / actual.clamp(min=1), 2 * hits / (actual + predicted).clamp(min=1))
+    return {name: share[present].mean().float() for name, share in zip(PRESENT, shares, strict=True)}
+
+
+def classification_metrics(num_classes: int = 3, malignant: int = 1, benign: int = 0) -> MetricCollection:
     """Metrics of probabilities ``[B, C]`` against labels ``[B]``.
 
     ``accuracy`` over all images; ``precision``, ``recall`` and ``f1`` as means over the classes that occur in
     labels or predictions; ``auroc`` as the mean over the classes that occur, each against the rest;
-    ``auroc_malignant``; ``confusion_matrix`` as counts, rows actual, columns predicted.
+    ``auroc_malignant``; ``confusion_matrix`` as counts, rows actual, columns predicted. ``accuracy_without_normal`` and
+    ``auroc_benign_malignant`` are those of benign and malignant images alone (:class:`LesionAccuracy`,
+    :class:`LesionAUROC`), NaN without both.
     """
     macro = {"num_classes": num_classes, "average": "macro"}
     metrics: dict[str, Metric | MetricCollection] = {
@@ -73,9 +156,11 @@ def classification_metrics(num_classes: int = 3, malignant: int = 1) -> MetricCo
         "f1": MulticlassF1Score(**macro),  # type: ignore[arg-type]
         "auroc": PresentClassAUROC(num_classes),
         "auroc_malignant": OneClassAUROC(malignant),
+        "accuracy_without_normal": LesionAccuracy(benign, malignant),
+        "auroc_benign_malignant": LesionAUROC(benign, malignant),
         "confusion_matrix": MulticlassConfusionMatrix(num_classes=num_classes),
     }
-    shared = [["precision", "recall", "f1"]]
+    shared = [list(MACRO)]
     alone = [[name] for name in metrics if name not in shared[0]]
     return MetricCollection(metrics, compute_groups=shared + alone)
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busi_lab.metrics import SegmentationMetrics, classification_metrics, hausdorff95
+from busi_lab.metrics import SegmentationMetrics, classification_metrics, hausdorff95, present_averages
 
 # Table IV of Dajam & Qahmash (2025), rows actual, columns predicted, with Table III's macro figures
 PUBLISHED = {
@@ -80,6 +80,39 @@ def test_metrics_do_not_depend_on_batches(count: int, seed: int, batch: int) -> 
     for name, value in expected.items():
         assert torch.allclose(value.float(), found[name].float()), name
         assert all(map(math.isfinite, value.flatten().tolist())), name
+
+
+def test_a_class_without_images_is_no_part_of_the_means() -> None:
+    # no normal image, but four of ten are called normal
+    metrics = classification_metrics()
+    metrics.update(*from_confusion([[3, 0, 2], [1, 2, 2], [0, 0, 0]]))
+    values = metrics.compute()
+    assert values["recall"].item() == pytest.approx((3 / 5 + 2 / 5 + 0) / 3)  # as ever, and beside accuracy 0.5 too low
+    present = present_averages(values["confusion_matrix"])
+    assert {name: value.item() for name, value in present.items()} == pytest.approx(
+        {
+            "precision_present": (3 / 4 + 1) / 2,
+            "recall_present": (3 / 5 + 2 / 5) / 2,
+            "f1_present": (6 / 9 + 4 / 7) / 2,
+        }
+    )
+    assert present_averages(torch.tensor([[3, 0, 2], [1, 2, 2], [0, 0, 1]])) == {}
+
+
+def test_figures_of_benign_and_malignant_images_leave_normal_ones_out() -> None:
+    metrics = classification_metrics()
+    probabilities = torch.tensor(
+        [[0.2, 0.1, 0.7], [0.1, 0.3, 0.6], [0.0, 0.0, 1.0], [0.3, 0.4, 0.3], [0.05, 0.9, 0.05]], dtype=torch.float32
+    )
+    metrics.update(probabilities, torch.tensor([0, 1, 1, 0, 2]))
+    values = metrics.compute()
+    # malignant 3 / 4 and 1 / 2 (of nothing) against benign 1 / 3 and 4 / 7: three of four pairs are in order
+    assert values["auroc_benign_malignant"].item() == pytest.approx(3 / 4)
+    assert values["accuracy_without_normal"].item() == pytest.approx(2 / 4)
+    metrics.reset()
+    metrics.update(probabilities, torch.tensor([0, 2, 2, 0, 2]))
+    values = metrics.compute()
+    assert values["auroc_benign_malignant"].isnan() and values["accuracy_without_normal"].isnan()
 
 
 def test_auroc_leaves_out_classes_that_do_not_occur() -> None:

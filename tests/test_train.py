@@ -125,7 +125,7 @@ def test_leaks_are_counted_and_groups_travel_with_the_predictions(cli: Cli, phan
         smoke = (f"data.root={phantom_copy}", *FAST, "data.subset=null", f"split={split}", f"hydra.run.dir={run}")
         assert cli(*smoke)[0] == 0
         assert read_summary(run).split["leaked"] == leaked
-        assert f"leaks: {leaked} of " in (run / "train.log").read_text()
+        assert f"leaks: {'at least ' * leaked}{leaked} of " in (run / "train.log").read_text()
         tables = [rows(run / name) for name in ("predictions.csv", "validation.csv")]
         assert not {row["image"] for row in tables[0]} & {row["image"] for row in tables[1]}
         groups = {row["image"]: row["group"] for table in tables for row in table}

@@ -16,11 +16,14 @@ from busi_lab.report.clinical import interval
 from busi_lab.report.pairwise import joint_weights
 from busi_lab.report.statistics import RESAMPLES, Bools, Floats, percentile_interval
 from busi_lab.report.tables import MISSING, Comparison, leak_words, number, text
-from busi_lab.run_directory import CLASSES, FLAGS, SHORTCUTS, STRESS, Run
+from busi_lab.run_directory import CLASSES, FEW_IMAGES, FLAGS, SHORTCUTS, STRESS, Run
 
-_FIGURES = ("accuracy", "accuracy_without_normal", "f1", "auroc", "auroc_malignant", "dice", "dice_pooled", "hd95")
+_FIGURES = (
+    *("accuracy", "accuracy_without_normal", "f1", "f1_present", "auroc", "auroc_malignant", "auroc_benign_malignant"),
+    *("dice", "dice_pooled", "hd95", "hd95_pixels", "hd95_mm"),
+)
+_DIGITS = {"hd95": 1, "hd95_pixels": 1, "hd95_mm": 2}
 _STRATA = ("accuracy", "auroc_malignant", "dice")
-_FEW = 20  # images, below which a stratum's figure says little
 _NORMAL = CLASSES.index("normal")
 
 Rows = Sequence[Mapping[str, str]]
@@ -95,11 +98,13 @@ def _drop(item: Evaluation) -> Block | None:
         + (
             "an unknown number have"
             if leaked is None
-            else f"{leak_words([int(leaked)], len(here))} {'has' if leaked == 1 else 'have'}"
+            else f"{'at least ' if leaked else ''}{leak_words([int(leaked)], len(here))} "
+            + ("has" if leaked == 1 else "have")
         )
         + (" a near-copy" if others else " a near-copy or the same patient")
         + " among the images that were learnt from."
     ]
+    sentences += _class_sentences(own, here)
     normal = [(cases.actual == _NORMAL).any() for cases in (own, here)]
     if normal[0] != normal[1]:
         own, here = (cases.take(np.flatnonzero(cases.actual != _NORMAL)) for cases in (own, here))
@@ -107,9 +112,10 @@ def _drop(item: Evaluation) -> Block | None:
             return None
         sentences.append(
             f"Only one of both has normal scans, so that both are taken without: {len(own)} of the run's own test "
-            f"images and {len(here)} here. auroc_malignant compares malignant with benign, and "
-            "accuracy_without_normal is that of the more probable one of both."
+            f"images and {len(here)} here. auroc_malignant then compares malignant with benign by the probability of "
+            "malignant alone."
         )
+    rest = _without_near_copies(item, here)
     if others:
         own = replace(own, images=_prefixed(own.images), clusters=_prefixed(own.clusters))
     _, own_weights, here_weights, relation = joint_weights(own, here)
@@ -119,12 +125,13 @@ def _drop(item: Evaluation) -> Block | None:
     for name in _FIGURES:
         if not all(name in each and np.isfinite(each[name][0]) for each in values):
             continue
-        digits = 1 if name == "hd95" else 3
+        digits = _DIGITS.get(name, 3)
         pair = [
             Estimate(float(v[name][0]), *percentile_interval(r[name])) for v, r in zip(values, resampled, strict=True)
         ]
         gap = Estimate(pair[1].value - pair[0].value, *percentile_interval(resampled[1][name] - resampled[0][name]))
-        lines.append((name, *(interval(each, digits) for each in pair), _signed(gap, digits)))
+        apart = () if rest is None else (interval(rest[name], digits) if name in rest else MISSING,)
+        lines.append((name, *(interval(each, digits) for each in pair), *apart, _signed(gap, digits)))
         if name in ("accuracy", "auroc_malignant", "dice"):
             way = "lower" if gap.value < 0 else "higher"
             sure = f"{way} here by {abs(gap.value):.3f}" if gap.low > 0 or gap.high < 0 else "not told apart"
@@ -132,8 +139,40 @@ def _drop(item: Evaluation) -> Block | None:
     sentences.append(f"{'; '.join(told).capitalize()}." if told else "No figure is defined on both.")
     how = "Of different datasets, the two sets of images are resampled apart" if others else relation
     sentences.append(f"{how}; intervals are those of {RESAMPLES:,} resamples of whole groups.")
-    titles = ("figure", "own test images", "here", "difference")
+    if rest is not None:
+        sentences.append(
+            "The figures of the images here without those near-copies, which predictions.csv names as near_copy_of, "
+            "stand beside; the difference is that of all images."
+        )
+    apart = () if rest is None else ("here without near-copies",)
+    titles = ("figure", "own test images", "here", *apart, "difference")
     return Block(f"{item.label}: against its own test images", tuple(sentences), titles, tuple(lines))
+
+
+def _class_sentences(own: Cases, here: Cases) -> list[str]:
+    """How many images of each class both sides have, and what the figures of benign and malignant ones are."""
+    if own.probabilities is None or here.probabilities is None:
+        return []
+    told, few = [], []
+    for side, cases in (("own test images", own), ("here", here)):
+        counts = dict(zip(CLASSES, np.bincount(cases.actual, minlength=len(CLASSES)).tolist(), strict=True))
+        told.append(f"{side} {', '.join(f'{count} {name}' for name, count in counts.items())}")
+        few += [f"{count} {name} {side}" for name, count in counts.items() if 0 < count < FEW_IMAGES]
+    sentences = [f"Images of each class: {'; '.join(told)}."]
+    if few:
+        sentences.append(f"Fewer than {FEW_IMAGES} images of a class say little of it: {', '.join(few)}.")
+    sentences.append(
+        "accuracy_without_normal and auroc_benign_malignant are of benign and malignant images alone, on both sides: "
+        "the more probable one of both, and the share of malignant in the probability of both."
+    )
+    return sentences
+
+
+def _without_near_copies(item: Evaluation, here: Cases) -> dict[str, Estimate] | None:
+    """Figures of the images that are no near-copies of what was learnt; None where there are none of either."""
+    known = {row["image"] for row in item.run.predictions if row.get("near_copy_of")}
+    kept = np.flatnonzero(~np.isin(here.images, sorted(known)))
+    return here.take(kept).estimates() if 0 < len(kept) < len(here) else None
 
 
 def _prefixed(
@@ -165,7 +204,7 @@ def _strata(item: Evaluation) -> Block | None:
         for name in names:
             estimates = [_estimate(*part[name]) for part in parts]
             gap = _estimate(parts[0][name][0] - parts[1][name][0], parts[0][name][1] - parts[1][name][1])
-            enough = min(held.sum(), (~held).sum()) >= _FEW
+            enough = min(held.sum(), (~held).sum()) >= FEW_IMAGES
             line += [*(interval(each) if each else MISSING for each in estimates)]
             line.append(_signed(gap) if gap and enough else MISSING)
         lines.append(tuple(line))
@@ -177,9 +216,9 @@ def _strata(item: Evaluation) -> Block | None:
         "number of flags. Flags go along with classes and with each other, so a difference need not come from the "
         "flag itself."
     ]
-    few = [line[0] for line in lines if min(int(line[1]), int(line[2])) < _FEW]
+    few = [line[0] for line in lines if min(int(line[1]), int(line[2])) < FEW_IMAGES]
     if few:
-        sentences.append(f"Fewer than {_FEW} images on one side, so without a difference: {', '.join(few)}.")
+        sentences.append(f"Fewer than {FEW_IMAGES} images on one side, so without a difference: {', '.join(few)}.")
     return Block(f"{item.label}: strata", tuple(sentences), tuple(titles), tuple(lines))
 
 
@@ -264,9 +303,10 @@ def _shortcuts(item: Evaluation) -> Block | None:
     area, accuracy = estimates["auroc_malignant"], estimates["accuracy_without_normal"]
     words = f"AUROC {area.value:.3f}, 95 % {area.low:.3f} to {area.high:.3f}, where chance is 0.5; accuracy"
     words += f" {accuracy.value:.3f}, where always naming the more frequent class has {share:.3f}"
-    if counts.min() < _FEW:
+    if counts.min() < FEW_IMAGES:
         verdict = (
-            f"Fewer than {_FEW} images of a class are too few to say what the run sees without the lesion ({words})."
+            f"Fewer than {FEW_IMAGES} images of a class are too few to say what the run sees without the lesion "
+            f"({words})."
         )
     elif area.low > 0.5 or accuracy.low > share:
         what = "Accuracy survives" if accuracy.low > share else "The ranking, not the accuracy, survives in part"

@@ -1,7 +1,7 @@
 """What all tasks share: input scaling, freezing, optimiser, scheduler, checkpoints."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 from torchmetrics import MeanMetric
 
 from busi_lab.models.classifiers import BuiltModel
-from busi_lab.run_directory import class_name
+from busi_lab.run_directory import CLASSES, class_name
 from busi_lab.tasks.checkpoint import SCHEMA
 
 Batch = dict[str, Any]
@@ -69,6 +69,7 @@ class BaseTask(LightningModule):
         self.image_size = image_size
         self.monitor = monitor
         self.monitor_mode = monitor_mode
+        self.learnt: Sequence[str] = CLASSES  # which classes it has learnt, or will
         self._optim = dict(optim)
         self._scheduler = dict(scheduler)
         built = self.configure_network()

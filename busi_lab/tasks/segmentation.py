@@ -251,7 +251,8 @@ class MaskTask(BaseTask):
 
     def predicted_masks(self) -> dict[str, Mask]:
         """Case id -> mask bool ``[H, W]`` from the last test, of all ranks."""
-        own = dict(zip(self._case_ids["test"], self.masks.kept, strict=True))
+        kept = self.masks.kept  # empty where no true mask was known, so that nothing was judged
+        own = dict(zip(self._case_ids["test"] if kept else (), kept, strict=True))
         return {case_id: mask for part in of_all_ranks(own) for case_id, mask in part.items()}
 
 
