@@ -20,6 +20,7 @@ from busi_lab.tasks.checkpoint import SCHEMA
 
 Batch = dict[str, Any]
 T = TypeVar("T")
+HALF_EPSILON = 1e-4  # float16 has no normal number below 6.1e-5
 
 
 class Outputs(NamedTuple):
@@ -279,6 +280,7 @@ class BaseTask(LightningModule):
             lr=lr,
             weight_decay=self._optim["weight_decay"],
         )
+        _keep_epsilon(optimizer)
         scheduler = self._configure_scheduler(optimizer)
         return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
 
@@ -302,6 +304,14 @@ class BaseTask(LightningModule):
             )
             return {"scheduler": plateau, "monitor": self.monitor}
         return None
+
+
+def _keep_epsilon(optimizer: torch.optim.Optimizer) -> None:
+    """Raise an optimiser's epsilon to what float16 holds: 1e-8 would be 0 there, and the first step no number."""
+    for group in optimizer.param_groups:
+        half = any(parameter.dtype == torch.float16 for parameter in group["params"])
+        if half and isinstance(group.get("eps"), float):
+            group["eps"] = max(group["eps"], HALF_EPSILON)
 
 
 def of_all_ranks(part: T) -> list[T]:
