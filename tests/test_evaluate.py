@@ -282,9 +282,10 @@ def test_a_run_with_relative_paths_is_evaluated_from_anywhere(
 ) -> None:
     monkeypatch.chdir(phantom_root.parent)
     run = f"hydra.run.dir={tmp_path / 'run'}"
-    assert call("train", f"data.root={phantom_root.name}", *SMALL, *TRAINED["classifier"], run) == 0
+    moved = "hydra.job.chdir=true"  # paths are meant from where the command was typed all the same
+    assert call("train", f"data.root={phantom_root.name}", *SMALL, *TRAINED["classifier"], run, moved) == 0
     monkeypatch.chdir(tmp_path)
-    assert cli("run=run", "hydra.run.dir=result") == (0, "")
+    assert cli("run=run", "hydra.run.dir=result", moved) == (0, "")
     assert read_summary(tmp_path / "result").source["directory"] == str((tmp_path / "run").resolve())  # type: ignore[index]
 
 
