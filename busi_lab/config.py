@@ -1,6 +1,7 @@
 """The configuration that we own: its keys, types and rules, checked before any data is touched."""
 
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -25,7 +26,7 @@ def config_dir() -> Path:
 
 @dataclass
 class DataConfig:
-    """Group ``data``: see :class:`busi_lab.data.datamodule.BusiDataModule`."""
+    """Group ``data``: see :class:`busi_lab.data.datamodule.BusiDataModule`; ``name`` is what reports call the data."""
 
     name: str = "busi"
     root: str | None = None
@@ -290,8 +291,11 @@ def _check_ranges(config: RunConfig) -> None:
 
 def _check_data(data: DataConfig, split: SplitConfig) -> None:
     """Rules of what is read and how it is split."""
-    if data.name not in ("busi", "phantom", "labels"):
-        raise UserError(f"data.name={data.name}: expected busi or phantom or labels")
+    if not re.fullmatch(r"\w[\w.-]{0,63}", data.name):
+        raise UserError(
+            f"data.name={data.name}: expected a name of at most 64 letters, digits, dots, dashes and underscores, such "
+            "as my_hospital"
+        )
     if split.protocol == "published" and not split.manifest and split.test_fraction != 0.2:
         raise UserError(
             f"split.test_fraction={split.test_fraction}: split=published is fixed at 0.2; use split=holdout"

@@ -1,5 +1,6 @@
 """busi-eval: a finished run on another split, or on other data."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def job(config: DictConfig) -> float:
         hydra = HydraConfig.get()
+        os.chdir(hydra.runtime.cwd)  # paths are meant from where the command was typed, also under hydra.job.chdir
         evaluate(config, list(hydra.overrides.task), command_line("busi-eval", hydra))
         results.append(Path(config.run_dir))
         return 0.0

@@ -58,12 +58,95 @@ class PresentClassAUROC(MulticlassAUROC):
         return areas[present].mean() if present.sum() > 1 else areas.new_zeros(())
 
 
-def classification_metrics(num_classes: int = 3, malignant: int = 1) -> MetricCollection:
+class LesionAUROC(BinaryAUROC):
+    """Area under the ROC curve of malignant against benign, over the images of both, whatever else there is.
+
+    The score is p_malignant / (p_benign + p_malignant), in float64, and 0.5 where both are 0.
+
+    Args:
+        benign: the class's column.
+        malignant: the class's column.
+    """
+
+    def __init__(self, benign: int, malignant: int) -> None:
+        super().__init__(ignore_index=-1)
+        self._columns = benign, malignant
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add probabilities ``[B, C]`` and labels ``[B]``."""
+        benign, malignant = (preds[:, column].double() for column in self._columns)
+        both = benign + malignant
+        score = torch.where(both > 0, malignant / both, 0.5)
+        lesion = (target == self._columns[0]) | (target == self._columns[1])
+        super().update(score, torch.where(lesion, (target == self._columns[1]).long(), -1))
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The area; NaN without images of both classes."""
+        state: Any = self.target
+        labels = state if isinstance(state, Tensor) else torch.cat(list(state))
+        return super().compute() if 0 < labels.sum() < len(labels) else torch.tensor(math.nan, device=labels.device)
+
+
+class LesionAccuracy(Metric):
+    """Share of the benign and malignant images where the more probable one of both is right; of equals benign.
+
+    Args:
+        benign: the class's column.
+        malignant: the class's column.
+    """
+
+    full_state_update = False
+
+    def __init__(self, benign: int, malignant: int) -> None:
+        super().__init__()
+        self._columns = benign, malignant
+        self.add_state("right", default=torch.zeros(2), dist_reduce_fx="sum")
+        self.add_state("images", default=torch.zeros(2), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add probabilities ``[B, C]`` and labels ``[B]``."""
+        called = preds[:, self._columns[1]] > preds[:, self._columns[0]]
+        for place, column in enumerate(self._columns):
+            self.right[place] += ((target == column) & (called == bool(place))).sum()  # type: ignore[operator, index]
+            self.images[place] += (target == column).sum()  # type: ignore[operator, index]
+
+    def compute(self) -> Tensor:
+        """The share; NaN without images of both classes."""
+        right, images = self.right, self.images
+        assert isinstance(right, Tensor) and isinstance(images, Tensor)
+        return right.sum() / images.sum() if images.all() else images.new_tensor(math.nan)
+
+
+MACRO = ("precision", "recall", "f1")
+PRESENT = tuple(f"{name}_present" for name in MACRO)
+
+
+def present_averages(confusion: Tensor) -> dict[str, Tensor]:
+    """``precision_present``, ``recall_present`` and ``f1_present`` where a class has no image, else nothing.
+
+    Means over the classes that have images, of precision (0 where a class is never predicted), recall and F1. A class
+    without images that is predicted costs the others their recall, and is no further 0 in the mean.
+
+    Args:
+        confusion: counts ``[C, C]``, rows actual, columns predicted.
+    """
+    counts = confusion.double()
+    hits, actual, predicted = counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)
+    present = actual > 0
+    if present.all() or not present.any():
+        return {}
+    shares = (hits / predicted.clamp(min=1), hits / actual.clamp(min=1), 2 * hits / (actual + predicted).clamp(min=1))
+    return {name: share[present].mean().float() for name, share in zip(PRESENT, shares, strict=True)}
+
+
+def classification_metrics(num_classes: int = 3, malignant: int = 1, benign: int = 0) -> MetricCollection:
     """Metrics of probabilities ``[B, C]`` against labels ``[B]``.
 
     ``accuracy`` over all images; ``precision``, ``recall`` and ``f1`` as means over the classes that occur in
     labels or predictions; ``auroc`` as the mean over the classes that occur, each against the rest;
-    ``auroc_malignant``; ``confusion_matrix`` as counts, rows actual, columns predicted.
+    ``auroc_malignant``; ``confusion_matrix`` as counts, rows actual, columns predicted. ``accuracy_without_normal`` and
+    ``auroc_benign_malignant`` are those of benign and malignant images alone (:class:`LesionAccuracy`,
+    :class:`LesionAUROC`), NaN without both.
     """
     macro = {"num_classes": num_classes, "average": "macro"}
     metrics: dict[str, Metric | MetricCollection] = {
@@ -73,16 +156,18 @@ def classification_metrics(num_classes: int = 3, malignant: int = 1) -> MetricCo
         "f1": MulticlassF1Score(**macro),  # type: ignore[arg-type]
         "auroc": PresentClassAUROC(num_classes),
         "auroc_malignant": OneClassAUROC(malignant),
+        "accuracy_without_normal": LesionAccuracy(benign, malignant),
+        "auroc_benign_malignant": LesionAUROC(benign, malignant),
         "confusion_matrix": MulticlassConfusionMatrix(num_classes=num_classes),
     }
-    shared = [["precision", "recall", "f1"]]
+    shared = [list(MACRO)]
     alone = [[name] for name in metrics if name not in shared[0]]
     return MetricCollection(metrics, compute_groups=shared + alone)
 
 
 SEGMENTATION_METRICS = (
-    *("dice", "iou", "dice_pooled", "pixel_accuracy", "pixel_precision", "pixel_recall", "hd95"),
-    *("false_positive_rate", "missed_lesions", "dice_empty_as_one"),
+    *("dice", "iou", "dice_pooled", "pixel_accuracy", "pixel_precision", "pixel_recall"),
+    *("hd95_pixels", "hd95_mm", "false_positive_rate", "missed_lesions", "dice_empty_as_one"),
 )
 
 
@@ -95,9 +180,12 @@ class SegmentationMetrics(Metric):
       images with a lesion; an image whose prediction is empty counts 0, an image without a lesion not at all.
     - ``dice_pooled``, ``pixel_accuracy``, ``pixel_precision``, ``pixel_recall``: over the pixels of all images
       together, those without a lesion as well; precision is 0 where nothing is predicted.
-    - ``hd95``: 95th percentile of the Hausdorff distance, pixels, see :func:`hausdorff95`; the mean over images with
-      a lesion and a prediction. What it leaves out, ``missed_lesions`` counts: the share of the images with a
-      lesion for which nothing is predicted.
+    - ``hd95_pixels``: 95th percentile of the Hausdorff distance, in pixels of the scan as it is stored, see
+      :func:`hausdorff95`; the mean over images with a lesion and a prediction. What it leaves out,
+      ``missed_lesions`` counts: the share of the images with a lesion for which nothing is predicted. Masks of the
+      network's size are measured with the true size of their pixels, which need not be square; no distance below
+      one of them is seen. ``hd95_mm``: the same in millimetres, over the images whose pixel spacing is known.
+      (``hd95`` of older runs was in pixels of the network, or of the scan under ``task.resolution=original``.)
     - ``false_positive_rate``: share of the images without a lesion for which any is predicted.
     - ``dice_empty_as_one``: the mean of Dice over all images, where no lesion and no prediction count 1, and a
       prediction without a lesion 0. Others publish it; every normal scan left alone raises it.
@@ -109,11 +197,17 @@ class SegmentationMetrics(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("true_positive", "predicted", "lesion", "pixels", "distance"):
+        for name in ("true_positive", "predicted", "lesion", "pixels", "distance", "distance_mm"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(
-        self, true_positive: Tensor, predicted: Tensor, lesion: Tensor, pixels: Tensor, distance: Tensor | None = None
+        self,
+        true_positive: Tensor,
+        predicted: Tensor,
+        lesion: Tensor,
+        pixels: Tensor,
+        distance: Tensor | None = None,
+        distance_mm: Tensor | None = None,
     ) -> None:
         """Add images.
 
@@ -122,28 +216,29 @@ class SegmentationMetrics(Metric):
             predicted: predicted pixels, int64 ``[B]``.
             lesion: lesion pixels, int64 ``[B]``.
             pixels: all pixels, int64 ``[B]``.
-            distance: of :func:`hausdorff95`, float ``[B]``, NaN where it is not defined; None where it is not wanted.
+            distance: of :func:`hausdorff95`, pixels of the stored scan, float ``[B]``, NaN where it is not defined;
+                None where it is not wanted.
+            distance_mm: the same in millimetres, NaN also where the pixel spacing is not known.
         """
-        if distance is None:
-            distance = torch.full(true_positive.shape, math.nan, device=true_positive.device)
+        unknown = torch.full(true_positive.shape, math.nan, device=true_positive.device)
         values = {
             "true_positive": true_positive,
             "predicted": predicted,
             "lesion": lesion,
             "pixels": pixels,
-            "distance": distance,
+            "distance": unknown if distance is None else distance,
+            "distance_mm": unknown if distance_mm is None else distance_mm,
         }
         for name, value in values.items():
             getattr(self, name).append(value)
 
     def compute(self) -> dict[str, Tensor]:
         """The metrics by name, float32."""
-        hits, predicted, lesion, pixels, distance = (
-            _join(getattr(self, name)) for name in ("true_positive", "predicted", "lesion", "pixels", "distance")
+        hits, predicted, lesion, pixels = (
+            _join(getattr(self, name)) for name in ("true_positive", "predicted", "lesion", "pixels")
         )
         dice, iou = overlap(hits, predicted, lesion)
         ill = lesion > 0
-        measured = ~torch.isnan(distance)
         sums = [float(values.sum()) for values in (hits, predicted, lesion, pixels)]
         values: dict[str, float] = {}
         if ill.any():
@@ -155,8 +250,10 @@ class SegmentationMetrics(Metric):
         if ill.any():
             values["pixel_precision"] = sums[0] / sums[1] if sums[1] else 0.0
             values["pixel_recall"] = sums[0] / sums[2]
-        if measured.any():
-            values["hd95"] = float(distance[measured].mean())
+        for name, state in (("hd95_pixels", self.distance), ("hd95_mm", self.distance_mm)):
+            distance = _join(state)
+            if (measured := ~torch.isnan(distance)).any():
+                values[name] = float(distance[measured].mean())
         if (~ill).any():
             values["false_positive_rate"] = float((predicted[~ill] > 0).double().mean())
         values["dice_empty_as_one"] = float(torch.where(ill, dice, (predicted == 0).double()).mean())
@@ -177,8 +274,10 @@ def overlap(true_positive: Tensor, predicted: Tensor, lesion: Tensor) -> tuple[T
     return dice, torch.where(there > 0, hits / (found + there - hits), nothing)
 
 
-def hausdorff95(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """95th percentile of the Hausdorff distance of two masks, pixels.
+def hausdorff95(
+    prediction: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: tuple[float, float] = (1.0, 1.0)
+) -> float:
+    """95th percentile of the Hausdorff distance of two masks, in the unit of ``spacing``.
 
     Of the distances from each boundary pixel of one mask to the nearest boundary pixel of the other, the 95th
     percentile; the larger one of both directions, as in MONAI (source of the definition: Huttenlocher et al., IEEE
@@ -187,6 +286,7 @@ def hausdorff95(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> floa
     Args:
         prediction: bool ``[H, W]``.
         truth: bool ``[H, W]``.
+        spacing: distance of two rows and of two columns; (1, 1) measures in pixels.
 
     Returns:
         NaN where either mask is empty.
@@ -196,5 +296,5 @@ def hausdorff95(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> floa
     rows, columns = np.nonzero(prediction | truth)
     part = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     borders = [mask & ~ndimage.binary_erosion(mask) for mask in (prediction[part], truth[part])]
-    distances = [ndimage.distance_transform_edt(~border) for border in borders]
+    distances = [ndimage.distance_transform_edt(~border, sampling=spacing) for border in borders]
     return float(max(np.percentile(distances[1 - i][borders[i]], 95) for i in (0, 1)))

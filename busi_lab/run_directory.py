@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 CLASSES = ("benign", "malignant", "normal")
 """Class names in the order of every probability column, logit and confusion matrix."""
 
+FEW_IMAGES = 20
+"""Images of a class, or of a part of a test set, below which a figure of theirs says little."""
+
 _CONTRACT = (
-    *("image", "label", "group", "prediction", *(f"p_{name}" for name in CLASSES)),
-    *("dice", "iou", "lesion_pixels", "predicted_pixels", "pixels", "hd95"),
+    *("image", "label", "group", "near_copy_of", "prediction", *(f"p_{name}" for name in CLASSES)),
+    *("dice", "iou", "lesion_pixels", "predicted_pixels", "pixels", "hd95", "hd95_pixels", "hd95_mm"),
 )  # columns of predictions.csv that have a meaning of their own
 
 SCHEMA = 1  # of summaries; that of checkpoints is in busi_lab.tasks.checkpoint
@@ -58,9 +61,10 @@ class Summary:
     ``seconds`` has ``fit, test, total``; ``objective`` is ``{metric, mode}``, the validation figure by which
     the best epoch was chosen and by which runs are ranked. ``inference_milliseconds`` is the median time of the
     network for one scan alone. ``best_epoch`` counts as in ``metrics.csv``, from 0.
-    ``data`` counts the images that were used, and has the dataset's folder as ``root``; ``command`` is the
-    command line without output paths. ``source`` is there in the result of an evaluation alone: the run that was
-    evaluated, as ``{directory, data, data_digest, split, test, metrics}``.
+    ``data`` counts the images that were used, those of the test also by class (``test_classes``), and has the
+    dataset's folder as ``root``; ``command`` is the command line without output paths. ``source`` is there in the
+    result of an evaluation alone: the run that was evaluated, as ``{directory, data, data_digest, split, train, val,
+    test, metrics}``; ``data`` then is what it was tested on.
     """
 
     status: str

@@ -1,5 +1,6 @@
 """busi-train: fit, validate the best epoch, test; one run, or a sweep with ``-m``."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +54,7 @@ def train(config: DictConfig, overrides: Sequence[str] = (), command: str | None
 
 def _job(config: DictConfig) -> float:
     hydra = HydraConfig.get()
+    os.chdir(hydra.runtime.cwd)  # paths are meant from where the command was typed, also under hydra.job.chdir
     if hydra.mode == RunMode.MULTIRUN:  # our launcher's jobs are runs of their own
         refuse_launcher(str(hydra.launcher._target_))
     return train(config, list(hydra.overrides.task), command_line("busi-train", hydra))

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busi_lab.metrics import SegmentationMetrics, classification_metrics, hausdorff95
+from busi_lab.metrics import SegmentationMetrics, classification_metrics, hausdorff95, present_averages
 
 # Table IV of Dajam & Qahmash (2025), rows actual, columns predicted, with Table III's macro figures
 PUBLISHED = {
@@ -82,6 +82,39 @@ def test_metrics_do_not_depend_on_batches(count: int, seed: int, batch: int) -> 
         assert all(map(math.isfinite, value.flatten().tolist())), name
 
 
+def test_a_class_without_images_is_no_part_of_the_means() -> None:
+    # no normal image, but four of ten are called normal
+    metrics = classification_metrics()
+    metrics.update(*from_confusion([[3, 0, 2], [1, 2, 2], [0, 0, 0]]))
+    values = metrics.compute()
+    assert values["recall"].item() == pytest.approx((3 / 5 + 2 / 5 + 0) / 3)  # as ever, and beside accuracy 0.5 too low
+    present = present_averages(values["confusion_matrix"])
+    assert {name: value.item() for name, value in present.items()} == pytest.approx(
+        {
+            "precision_present": (3 / 4 + 1) / 2,
+            "recall_present": (3 / 5 + 2 / 5) / 2,
+            "f1_present": (6 / 9 + 4 / 7) / 2,
+        }
+    )
+    assert present_averages(torch.tensor([[3, 0, 2], [1, 2, 2], [0, 0, 1]])) == {}
+
+
+def test_figures_of_benign_and_malignant_images_leave_normal_ones_out() -> None:
+    metrics = classification_metrics()
+    probabilities = torch.tensor(
+        [[0.2, 0.1, 0.7], [0.1, 0.3, 0.6], [0.0, 0.0, 1.0], [0.3, 0.4, 0.3], [0.05, 0.9, 0.05]], dtype=torch.float32
+    )
+    metrics.update(probabilities, torch.tensor([0, 1, 1, 0, 2]))
+    values = metrics.compute()
+    # malignant 3 / 4 and 1 / 2 (of nothing) against benign 1 / 3 and 4 / 7: three of four pairs are in order
+    assert values["auroc_benign_malignant"].item() == pytest.approx(3 / 4)
+    assert values["accuracy_without_normal"].item() == pytest.approx(2 / 4)
+    metrics.reset()
+    metrics.update(probabilities, torch.tensor([0, 2, 2, 0, 2]))
+    values = metrics.compute()
+    assert values["auroc_benign_malignant"].isnan() and values["accuracy_without_normal"].isnan()
+
+
 def test_auroc_leaves_out_classes_that_do_not_occur() -> None:
     metrics = classification_metrics()
     probabilities = torch.tensor([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.55, 0.4, 0.05], [0.2, 0.7, 0.1]])
@@ -93,17 +126,19 @@ def test_auroc_leaves_out_classes_that_do_not_occur() -> None:
 Counts = list[tuple[int, int, int, int]]  # true positive, predicted, lesion, pixels
 
 
-def mask_metrics(images: Counts, distances: list[float] | None = None) -> dict[str, float]:
+def mask_metrics(
+    images: Counts, distances: list[float] | None = None, millimetres: list[float] | None = None
+) -> dict[str, float]:
     metrics = SegmentationMetrics()
     columns = [torch.tensor(column) for column in zip(*images, strict=True)]
-    metrics.update(*columns, None if distances is None else torch.tensor(distances))
+    metrics.update(*columns, *(None if each is None else torch.tensor(each) for each in (distances, millimetres)))
     return {name: value.item() for name, value in metrics.compute().items()}
 
 
 def test_mask_metrics_by_hand() -> None:
     # a good outline, a missed lesion, a normal scan with a false alarm, one without
     images = [(8, 10, 12, 100), (0, 0, 20, 100), (0, 5, 0, 100), (0, 0, 0, 100)]
-    values = mask_metrics(images, [2.5, math.nan, math.nan, math.nan])
+    values = mask_metrics(images, [2.5, math.nan, math.nan, math.nan], [0.5, math.nan, math.nan, math.nan])
     assert values == pytest.approx(
         {
             "dice": (16 / 22 + 0) / 2,
@@ -112,7 +147,8 @@ def test_mask_metrics_by_hand() -> None:
             "pixel_accuracy": (94 + 80 + 95 + 100) / 400,
             "pixel_precision": 8 / 15,
             "pixel_recall": 8 / 32,
-            "hd95": 2.5,
+            "hd95_pixels": 2.5,
+            "hd95_mm": 0.5,
             "missed_lesions": 0.5,
             "false_positive_rate": 0.5,
             "dice_empty_as_one": (16 / 22 + 0 + 0 + 1) / 4,
@@ -123,7 +159,7 @@ def test_mask_metrics_by_hand() -> None:
 def test_what_no_image_defines_is_left_out() -> None:
     lesions = mask_metrics([(0, 0, 4, 16)])
     assert lesions["dice"] == lesions["pixel_precision"] == 0
-    assert not {"false_positive_rate", "hd95"} & set(lesions)
+    assert not {"false_positive_rate", "hd95_pixels", "hd95_mm"} & set(lesions)
     normals = mask_metrics([(0, 0, 0, 16)])
     assert normals == {"pixel_accuracy": 1, "false_positive_rate": 0, "dice_empty_as_one": 1}
     whole = mask_metrics([(16, 16, 16, 16)])  # a fully white mask
@@ -165,6 +201,8 @@ def test_hausdorff_distances_by_hand() -> None:
     # squares 3 apart along an axis: 10 of 36 boundary pixels lie 3 away, more than 5 % of them
     assert hausdorff95(square(5, 5, 10), square(5, 8, 10)) == pytest.approx(3)
     assert hausdorff95(square(0, 0, 1), square(3, 4, 1)) == pytest.approx(5)
+    # rows half a unit apart, columns two: 3 * 0.5 down and 4 * 2 across
+    assert hausdorff95(square(0, 0, 1), square(3, 4, 1), (0.5, 2)) == pytest.approx(np.hypot(1.5, 8))
     # one far pixel among many counts in one direction alone: it is the only one of its 37, below 5 %
     lonely = square(5, 5, 10)
     lonely[39, 39] = True

@@ -25,7 +25,7 @@ from busi_lab.data.layout import LABELS, has_labels, list_files, resolve_root
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError, one_line
 
-_VERSION = 3  # raise when what is stored of the same files would differ
+_VERSION = 4  # raise when what is stored of the same files would differ
 _LEFTOVERS = f".{'[0-9a-f]' * 12}-*px-*"  # temporary folders of builders, of any dataset and size
 _CHECKSUMS = "checksums.json"
 _DAY = 24 * 3600  # seconds; no builder takes that long
@@ -285,7 +285,15 @@ def _load(root: Path, image_size: int, directory: Path) -> PixelCache:
     try:
         rows = json.loads((directory / "index.json").read_text(encoding="utf-8"))
         cases = tuple(
-            Case(**{**row, "masks": tuple(row["masks"]), "further": tuple(map(tuple, row["further"]))}) for row in rows
+            Case(
+                **{
+                    **row,
+                    "masks": tuple(row["masks"]),
+                    "further": tuple(map(tuple, row["further"])),
+                    "spacing": row["spacing"] and tuple(row["spacing"]),
+                }
+            )
+            for row in rows
         )
         # Mapped copy-on-write, as torch wants memory that it may write to; nothing is written, so nothing copied.
         tensors = [torch.from_numpy(np.load(directory / f"{name}.npy", mmap_mode="c")) for name in ("images", "masks")]

@@ -19,7 +19,7 @@ from busi_lab.data.splits import STRATA, Manifest, make_manifest, read_exclusion
 from busi_lab.data.transforms import Augmentation
 from busi_lab.errors import UserError
 from busi_lab.machine import cpu_count
-from busi_lab.run_directory import class_number
+from busi_lab.run_directory import CLASSES, class_number
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,9 @@ class ScanDataset(Dataset[dict[str, Any]]):
     """Scans of one split.
 
     An item has ``image`` (uint8 ``[1, S, S]``, gray levels), ``label`` (position in ``CLASSES``, -1 where it is not
-    known), ``case_id`` and, with masks, ``mask`` (uint8 ``[1, S, S]`` of 0 and 1); with original masks also
+    known), ``case_id`` and, with masks, ``mask`` (uint8 ``[1, S, S]`` of 0 and 1), ``size`` (rows and columns of the
+    stored scan, int64 ``[2]``) and ``spacing`` (millimetres between them, float32 ``[2]``, NaN where they are not
+    known); with original masks also
     ``original_mask`` (bool ``[1, H, W]``, as it is on disk). Item ``(i, seed)`` is augmented with that seed, item
     ``i`` is not.
     """
@@ -68,11 +70,18 @@ class ScanDataset(Dataset[dict[str, Any]]):
         }
         if mask is not None:
             scan["mask"] = torch.from_numpy(np.ascontiguousarray(mask))[None]
+            scan |= sizes_of(self._cache.index.cases[self._numbers[position]])
         if self._original_masks:
             index = self._cache.index
             _, original = read_case(index.root, index.cases[self._numbers[position]])
             scan["original_mask"] = torch.from_numpy(original)[None]
         return scan
+
+
+def sizes_of(case: Case) -> dict[str, torch.Tensor]:
+    """The items ``size`` and ``spacing`` of a case, see :class:`ScanDataset`."""
+    spacing = case.spacing or (float("nan"), float("nan"))
+    return {"size": torch.tensor([case.height, case.width]), "spacing": torch.tensor(spacing, dtype=torch.float32)}
 
 
 def collate(scans: list[dict[str, Any]]) -> dict[str, Any]:
@@ -148,7 +157,8 @@ class BusiDataModule(LightningDataModule):
     """Batches of a dataset, split by a manifest.
 
     Batch keys: ``image`` (uint8 ``[B, 1, S, S]``), ``label`` (int64 ``[B]``), ``case_id`` (list of str) and, with
-    ``masks``, ``mask`` (uint8 ``[B, 1, S, S]``), in the test on demand ``original_mask`` (list of bool ``[1, H, W]``).
+    ``masks``, ``mask`` (uint8 ``[B, 1, S, S]``), ``size`` and ``spacing`` (``[B, 2]``), in the test on demand
+    ``original_mask`` (list of bool ``[1, H, W]``).
     Scaling and channels are the model's affair.
 
     Args:
@@ -165,6 +175,7 @@ class BusiDataModule(LightningDataModule):
             that whatever classes two runs use, neither tests on what the other has learnt from.
         labels: leave scans out whose class is not known.
         masks: deliver lesion masks, and leave scans out whose mask is not known.
+        either: with ``labels`` and ``masks``, where no scan has both, deliver the one that more scans have.
         original_masks: deliver test masks at the scans' resolution, too.
         num_workers: loader processes; None chooses by the machine.
         cache_dir: folder of the pixel cache, see :func:`resolve_cache_dir`; None keeps pixels in memory alone.
@@ -184,6 +195,7 @@ class BusiDataModule(LightningDataModule):
         classes: Sequence[str] | None = None,
         labels: bool = True,
         masks: bool = True,
+        either: bool = False,
         original_masks: bool = False,
         num_workers: int | None = None,
         cache_dir: str | None = None,
@@ -201,6 +213,7 @@ class BusiDataModule(LightningDataModule):
         self._classes = STRATA if classes is None else tuple(classes)
         self._labels = labels
         self._masks = masks
+        self._either = either
         self._original_masks = original_masks
         self.workers = default_workers() if num_workers is None else num_workers
         self.cache_dir = resolve_cache_dir(cache_dir)
@@ -226,6 +239,7 @@ class BusiDataModule(LightningDataModule):
         cache = open_cache(self._root, self._image_size, self.cache_dir)
         split = dict(self._split)
         file, groups, exclude = (split.pop(key, None) for key in ("manifest", "groups", "exclude"))
+        self._choose_half(cache.index)
         unusable = self._unusable(cache.index)
         manifest = read_manifest(Path(file), cache.index, unusable) if file else None
         if self._labels and (manifest.protocol if manifest else split.get("protocol")) != "all":
@@ -242,8 +256,24 @@ class BusiDataModule(LightningDataModule):
         augmentation = Augmentation(self._augment)
         self.train_set = ScanDataset(cache, self.manifest.train, augmentation, self._masks)
         self.val_set = ScanDataset(cache, self.manifest.val, masks=self._masks)
-        self.test_set = ScanDataset(cache, self.manifest.test, masks=self._masks, original_masks=self._original_masks)
+        originals = self._masks and self._original_masks
+        self.test_set = ScanDataset(cache, self.manifest.test, masks=self._masks, original_masks=originals)
         self.cache = cache
+
+    def _choose_half(self, index: Index) -> None:
+        """Do without labels or without masks, where that is allowed and no scan has both."""
+        labelled = {case.case_id for case in index.cases if case.label}
+        masked = {case.case_id for case in index.cases if case.mask_known}
+        if not (self._either and self._labels and self._masks) or labelled & masked or not labelled | masked:
+            return
+        self._labels, self._masks = len(labelled) >= len(masked), len(labelled) < len(masked)
+        word, other = ("labels", "masks") if self._labels else ("masks", "labels")
+        log.info("no scan has both label and mask: the %s are judged, %s are not", word, other)
+
+    @property
+    def delivers(self) -> tuple[bool, bool]:
+        """Whether every scan that takes part has a label, and whether it has a mask; after :meth:`setup`."""
+        return self._labels, self._masks
 
     def _unusable(self, index: Index) -> set[str]:
         """The cases that lack what the task needs; says how many.
@@ -298,6 +328,10 @@ class BusiDataModule(LightningDataModule):
         """The cases of the test set, in the order of the index."""
         tested = set(self.manifest.test)
         return [case for case in self.index.cases if case.case_id in tested]
+
+    def learnt_classes(self) -> list[str]:
+        """The classes of the training images, in the order of ``CLASSES``."""
+        return [name for number, name in enumerate(CLASSES) if number in self.train_set.labels]
 
     def pictures(self) -> dict[str, Gray]:
         """Case id -> scan, uint8 ``[S, S]``, of the test set."""

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from busi_lab.data.layout import CaseFiles, Defect, list_files, resolve_root
-from busi_lab.data.reading import read_image, read_mask
-from busi_lab.data.scan import Gray, Mask, UnreadableImageError
+from busi_lab.data.reading import read_mask, read_scan
+from busi_lab.data.scan import Gray, Mask, Scan, UnreadableImageError
 from busi_lab.errors import UserError
 from busi_lab.machine import cpu_count
 from busi_lab.run_directory import CLASSES
@@ -30,12 +30,14 @@ class Case(CaseFiles):
         lesion_pixels: foreground of the united mask at the stored size, pixels; 0 where no mask is known.
         content_hash: SHA-256 of the gray pixels and the united mask, so that recompression without loss
             changes nothing.
+        spacing: millimetres between rows and between columns of the stored scan; None where its file does not tell.
     """
 
     height: int
     width: int
     lesion_pixels: int
     content_hash: str
+    spacing: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,15 @@ def read_case(root: Path, case: CaseFiles) -> tuple[Gray, Mask]:
     defects, content = _read(root, case)
     if content is None:
         raise UserError(f"{root}: {defects[0]}")
-    return content
+    return content[0].pixels, content[1]
 
 
-def _read(root: Path, case: CaseFiles) -> tuple[list[Defect], tuple[Gray, Mask] | None]:
+def _read(root: Path, case: CaseFiles) -> tuple[list[Defect], tuple[Scan, Mask] | None]:
     """Read a case and gather its defects; None where the scan or a mask is of no use."""
     defects: list[Defect] = []
-    image: Gray | None = None
+    scan: Scan | None = None
     try:
-        image = read_image(root / case.image)
+        scan = read_scan(root / case.image)
     except UnreadableImageError as error:
         defects.append(Defect(case.image, f"{error}; restore or remove the file"))
     union: Mask | None = None
@@ -88,14 +90,14 @@ def _read(root: Path, case: CaseFiles) -> tuple[list[Defect], tuple[Gray, Mask] 
         except UnreadableImageError as error:
             defects.append(Defect(name, f"{error}; restore or remove the file"))
             continue
-        if image is not None and mask.shape != image.shape:
-            expected, found = (f"{width} x {height}" for height, width in (image.shape, mask.shape))
+        if scan is not None and mask.shape != scan.pixels.shape:
+            expected, found = (f"{width} x {height}" for height, width in (scan.pixels.shape, mask.shape))
             defects.append(Defect(name, f"mask of another size than its image: expected {expected}, found {found}"))
             continue
         union = mask if union is None or union.shape != mask.shape else union | mask
-    if defects or image is None:
+    if defects or scan is None:
         return defects, None
-    return [], (image, np.zeros(image.shape, np.bool_) if union is None else union)
+    return [], (scan, np.zeros(scan.pixels.shape, np.bool_) if union is None else union)
 
 
 def _scan(root: Path, files: Sequence[CaseFiles], visit: Visit | None) -> Iterator[tuple[Case | None, list[Defect]]]:
@@ -106,7 +108,8 @@ def _scan(root: Path, files: Sequence[CaseFiles], visit: Visit | None) -> Iterat
         defects, content = _read(root, case)
         if content is None:
             return None, defects
-        image, mask = content
+        read, mask = content
+        image = read.pixels
         if visit is not None:
             visit(number, image, mask)
         height, width = image.shape
@@ -114,7 +117,8 @@ def _scan(root: Path, files: Sequence[CaseFiles], visit: Visit | None) -> Iterat
         content_hash.update(image.tobytes())
         content_hash.update(np.packbits(mask).tobytes())
         digest = content_hash.hexdigest()
-        return Case(**vars(case), height=height, width=width, lesion_pixels=int(mask.sum()), content_hash=digest), []
+        size = {"height": height, "width": width, "spacing": read.spacing}
+        return Case(**vars(case), **size, lesion_pixels=int(mask.sum()), content_hash=digest), []
 
     with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
         yield from pool.map(scan, enumerate(files))

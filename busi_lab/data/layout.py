@@ -99,7 +99,7 @@ def resolve_root(root: str | Path | None) -> Path:
 
 
 def require_layout(root: str | Path | None, name: str) -> None:
-    """Check that a dataset folder has the layout that ``data=busi`` or ``data=labels`` means.
+    """Check that a dataset folder has the layout that ``busi`` or ``labels`` means; any other name takes either.
 
     Raises:
         UserError: no dataset folder, or one of the other layout.
@@ -107,7 +107,7 @@ def require_layout(root: str | Path | None, name: str) -> None:
     if name == "labels" and not root:
         raise UserError(f"data.root is not set: data=labels needs data.root=DIR, the folder that holds {LABELS}")
     folder = resolve_root(root)
-    if has_labels(folder) and name != "labels":
+    if has_labels(folder) and name == "busi":
         raise UserError(
             f"data.root={folder}: expected the folders {', '.join(CLASSES)} alone, found {LABELS}; use data=labels, "
             "or move that file away"

@@ -12,7 +12,8 @@ from busi_lab.report.statistics import Indices, class_figures, weighted_mean
 from busi_lab.report.uncertainty import Bools, Floats, cluster_weights, effective_groups
 from busi_lab.run_directory import CLASSES, Run, class_number
 
-_MASK_COLUMNS = ("dice", "iou", "hd95", "lesion_pixels", "predicted_pixels", "pixels")
+_HAUSDORFF = ("hd95", "hd95_pixels", "hd95_mm")  # the first by older runs, in another unit
+_MASK_COLUMNS = ("dice", "iou", *_HAUSDORFF, "lesion_pixels", "predicted_pixels", "pixels")
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Cases:
     ``actual`` are indices into ``CLASSES``, without classes to predict also -1 for a label that is not known.
     ``clusters`` are near-copies or images of one patient; where ``grouped`` is False no run recorded them and each
     image stands alone. ``probabilities`` is None without classes. ``masks`` is empty without masks, else it has
-    ``dice, iou, hd95, lesion_pixels, predicted_pixels, pixels, true_positive, found``, NaN where not defined.
+    ``dice, iou, hd95_pixels, hd95_mm, lesion_pixels, predicted_pixels, pixels, true_positive, found`` (``hd95`` in
+    place of the former of older runs), NaN where not defined.
     """
 
     images: NDArray[np.str_]
@@ -101,7 +103,7 @@ class Cases:
             pooled = weights @ (2 * hits) / (weights @ (predicted + lesion))
             accuracy = weights @ (pixels - predicted - lesion + 2 * hits) / (weights @ pixels)
         return {
-            **{name: weighted_mean(masks[name], weights) for name in ("dice", "iou", "hd95")},
+            **{name: weighted_mean(masks[name], weights) for name in ("dice", "iou", *_HAUSDORFF)},
             "dice_pooled": pooled,
             "pixel_accuracy": accuracy,
             "false_positive_rate": weighted_mean(normal, weights),

@@ -17,9 +17,13 @@ from busi_lab.report.estimates import Estimate, difference_of, estimate, interva
 from busi_lab.report.pairwise import joint_weights
 from busi_lab.report.tables import MISSING, Comparison, leak_words, number, text
 from busi_lab.report.uncertainty import FEW_GROUPS, RESAMPLES, Bools, Floats
-from busi_lab.run_directory import CLASSES, FLAGS, SHORTCUTS, STRESS, Run
+from busi_lab.run_directory import CLASSES, FEW_IMAGES, FLAGS, SHORTCUTS, STRESS, Run
 
-_FIGURES = ("accuracy", "accuracy_without_normal", "f1", "auroc", "auroc_malignant", "dice", "dice_pooled", "hd95")
+_FIGURES = (
+    *("accuracy", "accuracy_without_normal", "f1", "f1_present", "auroc", "auroc_malignant", "auroc_benign_malignant"),
+    *("dice", "dice_pooled", "hd95", "hd95_pixels", "hd95_mm"),
+)
+_DIGITS = {"hd95": 1, "hd95_pixels": 1, "hd95_mm": 2}
 _STRATA = ("accuracy", "auroc_malignant", "dice")
 _NORMAL = CLASSES.index("normal")
 
@@ -95,11 +99,13 @@ def _drop(item: Evaluation) -> Block | None:
         + (
             "an unknown number have"
             if leaked is None
-            else f"{leak_words([int(leaked)], len(here))} {'has' if leaked == 1 else 'have'}"
+            else f"{'at least ' if leaked else ''}{leak_words([int(leaked)], len(here))} "
+            + ("has" if leaked == 1 else "have")
         )
         + (" a near-copy" if others else " a near-copy or the same patient")
         + " among the images that were learnt from."
     ]
+    sentences += _class_sentences(own, here)
     normal = [(cases.actual == _NORMAL).any() for cases in (own, here)]
     if normal[0] != normal[1]:
         own, here = (cases.take(np.flatnonzero(cases.actual != _NORMAL)) for cases in (own, here))
@@ -107,9 +113,10 @@ def _drop(item: Evaluation) -> Block | None:
             return None
         sentences.append(
             f"Only one of both has normal scans, so that both are taken without: {len(own)} of the run's own test "
-            f"images and {len(here)} here. auroc_malignant compares malignant with benign, and "
-            "accuracy_without_normal is that of the more probable one of both."
+            f"images and {len(here)} here. auroc_malignant then compares malignant with benign by the probability of "
+            "malignant alone."
         )
+    rest = _without_near_copies(item, here)
     if others:
         own = replace(own, images=_prefixed(own.images), clusters=_prefixed(own.clusters))
     _, own_weights, here_weights, relation = joint_weights(own, here)
@@ -119,14 +126,15 @@ def _drop(item: Evaluation) -> Block | None:
     for name in _FIGURES:
         if not all(name in each and np.isfinite(each[name][0]) for each in values):
             continue
-        digits = 1 if name == "hd95" else 3
+        digits = _DIGITS.get(name, 3)
         pair = [
             interval_of(cases, name, float(value[name][0]), draws[name])
             for cases, value, draws in zip((own, here), values, resampled, strict=True)
         ]
         change = resampled[1][name] - resampled[0][name]
         gap = difference_of(own, here, name, pair[1].value - pair[0].value, change)
-        lines.append((name, *(interval(each, digits) for each in pair), _signed(gap, digits)))
+        apart = () if rest is None else (interval(rest[name], digits) if name in rest else MISSING,)
+        lines.append((name, *(interval(each, digits) for each in pair), *apart, _signed(gap, digits)))
         if name in ("accuracy", "auroc_malignant", "dice"):
             way = "lower" if gap.value < 0 else "higher"
             sure = f"{way} here by {abs(gap.value):.3f}" if gap.low > 0 or gap.high < 0 else "not told apart"
@@ -136,8 +144,40 @@ def _drop(item: Evaluation) -> Block | None:
     sentences.append(f"{'; '.join(told).capitalize()}." if told else "No figure is defined on both.")
     how = "Of different datasets, the two sets of images are resampled apart" if others else relation
     sentences.append(f"{how}; intervals are those of {RESAMPLES:,} resamples of whole groups.")
-    titles = ("figure", "own test images", "here", "difference")
+    if rest is not None:
+        sentences.append(
+            "The figures of the images here without those near-copies, which predictions.csv names as near_copy_of, "
+            "stand beside; the difference is that of all images."
+        )
+    apart = () if rest is None else ("here without near-copies",)
+    titles = ("figure", "own test images", "here", *apart, "difference")
     return Block(f"{item.label}: against its own test images", tuple(sentences), titles, tuple(lines))
+
+
+def _class_sentences(own: Cases, here: Cases) -> list[str]:
+    """How many images of each class both sides have, and what the figures of benign and malignant ones are."""
+    if own.probabilities is None or here.probabilities is None:
+        return []
+    told, few = [], []
+    for side, cases in (("own test images", own), ("here", here)):
+        counts = dict(zip(CLASSES, np.bincount(cases.actual, minlength=len(CLASSES)).tolist(), strict=True))
+        told.append(f"{side} {', '.join(f'{count} {name}' for name, count in counts.items())}")
+        few += [f"{count} {name} {side}" for name, count in counts.items() if 0 < count < FEW_IMAGES]
+    sentences = [f"Images of each class: {'; '.join(told)}."]
+    if few:
+        sentences.append(f"Fewer than {FEW_IMAGES} images of a class say little of it: {', '.join(few)}.")
+    sentences.append(
+        "accuracy_without_normal and auroc_benign_malignant are of benign and malignant images alone, on both sides: "
+        "the more probable one of both, and the share of malignant in the probability of both."
+    )
+    return sentences
+
+
+def _without_near_copies(item: Evaluation, here: Cases) -> dict[str, Estimate] | None:
+    """Figures of the images that are no near-copies of what was learnt; None where there are none of either."""
+    known = {row["image"] for row in item.run.predictions if row.get("near_copy_of")}
+    kept = np.flatnonzero(~np.isin(here.images, sorted(known)))
+    return estimate([here.take(kept)]) if 0 < len(kept) < len(here) else None
 
 
 def _prefixed(

@@ -13,8 +13,11 @@ from busi_lab.report.uncertainty import FEW_GROUPS, RESAMPLES
 EXPERIMENTS_SHOWN = 30
 """Experiments in a table for people at most, best by validation first; repeats.csv has all."""
 
-_SHOWN = ("accuracy", "f1", "auroc", "auroc_malignant", "dice", "dice_pooled", "hd95")
-_DIGITS = {"hd95": 1}
+_SHOWN = (
+    *("accuracy", "f1", "f1_present", "auroc", "auroc_malignant", "auroc_benign_malignant"),
+    *("dice", "dice_pooled", "hd95", "hd95_pixels", "hd95_mm"),
+)
+_DIGITS = {"hd95": 1, "hd95_pixels": 1, "hd95_mm": 2}
 
 Scope = tuple[str, str | None, str, str | None]
 

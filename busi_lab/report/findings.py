@@ -2,6 +2,7 @@
 
 from busi_lab.report.cases import read_test_cases
 from busi_lab.report.estimates import estimate
+from busi_lab.report.published import PAPER_DATASET
 from busi_lab.report.render import figure
 from busi_lab.report.tables import Row, Table
 from busi_lab.run_directory import CLASSES
@@ -17,7 +18,8 @@ def findings(table: Table) -> list[str]:
     best = table.rows[0]
     data = best.run.summary.data
     runs = "One run" if len(table.rows) == 1 else f"{len(table.rows)} runs"
-    sizes = [f"{data[part]} {word}" for part, word in (("train", "training"), ("val", "validation")) if data.get(part)]
+    own = {} if best.run.summary.source else data  # an evaluation has learnt from none of these images
+    sizes = [f"{own[part]} {word}" for part, word in (("train", "training"), ("val", "validation")) if own.get(part)]
     images = f"{table.test_images if table.test_images is not None else 'an unknown number of'} test images"
     sentences = [
         f"{runs} for {table.task} on {table.dataset} under the {table.protocol}: {', '.join([*sizes, images])}."
@@ -26,10 +28,14 @@ def findings(table: Table) -> list[str]:
         return [*sentences, f"No run recorded {table.metric}, so there is no best one."]
     others = [row.label for row in table.level[1:]]
     level = f", level with {' and '.join(others)} and first by name alone" if others else ""
-    sentences.append(
-        f"Best by validation is {best.label} ({table.metric} {best.objective:.3f}){level}. {_test_result(best)}"
+    where = " on its own validation images" if best.run.summary.source else " on validation"
+    chosen = (
+        f"{best.label} has {table.metric} {best.objective:.3f}{where}"
+        if len(table.rows) == 1
+        else f"Best by validation is {best.label} ({table.metric} {best.objective:.3f}){level}"
     )
-    return [*sentences, *_beside_the_paper(table)]
+    sentences.append(f"{chosen}. {_test_result(best)}")
+    return [*sentences, *(_beside_the_paper(table) if table.dataset == PAPER_DATASET else ())]
 
 
 def _beside_the_paper(table: Table) -> list[str]:
@@ -55,7 +61,7 @@ def _test_result(row: Row) -> str:
     if matrix:
         right, total = int(sum(matrix[i][i] for i in range(len(CLASSES)))), int(sum(map(sum, matrix)))
         parts.append(f"{right} of {total} images right{_interval(row)}")
-    parts += _figures(row, {"accuracy": "accuracy {:.3f}", "f1": "macro F1 {:.3f}"})
+    parts += _figures(row, _CLASS_FIGURES)
     masks = _figures(row, _MASK_FIGURES)
     if not parts and not masks:
         return "It recorded no test figure."
@@ -75,6 +81,11 @@ def _interval(row: Row) -> str:
     return f" (95 % interval {found.low:.1%} to {found.high:.1%}{few})"
 
 
+_CLASS_FIGURES = {
+    "accuracy": "accuracy {:.3f}",
+    "f1": "macro F1 {:.3f}",
+    "f1_present": "F1 {:.3f} as the mean over the classes that have images",
+}
 _MASK_FIGURES = {
     "dice": "mean Dice {:.3f} over the images with a lesion",
     "dice_pooled": "Dice {:.3f} over all pixels together",

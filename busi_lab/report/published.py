@@ -8,6 +8,9 @@ work that the paper compares with. All are fractions of 1.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+PAPER_DATASET = "busi"
+"""The dataset that the paper's figures are of; on another one, ours have nothing to do with them."""
+
 PAPER = "Dajam & Qahmash, IJACSA 16(5), 2025"
 
 

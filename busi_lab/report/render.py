@@ -8,13 +8,13 @@ from typing import Any
 
 from busi_lab.report.blocks import Block
 from busi_lab.report.joint import pairs
-from busi_lab.report.published import PUBLISHED, RELATED_WORK
+from busi_lab.report.published import PAPER_DATASET, PUBLISHED, RELATED_WORK
 from busi_lab.report.tables import MISSING, TEST_METRICS, Comparison, Table, leak_words, number, text
 from busi_lab.run_directory import Summary
 
 BEST_EPOCH = "best epoch (from 0)"
 
-_DIGITS = {"hd95": 1}
+_DIGITS = {"hd95": 1, "hd95_pixels": 1, "hd95_mm": 2}
 """Decimals of a metric that is no fraction of 1."""
 
 
@@ -34,7 +34,8 @@ def display(table: Table) -> tuple[list[str], list[list[str]]]:
 
     rows = table.rows
     summaries = [row.run.summary for row in rows]
-    columns = [("rank", [cell(row.rank) for row in rows]), ("run", [cell(row.label) for row in rows])]
+    columns = [("rank", [cell(row.rank) for row in rows])] if len(rows) > 1 else []  # one run has nothing to beat
+    columns.append(("run", [cell(row.label) for row in rows]))
     columns.append((table.metric, [cell(row.objective, 4) for row in rows]))
     for name in TEST_METRICS:
         with_paper = any(name in row.published for row in rows)
@@ -111,7 +112,8 @@ def _record(summary: Summary) -> dict[str, Any]:
     record |= {"leaked_test_images": number(split.get("leaked"))}
     record |= {"split_digest": split.get("digest"), "test_digest": split.get("test_digest")}
     record |= {"data": data.get("name"), "data_digest": data.get("digest")}
-    record |= {f"{part}_images": data.get(part) for part in ("train", "val", "test")}
+    learnt = summary.source or data  # an evaluation tests on data that the run has not learnt from
+    record |= {f"{part}_images": learnt.get(part) for part in ("train", "val")} | {"test_images": data.get("test")}
     record |= {f"{part}_seconds": summary.seconds.get(part) for part in ("fit", "test", "total")}
     record = {key: text(value) if isinstance(value, str) else value for key, value in record.items()}
     scalars = {name: number(value) for name, value in summary.metrics.items() if not isinstance(value, list)}
@@ -163,6 +165,10 @@ def ranking(table: Table) -> str:
     """The sentence that says by what the rows are ordered, and how many test images leaked."""
     direction = "lower" if table.mode == "min" else "higher"
     ranked = f"Ranked by {table.metric} ({direction} is better)"
+    if any(row.run.summary.source for row in table.rows):
+        ranked += ", which each run has from its own validation images"
+    if len(table.rows) == 1:
+        ranked = "One run, so nothing is ranked"
     untested = sum(not row.run.summary.tested for row in table.rows)
     if untested == len(table.rows):
         return f"{ranked}; no run was tested (test=false), busi-eval run=RUN tests the one that you choose."
@@ -207,7 +213,7 @@ def render_markdown(comparison: Comparison, plots: Mapping[int, Sequence[Path]])
 
 def published_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Titles and cells of the published figures for the tasks that are compared."""
-    tasks = {table.task for table in comparison.tables}
+    tasks = {table.task for table in comparison.tables if table.dataset == PAPER_DATASET}
     if "multitask" in tasks:  # a network for both tasks has no row of its own in the paper
         tasks |= {"classification", "segmentation"}
     shown = {result.name: result for result in PUBLISHED.values() if result.task in tasks}

@@ -51,9 +51,11 @@ def area_under(false_rate: Floats, true_rate: Floats) -> Floats:
 def class_figures(actual: Indices, probabilities: Floats, weights: Floats) -> dict[str, Floats]:
     """Classification figures of weighted images, as the task defines them.
 
-    ``precision``, ``recall`` and ``f1`` are means over the classes that occur in labels or predictions, ``auroc``
-    over the classes that occur. Where no image is normal, ``accuracy_without_normal`` is that of the more probable one
-    of benign and malignant.
+    ``precision``, ``recall`` and ``f1`` are means over the classes of the images (of a resample), ``auroc`` as well;
+    where one of ``CLASSES`` has no image, their names are ``precision_present``, ``recall_present`` and
+    ``f1_present``. Where there are both benign and malignant images, ``accuracy_without_normal`` is that of the more
+    probable one of both, and ``auroc_benign_malignant`` has the score p_malignant / (p_benign + p_malignant); both
+    leave normal images out.
 
     Args:
         actual: ``[N]``, indices into ``CLASSES``.
@@ -68,30 +70,37 @@ def class_figures(actual: Indices, probabilities: Floats, weights: Floats) -> di
     right = np.stack([weights @ ((actual == i) & (predicted == i)) for i in columns])
     labelled = np.stack([weights @ (actual == i) for i in columns])
     chosen = np.stack([weights @ (predicted == i) for i in columns])
-    occurs = labelled + chosen > 0
+    present = labelled > 0
     areas = np.stack([area_under(*weighted_roc(actual == i, probabilities[:, i], weights)[:2]) for i in columns])
 
     def macro(shares: Floats, divisor: Floats) -> Floats:
         each = np.divide(shares, divisor, out=np.zeros_like(shares), where=divisor > 0)
         with np.errstate(invalid="ignore"):
-            mean: Floats = each.sum(axis=0) / occurs.sum(axis=0)
+            mean: Floats = np.where(present, each, 0.0).sum(axis=0) / present.sum(axis=0)
         return mean
 
     known = np.isfinite(areas)
     with np.errstate(invalid="ignore"):
         accuracy = right.sum(axis=0) / labelled.sum(axis=0)
         auroc = np.where(known, areas, 0.0).sum(axis=0) / known.sum(axis=0)
-    benign, malignant, normal = (CLASSES.index(name) for name in ("benign", "malignant", "normal"))
+    benign, malignant = (CLASSES.index(name) for name in ("benign", "malignant"))
     folded: dict[str, Floats] = {}
-    if (actual == benign).any() and (actual == malignant).any() and not (actual == normal).any():
-        called = probabilities[:, malignant] > probabilities[:, benign]
-        folded["accuracy_without_normal"] = weighted_mean((called == (actual == malignant)).astype(np.float64), weights)
+    if (actual == benign).any() and (actual == malignant).any():
+        lesion = (actual == benign) | (actual == malignant)
+        pair = probabilities[:, [benign, malignant]]
+        right_side = ((pair[:, 1] > pair[:, 0]) == (actual == malignant)).astype(np.float64)
+        folded["accuracy_without_normal"] = weighted_mean(np.where(lesion, right_side, np.nan), weights)
+        both = pair.sum(axis=1)
+        score = np.divide(pair[:, 1], both, out=np.full(len(both), 0.5), where=both > 0)
+        curve = weighted_roc(actual[lesion] == malignant, score[lesion], weights[:, lesion])
+        folded["auroc_benign_malignant"] = area_under(*curve[:2])
+    ending = "" if len(set(actual.tolist())) == len(CLASSES) else "_present"
     return {
         "accuracy": accuracy,
         **folded,
-        "precision": macro(right, chosen),
-        "recall": macro(right, labelled),
-        "f1": macro(2 * right, labelled + chosen),
+        f"precision{ending}": macro(right, chosen),
+        f"recall{ending}": macro(right, labelled),
+        f"f1{ending}": macro(2 * right, labelled + chosen),
         "auroc": auroc,
         "auroc_malignant": areas[CLASSES.index("malignant")],
     }

@@ -13,7 +13,7 @@ from typing import Any
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import read_rows
 from busi_lab.report.blocks import Analysis
-from busi_lab.report.published import CAVEATS, published_for
+from busi_lab.report.published import CAVEATS, PAPER_DATASET, published_for
 from busi_lab.report.settings import Settings, differences, in_words, settings_of
 from busi_lab.run_directory import (
     CLASSES,
@@ -29,8 +29,9 @@ from busi_lab.run_directory import (
 )
 
 TEST_METRICS = (
-    *("accuracy", "accuracy_without_normal", "precision", "recall", "f1", "auroc", "auroc_malignant"),
-    *("dice", "iou", "dice_pooled", "pixel_accuracy", "false_positive_rate", "hd95"),
+    *("accuracy", "accuracy_without_normal", "precision", "recall", "f1"),
+    *("precision_present", "recall_present", "f1_present", "auroc", "auroc_malignant", "auroc_benign_malignant"),
+    *("dice", "iou", "dice_pooled", "pixel_accuracy", "false_positive_rate", "hd95", "hd95_pixels", "hd95_mm"),
 )
 """The test metrics of the tables for people, in their order; ``table.csv`` has every scalar of a run."""
 
@@ -60,8 +61,11 @@ class Row:
 
     @property
     def published(self) -> Mapping[str, float]:
-        """The paper's figures for this run's experiment, by metric name."""
-        return published_for(self.run.summary.experiment)
+        """The paper's figures for this run's experiment, by metric name; none beside figures on other data."""
+        summary = self.run.summary
+        trained_on = (summary.source or {}).get("data_digest", summary.data.get("digest"))
+        elsewhere = summary.data.get("name") != PAPER_DATASET or trained_on != summary.data.get("digest")
+        return {} if elsewhere else published_for(summary.experiment)
 
     def metric(self, name: str) -> float | None:
         """The figure ``val/NAME`` or ``test/NAME``; None where the run has none."""
@@ -127,14 +131,15 @@ class Table:
         summaries = [row.run.summary for row in self.rows]
         protocols = sorted({str(summary.split.get("protocol")) for summary in summaries})
         unmeasured = {str(s.split.get("protocol")) for s in summaries if number(s.split.get("leaked")) is None}
-        notes = [CAVEATS[name] for name in protocols if name in unmeasured & CAVEATS.keys() and self.dataset == "busi"]
+        caveats = CAVEATS if self.dataset == PAPER_DATASET else {}
+        notes = [caveats[name] for name in protocols if name in unmeasured & caveats.keys()]
         if any(count > 0 for count in self.leaked):
             notes.insert(
                 0,
                 f"Of the test images {leak_words(self.leaked, self.test_images)} have a near-copy or the same "
                 "patient in training or validation: figures on them may be too good to be believed as they stand.",
             )
-        if any(row.published for row in self.rows) and (self.dataset, protocols) != ("busi", ["published"]):
+        if any(row.published for row in self.rows) and (self.dataset, protocols) != (PAPER_DATASET, ["published"]):
             notes.append("The paper's figures (in brackets) come from its own test set, not from this one.")
         if self.test_digest is None:
             notes.append("The runs do not say which images they were tested on: they may differ.")

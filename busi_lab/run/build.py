@@ -85,22 +85,27 @@ def build_data(
     task: BaseTask,
     augment: AugmentConfig | None = None,
     seed: int = 0,
+    either: bool = False,
 ) -> BusiDataModule:
-    """The datamodule of a task, set up; phantoms are made where they are not there yet."""
+    """The datamodule of a task, set up; phantoms are made where they are not there yet.
+
+    With ``either``, a task of labels and masks takes data that have one of both alone.
+    """
     settings = asdict(data_config)
     name, phantom = settings.pop("name"), settings.pop("phantom")
     folder = resolve_cache_dir(settings["cache_dir"])
     settings["cache_dir"] = None if folder is None else str(folder)
-    if name == "phantom":
+    if name == "phantom" or phantom is not None:
         settings["root"] = str(_phantom_root(folder, phantom or {}))
     else:
-        require_layout(settings["root"], name)
+        require_layout(settings["root"], name)  # a name of the user's own allows both layouts
     data = BusiDataModule(
         **settings,
         split=asdict(split),
         augment=asdict(augment) if augment else None,
         labels=not isinstance(task, SegmentationTask),
         masks=isinstance(task, MaskTask),
+        either=either,
         original_masks=isinstance(task, MaskTask) and task.masks.original,
         seed=seed,
     )

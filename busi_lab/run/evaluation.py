@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,20 @@ from busi_lab.files import PROBABILITY_DIGITS, write_atomically, write_rows
 from busi_lab.inference.explain import Explainer
 from busi_lab.run.build import build_data, build_trainer, trainer_settings
 from busi_lab.run.environment import device_name, environment_record, quieten
-from busi_lab.run.leaks import count_leaked
+from busi_lab.run.leaks import find_leaked
 from busi_lab.run.probes import cases_with_lesion, explain, read_flags, shortcuts, stress, stress_columns
-from busi_lab.run.record import leak_line, plain_metrics, refuse_nonfinite, split_record, with_columns, write_inputs
+from busi_lab.run.record import (
+    class_counts,
+    class_line,
+    leak_line,
+    plain_metrics,
+    refuse_nonfinite,
+    split_record,
+    with_columns,
+    write_inputs,
+)
 from busi_lab.run.session import session
+from busi_lab.run.unleaked import WITHOUT_NEAR_COPIES, figures_without
 from busi_lab.run_directory import (
     CLASSES,
     EXPLANATIONS,
@@ -41,7 +51,10 @@ from busi_lab.tracking import Job, Result
 log = logging.getLogger(__name__)
 
 _UNCOUNTED = "leaks: not counted, because the data that the run learnt from are not at hand"
-_SHOWN = ("accuracy", "accuracy_without_normal", "f1", "auroc_malignant", "dice", "iou")
+_SHOWN = (
+    *("accuracy", "accuracy_without_normal", "f1", "f1_present", "auroc_malignant", "auroc_benign_malignant"),
+    *("dice", "iou"),
+)
 
 
 def evaluate(config: EvalConfig, resolved: Any) -> Summary:
@@ -60,23 +73,27 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
     quieten()
     settings = trainer_settings({**config.trainer, "max_epochs": 1})
     task, source = load_task(source_directory)
+    task.learnt = source.data.get("classes") or CLASSES
     config.data.image_size = resolved.data.image_size = task.image_size
-    data = build_data(config.data, config.split, task)
+    data = build_data(config.data, config.split, task, either=True)
     if not data.manifest.test:
         raise UserError(f"{data.index.root}: no image to test on; choose another data= or split=")
+    if config.explain and task.has_classes and not data.delivers[0]:
+        raise UserError(f"explain={config.explain}: explains classes, and the scans here have no labels; leave it out")
     flags = read_flags(Path(config.flags), data) if config.flags else []
     explainer = Explainer([task] if task.has_classes else [], [config.explain]) if config.explain else None
     if config.shortcuts and not (task.has_classes and cases_with_lesion(data)):
         raise UserError("shortcuts=true: needs a run with classes, and benign or malignant images with a lesion mask")
     trainer = build_trainer(settings, [], directory)
-    summary = _start_summary(config, source, source_directory, data, trainer)
+    leaked = find_leaked(source, source_directory, data)
+    summary = _start_summary(config, source, source_directory, data, trainer, leaked)
     _announce(summary, source, source_directory)
     name = f"{summary.experiment}-on-{summary.data['name']}"
     job = Job(directory, name, "eval", OmegaConf.to_container(resolved))  # type: ignore[arg-type]
     with session(summary, job, config.logger, started, refuse_result) as opened:
         opened.trackers.start(summary)
         write_inputs(directory, resolved, data)
-        rows = _test(task, data, trainer, summary)
+        rows = _test(task, data, trainer, summary, leaked)
         write_rows(directory / PREDICTIONS, rows, rows[0], PROBABILITY_DIGITS)
         masks = task.predicted_masks()
         write_masks(directory / MASKS, masks)
@@ -94,31 +111,39 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
         if opened.trackers:
             maps = directory / EXPLANATIONS if explainer else None
             opened.result = Result(summary, rows, data.pictures(), data.true_masks(), masks, maps)
-    figures = [
-        f"test/{name} {summary.metrics[f'test/{name}']:.4f}" for name in _SHOWN if f"test/{name}" in summary.metrics
-    ]
+    figures = []
+    for name in (f"test/{name}" for name in _SHOWN):
+        if name in summary.metrics:
+            rest = summary.metrics.get(f"{name}{WITHOUT_NEAR_COPIES}")
+            figures.append(
+                f"{name} {summary.metrics[name]:.4f}" + ("" if rest is None else f" ({rest:.4f} without near-copies)")
+            )
     log.info("%s\nresult directory: %s", "  ".join(figures), directory)
     return summary
 
 
 def _start_summary(
-    config: EvalConfig, source: Summary, source_directory: Path, data: BusiDataModule, trainer: Trainer
+    config: EvalConfig,
+    source: Summary,
+    source_directory: Path,
+    data: BusiDataModule,
+    trainer: Trainer,
+    leaked: Mapping[str, str] | None,
 ) -> Summary:
     """The source's record, with what is evaluated in place of what was trained on."""
-    leaked = count_leaked(source, source_directory, data)
+    counts = class_counts(data)
     return replace(
         source,
         status="failed",
         error=None,
-        split=split_record(data.manifest, leaked),
+        split=split_record(data.manifest, None if leaked is None else len(leaked)),
         data={
             "name": config.data.name,
             "root": str(data.index.root.resolve()),
             "digest": data.index.digest,
-            "train": source.data.get("train"),
-            "val": source.data.get("val"),
             "test": len(data.manifest.test),
-            "classes": sorted({case.label for case in data.tested_cases()} - {""}, key=CLASSES.index),
+            "classes": [name for name, count in counts.items() if count],
+            "test_classes": counts,
         },
         metrics={name: value for name, value in source.metrics.items() if name.startswith("val/")},
         seconds={},
@@ -131,6 +156,8 @@ def _start_summary(
             "data": source.data.get("name"),
             "data_digest": source.data.get("digest"),
             "split": source.split,
+            "train": source.data.get("train"),
+            "val": source.data.get("val"),
             "test": source.data.get("test"),
             "metrics": {name: value for name, value in source.metrics.items() if name.startswith("test/")},
         },
@@ -152,31 +179,29 @@ def _announce(summary: Summary, source: Summary, source_directory: Path) -> None
             *(" or ".join(foreign), ",".join(learnt)),
         )
     log.info(leak_line(summary) if summary.split["leaked"] is not None else _UNCOUNTED)
+    if summary.split["leaked"]:
+        log.info("predictions.csv names, as near_copy_of, an image for each of these that was learnt from")
+    log.info(class_line(summary))
 
 
-def _test(task: BaseTask, data: BusiDataModule, trainer: Trainer, summary: Summary) -> list[dict[str, Any]]:
-    """Test the task and note its metrics; returns the rows of ``predictions.csv``."""
+def _test(
+    task: BaseTask, data: BusiDataModule, trainer: Trainer, summary: Summary, leaked: Mapping[str, str] | None
+) -> list[dict[str, Any]]:
+    """Test the task and note its metrics; returns the rows of ``predictions.csv``, which name what has leaked."""
     clock = time.perf_counter()
     trainer.test(task, datamodule=data, verbose=False)
     refuse_nonfinite(task, "test")
     summary.metrics |= plain_metrics(task.results["test"], "test")
     summary.seconds["test"] = time.perf_counter() - clock
-    rows = with_columns(task.predictions(), data)
-    summary.metrics |= _without_normal(rows)
-    return rows
-
-
-def _without_normal(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Accuracy between benign and malignant, of test images without normal ones; says what is compared."""
-    if "prediction" not in rows[0] or {row["label"] for row in rows} != {"benign", "malignant"}:
-        return {}
-    right = [(row["p_malignant"] > row["p_benign"]) == (row["label"] == "malignant") for row in rows]
-    log.info(
-        "the test images are benign and malignant alone: auroc_malignant compares malignant with the rest by the "
-        "probability of malignant; accuracy counts a scan called normal as wrong; accuracy_without_normal takes the "
-        "more probable one of benign and malignant"
-    )
-    return {"test/accuracy_without_normal": sum(right) / len(right)}
+    rows = task.predictions()
+    if not leaked:
+        return with_columns(rows, data)
+    summary.metrics |= figures_without(rows, leaked, task.learnt)
+    named = [
+        {"image": row["image"], "label": row["label"], "near_copy_of": leaked.get(row["image"], ""), **row}
+        for row in rows
+    ]
+    return with_columns(named, data)
 
 
 def _copy_source(source: Path, directory: Path) -> None:

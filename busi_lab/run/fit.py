@@ -22,6 +22,7 @@ from busi_lab.run.callbacks import EpochRecord, EpochSeed, MaskPanel
 from busi_lab.run.checkpoints import LastCheckpoint
 from busi_lab.run.environment import quieten
 from busi_lab.run.record import (
+    class_line,
     headline,
     leak_line,
     plain_metrics,
@@ -75,6 +76,7 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     task = build_task(config)
     data = _build_training_data(config, task)
+    task.learnt = data.learnt_classes()
     callbacks = build_callbacks(config, task)
     state = find_state(directory, task, data.manifest.digest, config.trainer["max_epochs"]) if config.resume else None
     record = EpochRecord(directory)
@@ -86,6 +88,8 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
         return summary
     log.info(headline(config, summary))
     log.info(leak_line(summary))
+    if config.test:
+        log.info(class_line(summary))
     if state is not None:
         where = "all epochs are done" if state.fit_finished else f"in epoch {state.epoch + 1}"
         log.info("continued: %s", where)

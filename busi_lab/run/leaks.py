@@ -1,7 +1,7 @@
 """Test images of an evaluation that the run has learnt from, or whose near-copy or patient it has."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from busi_lab.run_directory import CONFIG, SPLIT, Summary
 
 log = logging.getLogger(__name__)
 
+LEARNT, TEST = "learnt/", "test/"  # what the names of two datasets begin with where they stand together
 
-def count_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -> int | None:
-    """Test images that the run has learnt from, or that have a near-copy or their patient among those.
 
-    None where the data that it learnt from are not at hand. Patients are not compared across datasets, because equal
-    names need not mean the same person.
+def find_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -> dict[str, str] | None:
+    """Test images that the run has learnt from, or that have a near-copy or their patient among those, by that image.
+
+    At least these: what no search finds and no table says is not among them. None where the data that it learnt from
+    are not at hand. Patients are not compared across datasets, because equal names need not mean the same person.
     """
     try:
         index = data.index
@@ -32,7 +34,8 @@ def count_leaked(source: Summary, source_directory: Path, data: BusiDataModule) 
             learnt = _learnt(source_directory, index)
             known = replace(data.manifest, train=learnt.train, val=learnt.val)
             same = {*learnt.train, *learnt.val}
-            return len({*known.leaked(data.groups), *(case_id for case_id in data.manifest.test if case_id in same)})
+            found = _first_of_group(known.leaked(data.groups), sorted(same), data.groups)
+            return found | {case_id: case_id for case_id in data.manifest.test if case_id in same}
         root = source.data.get("root")
         if not root or not Path(root).is_dir():
             return None
@@ -45,15 +48,24 @@ def count_leaked(source: Summary, source_directory: Path, data: BusiDataModule) 
         return None
     log.info("looking for near-copies of the test images among those that the run has learnt from")
     train = {*learnt.train, *learnt.val}
-    cases = [*_named("learnt", source_index, train), *_named("test", index, set(data.manifest.test))]
+    cases = [*_named(LEARNT, source_index, train), *_named(TEST, index, set(data.manifest.test))]
     joined = Index(Path("/"), tuple(cases))
     groups = cached_groups(joined, data.cache_dir)
     together = Manifest("all", 0, None, "", *_split_names(cases))
-    pixels = {case.content_hash for case in source_index.cases if case.case_id in train}
-    equal = {
-        f"test/{case.case_id}" for case in data.tested_cases() if case.content_hash in pixels
-    }  # also without features
-    return len({*together.leaked(groups), *equal})
+    found = _first_of_group(together.leaked(groups), together.train, groups)
+    named = {case_id.removeprefix(TEST): copy.removeprefix(LEARNT) for case_id, copy in found.items()}
+    pixels = {case.content_hash: case.case_id for case in source_index.cases if case.case_id in train}
+    equal = {c.case_id: pixels[c.content_hash] for c in data.tested_cases() if c.content_hash in pixels}
+    return named | equal  # the latter also without features
+
+
+def _first_of_group(leaked: Sequence[str], learnt: Sequence[str], groups: Mapping[str, int]) -> dict[str, str]:
+    """The first of the ``learnt`` images in the group of each of the ``leaked`` ones."""
+    first: dict[int, str] = {}
+    for case_id in learnt:
+        if case_id in groups:
+            first.setdefault(groups[case_id], case_id)
+    return {case_id: first[groups[case_id]] for case_id in leaked}
 
 
 def _learnt(source: Path, index: Index) -> Manifest:
@@ -74,9 +86,9 @@ def _named(prefix: str, index: Index, chosen: set[str]) -> Iterator[Case]:
     for case in index.cases:
         if case.case_id in chosen:
             masks = tuple(str(root / mask) for mask in case.masks)
-            yield replace(case, case_id=f"{prefix}/{case.case_id}", image=str(root / case.image), masks=masks)
+            yield replace(case, case_id=f"{prefix}{case.case_id}", image=str(root / case.image), masks=masks)
 
 
 def _split_names(cases: Sequence[Case]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    train, test = ([c.case_id for c in cases if c.case_id.startswith(prefix)] for prefix in ("learnt/", "test/"))
+    train, test = ([c.case_id for c in cases if c.case_id.startswith(prefix)] for prefix in (LEARNT, TEST))
     return tuple(train), (), tuple(test)

@@ -14,7 +14,7 @@ from lightning import Trainer
 from torch.utils.data import Dataset
 
 from busi_lab.data.cache import resize_mask, resize_scan
-from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.data.datamodule import BusiDataModule, sizes_of
 from busi_lab.data.index import Case, read_case
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.data.stress import LADDERS, SEVERITIES, degrade, lesion_alone, without_lesion
@@ -75,9 +75,11 @@ def cases_with_lesion(data: BusiDataModule) -> list[Case]:
 class _ChangedScans(Dataset[dict[str, Any]]):
     """Test scans as :class:`ScanDataset` has them, changed at their own resolution before they are resized."""
 
-    def __init__(self, root: Path, cases: Sequence[Case], image_size: int, change: Changed, originals: bool) -> None:
+    def __init__(
+        self, root: Path, cases: Sequence[Case], image_size: int, change: Changed, masks: bool, originals: bool
+    ) -> None:
         self._root, self._cases, self._size = root, cases, image_size
-        self._change, self._originals = change, originals
+        self._change, self._masks, self._originals = change, masks, originals
 
     def __len__(self) -> int:
         return len(self._cases)
@@ -90,7 +92,12 @@ class _ChangedScans(Dataset[dict[str, Any]]):
             "image": torch.from_numpy(np.array(resize_scan(image, self._size)))[None],
             "label": class_number(case.label),
             "case_id": case.case_id,
+        }
+        if not self._masks:
+            return scan
+        scan |= {
             "mask": torch.from_numpy(resize_mask(mask, self._size).astype(np.uint8))[None],
+            **sizes_of(case),
         }
         return {**scan, "original_mask": torch.from_numpy(mask)[None]} if self._originals else scan
 
@@ -99,8 +106,8 @@ def _test_changed(
     task: BaseTask, data: BusiDataModule, trainer: Trainer, cases: Sequence[Case], change: Changed
 ) -> dict[str, Any]:
     """Test metrics on changed scans; the task keeps their predictions."""
-    originals = isinstance(task, MaskTask) and task.masks.original
-    scans = _ChangedScans(data.index.root, cases, task.image_size, change, originals)
+    originals, masks = isinstance(task, MaskTask) and task.masks.original, data.delivers[1]
+    scans = _ChangedScans(data.index.root, cases, task.image_size, change, masks, originals)
     trainer.test(task, dataloaders=data.eval_loader(scans), verbose=False)
     return plain_metrics(task.results["test"], "test")
 

@@ -1,6 +1,7 @@
 """What a run directory says of a run: its summary before anything is known, its inputs, its tables."""
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from busi_lab.errors import UserError
 from busi_lab.files import write_atomically
 from busi_lab.models.segmenters import STRIDE
 from busi_lab.run.environment import device_name, environment_record
-from busi_lab.run_directory import CLASSES, CONFIG, SPLIT, Summary, add_further
+from busi_lab.run_directory import CLASSES, CONFIG, FEW_IMAGES, SPLIT, Summary, add_further
 from busi_lab.tasks import BaseTask
 
 
@@ -38,7 +39,8 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
             "train": len(manifest.train),
             "val": len(manifest.val),
             "test": len(manifest.test),
-            "classes": [name for name in CLASSES if config.data.classes is None or name in config.data.classes],
+            "classes": data.learnt_classes(),
+            "test_classes": class_counts(data),
         },
         parameters=sum(parameter.numel() for parameter in task.network.parameters()),
         objective={"metric": task.monitor, "mode": task.monitor_mode},
@@ -47,6 +49,12 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
         command=config.command,
         **environment_record(),
     )
+
+
+def class_counts(data: BusiDataModule) -> dict[str, int]:
+    """Test images of each class; those without a label are in none."""
+    labels = Counter(case.label for case in data.tested_cases())
+    return {name: labels[name] for name in CLASSES}
 
 
 def split_record(manifest: Manifest, leaked: int | None) -> dict[str, Any]:
@@ -132,10 +140,18 @@ def headline(config: RunConfig, summary: Summary) -> str:
     )
 
 
+def class_line(summary: Summary) -> str:
+    """How many test images there are of each class, in a line, and of which there are few."""
+    counts: dict[str, int] = summary.data["test_classes"]
+    few = [name for name, count in counts.items() if 0 < count < FEW_IMAGES]
+    warning = f"; fewer than {FEW_IMAGES} of {' and '.join(few)}, whose figures say little" if few else ""
+    return f"test images: {', '.join(f'{count} {name}' for name, count in counts.items())}{warning}"
+
+
 def leak_line(summary: Summary) -> str:
     """How far the test images are known to the model, in a line."""
     leaked, tested = summary.split["leaked"], summary.data["test"]
-    share = f"{leaked} of {tested} test images ({leaked / tested:.0%})"
+    share = f"{'at least ' if leaked else ''}{leaked} of {tested} test images ({leaked / tested:.0%})"
     advice = "; split=grouped_holdout keeps them apart" if leaked and not summary.source else ""
     across = (summary.source or {}).get("data_digest") not in (None, summary.data["digest"])
     kin = "a near-copy (patients of two datasets are not compared)" if across else "a near-copy or the same patient"

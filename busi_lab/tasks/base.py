@@ -1,7 +1,7 @@
 """What all tasks share: input scaling, freezing, optimiser, scheduler, checkpoints."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -15,11 +15,12 @@ from torch.optim import lr_scheduler
 from torchmetrics import MeanMetric
 
 from busi_lab.models.classifiers import BuiltModel
-from busi_lab.run_directory import class_name
+from busi_lab.run_directory import CLASSES, class_name
 from busi_lab.tasks.checkpoint import SCHEMA
 
 Batch = dict[str, Any]
 T = TypeVar("T")
+HALF_EPSILON = 1e-4  # float16 has no normal number below 6.1e-5
 
 
 class Outputs(NamedTuple):
@@ -69,6 +70,7 @@ class BaseTask(LightningModule):
         self.image_size = image_size
         self.monitor = monitor
         self.monitor_mode = monitor_mode
+        self.learnt: Sequence[str] = CLASSES  # which classes it has learnt, or will
         self._optim = dict(optim)
         self._scheduler = dict(scheduler)
         built = self.configure_network()
@@ -278,6 +280,7 @@ class BaseTask(LightningModule):
             lr=lr,
             weight_decay=self._optim["weight_decay"],
         )
+        _keep_epsilon(optimizer)
         scheduler = self._configure_scheduler(optimizer)
         return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
 
@@ -301,6 +304,14 @@ class BaseTask(LightningModule):
             )
             return {"scheduler": plateau, "monitor": self.monitor}
         return None
+
+
+def _keep_epsilon(optimizer: torch.optim.Optimizer) -> None:
+    """Raise an optimiser's epsilon to what float16 holds: 1e-8 would be 0 there, and the first step no number."""
+    for group in optimizer.param_groups:
+        half = any(parameter.dtype == torch.float16 for parameter in group["params"])
+        if half and isinstance(group.get("eps"), float):
+            group["eps"] = max(group["eps"], HALF_EPSILON)
 
 
 def of_all_ranks(part: T) -> list[T]:

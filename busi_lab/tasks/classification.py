@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from busi_lab.metrics import classification_metrics
+from busi_lab.metrics import MACRO, PRESENT, classification_metrics, present_averages
 from busi_lab.models.classifiers import BuiltModel, build_classifier
 from busi_lab.run_directory import CLASSES
 from busi_lab.tasks.base import BaseTask, Batch, Outputs
@@ -26,13 +26,13 @@ class ClassificationPart(nn.Module):
         self._label_smoothing = label_smoothing
         weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
         self.register_buffer("_class_weights", weights, persistent=False)
-        metrics = classification_metrics(len(CLASSES), CLASSES.index("malignant"))
+        metrics = classification_metrics(len(CLASSES), CLASSES.index("malignant"), CLASSES.index("benign"))
         self.metrics = nn.ModuleDict({f"{split}_": metrics.clone() for split in ("train", "val", "test")})
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the scalar metrics."""
-        return tuple(str(name) for name in classification_metrics() if name != "confusion_matrix")
+        return (*(str(name) for name in classification_metrics() if name != "confusion_matrix"), *PRESENT)
 
     def loss(self, logits: Tensor, label: Tensor, split: str) -> Tensor:
         """Mean cross-entropy of logits ``[B, K]`` against labels ``[B]``."""
@@ -40,13 +40,23 @@ class ClassificationPart(nn.Module):
         weights: Any = self._class_weights if split == "train" else None
         return F.cross_entropy(logits.float(), label, weight=weights, label_smoothing=smoothing)
 
-    def summarize(self, split: str, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The contract's metrics of ``logits`` against ``label``."""
+    def summarize(self, split: str, gathered: dict[str, Tensor], learnt: Sequence[str] = CLASSES) -> dict[str, Tensor]:
+        """The contract's metrics of ``logits`` against ``label``, and those of benign and malignant images alone.
+
+        Where a class has no image, :func:`busi_lab.metrics.present_averages` are added; in the test, they take the
+        place of the macro averages where that is a class of ``learnt``.
+        """
         metrics: Any = self.metrics[f"{split}_"]
         metrics.update(gathered["logits"].softmax(dim=1), gathered["label"])
         values: dict[str, Tensor] = metrics.compute()
         metrics.reset()
-        return values
+        for name in ("accuracy_without_normal", "auroc_benign_malignant"):
+            if values[name].isnan():
+                del values[name]
+        images = values["confusion_matrix"].sum(dim=1).tolist()
+        if split == "test" and any(images[CLASSES.index(name)] == 0 for name in learnt):
+            values = {name: value for name, value in values.items() if name not in MACRO}
+        return values | present_averages(values["confusion_matrix"])
 
     def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
         """``prediction, p_benign, p_malignant, p_normal`` of each image."""
@@ -118,7 +128,7 @@ class ClassificationTask(BaseTask):
 
     def summarize(self, split: str, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
         """The contract's metrics."""
-        return self.classes.summarize(split, gathered)
+        return self.classes.summarize(split, gathered, self.learnt)
 
     def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
         """Class and probabilities of each image."""

@@ -1,5 +1,6 @@
 """Class and outline at once: one encoder with a classification head and a U-Net decoder."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -91,26 +92,42 @@ class MultiTask(MaskTask):
 
     def _step(self, batch: Batch, split: str) -> Tensor:
         mask_logits, class_logits = self(batch["image"])
-        losses = self.classes.loss(class_logits, batch["label"], split), self.masks.loss(mask_logits, batch["mask"])
+        losses = [torch.full((), math.nan, device=class_logits.device)] * 2
+        gathered: dict[str, Tensor] = {}
+        if split != "test" or bool((batch["label"] >= 0).all()):  # an evaluation may know labels or masks alone
+            losses[0] = self.classes.loss(class_logits, batch["label"], split)
+            gathered["logits"] = class_logits.detach().float()
+        if "mask" in batch:
+            losses[1] = self.masks.loss(mask_logits, batch["mask"])
+            gathered |= self.masks.count(mask_logits, batch, split)
         images = len(batch["image"])
-        self.gather(
-            split,
-            logits=class_logits.detach().float(),
-            losses=torch.stack(losses).detach().float().expand(images, 2),
-            **self.masks.count(mask_logits, batch, split),
-        )
-        loss: Tensor = self._weights[0] * losses[0] + self._weights[1] * losses[1]
+        self.gather(split, losses=torch.stack(losses).detach().float().expand(images, 2), **gathered)
+        known = ("logits" in gathered, "mask" in batch)
+        parts = zip(self._weights, losses, known, strict=True)
+        loss: Tensor = torch.stack([weight * part for weight, part, there in parts if there]).sum()
         return loss
 
     def summarize(self, split: str, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The metrics of both tasks, their mean ``f1_dice``, and the two losses."""
-        values = {**self.classes.summarize(split, gathered), **self.masks.summarize(split, gathered)}
-        if "dice" in values:
+        """The metrics of both tasks, their mean ``f1_dice``, and the two losses; of one task where one is known."""
+        known = _known(gathered)
+        values = self.classes.summarize(split, gathered, self.learnt) if known[0] else {}
+        values |= self.masks.summarize(split, gathered) if known[1] else {}
+        if "dice" in values and "f1" in values:
             values["f1_dice"] = (values["f1"] + values["dice"]) / 2
         for column, name in enumerate(("classification_loss", "segmentation_loss")):
-            values[name] = self.mean(gathered["losses"][:, column])
+            if known[column]:
+                values[name] = self.mean(gathered["losses"][:, column])
         return values
 
     def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
-        """The columns of both tasks."""
-        return {**self.classes.columns(gathered), **self.masks.columns(gathered)}
+        """The columns of both tasks, or of the one whose truth is known."""
+        classes, masks = _known(gathered)
+        return {
+            **(self.classes.columns(gathered) if classes else {}),
+            **(self.masks.columns(gathered) if masks else {}),
+        }
+
+
+def _known(gathered: Mapping[str, Tensor]) -> tuple[bool, bool]:
+    """Whether classes and masks were judged."""
+    return "logits" in gathered, "lesion" in gathered

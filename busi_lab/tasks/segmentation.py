@@ -1,7 +1,9 @@
 """Lesion outlines: segmentation of every pixel into lesion and background."""
 
+import math
+import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +22,16 @@ CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds that are tried on validation."""
 
 Mask = NDArray[np.bool_]
+Spacing = tuple[float, float]
+
+
+class _Tried(NamedTuple):
+    """A validation image until the threshold is chosen; packed, because all of an epoch's wait together."""
+
+    levels: bytes  # how many of the candidates each pixel reaches, uint8
+    truth: bytes
+    shape: tuple[int, ...]
+    spacings: tuple[Spacing, Spacing]
 
 
 class SegmentationPart(nn.Module):
@@ -58,6 +70,7 @@ class SegmentationPart(nn.Module):
         self.register_buffer("threshold", torch.tensor(0.5 if self._choose else float(threshold)))
         self.metrics = nn.ModuleDict({f"{split}_": SegmentationMetrics() for split in ("train", "val", "test")})
         self.kept: list[Mask] = []
+        self.tried: list[_Tried] = []
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,27 +82,35 @@ class SegmentationPart(nn.Module):
 
         Args:
             logits: float ``[B, 1, S, S]``.
-            batch: with ``mask``, and with ``original_mask`` for a test at the scans' resolution.
+            batch: with ``mask``, and with ``original_mask`` for a test at the scans' resolution. ``size``, rows and
+                columns of each scan as it is stored, int64 ``[B, 2]``; without it, as ``mask`` has them.
+                ``spacing``, millimetres between its rows and columns, float ``[B, 2]``, NaN where they are not known.
             split: train, val or test; the test keeps the predicted masks.
         """
         logits = logits.detach().float()
         truth = batch["mask"].bool()
         if split == "test" and self.original:
             singles = [
-                self._judge(_resize(row, mask), mask) for row, mask in zip(logits, _originals(batch), strict=True)
+                self._judge(_resize(row, mask), mask, _spacings(batch, mask.shape[-2:], slice(i, i + 1)))
+                for i, (row, mask) in enumerate(zip(logits, _originals(batch), strict=True))
             ]
             counts = {name: torch.cat([single[name] for single in singles]) for name in singles[0]}
         else:
-            counts = self._judge(logits, truth, distances=split != "train", keep=split == "test")
+            spacings = _spacings(batch, truth.shape[-2:])
+            measured = split == "test" or (split == "val" and not self._choose)
+            counts = self._judge(logits, truth, spacings if measured else None, keep=split == "test")
         if split == "val" and self._choose:
             probabilities = logits.sigmoid()
             tried = [probabilities >= candidate for candidate in CANDIDATES]
+            self._keep_tried(torch.stack(tried).sum(dim=0), truth, spacings)
             counts["tried_predicted"] = torch.stack([_sum(mask) for mask in tried], dim=1)
             counts["tried_true_positive"] = torch.stack([_sum(mask & truth) for mask in tried], dim=1)
         return counts
 
-    def _judge(self, logits: Tensor, truth: Tensor, distances: bool = True, keep: bool = True) -> dict[str, Tensor]:
-        """Counts of one or more images of one size, bool ``[B, 1, H, W]``."""
+    def _judge(
+        self, logits: Tensor, truth: Tensor, spacings: list[tuple[Spacing, Spacing]] | None, keep: bool = True
+    ) -> dict[str, Tensor]:
+        """Counts of one or more images of one size, bool ``[B, 1, H, W]``; distances where ``spacings`` are given."""
         truth = truth.bool()
         predicted = self.predict(logits)
         counts = {
@@ -98,13 +119,19 @@ class SegmentationPart(nn.Module):
             "lesion": _sum(truth),
             "pixels": _sum(torch.ones_like(truth)),
         }
-        if distances:
-            pairs = zip(predicted[:, 0].cpu().numpy(), truth[:, 0].cpu().numpy(), strict=True)
-            found = [hausdorff95(ours, theirs) for ours, theirs in pairs]
-            counts["distance"] = torch.tensor(found, dtype=torch.float32, device=truth.device)
+        if spacings is not None:
+            pairs = zip(predicted[:, 0].cpu().numpy(), truth[:, 0].cpu().numpy(), spacings, strict=True)
+            counts |= _as_columns([_distances(*pair) for pair in pairs], truth.device)
         if keep:
             self.kept += list(predicted[:, 0].cpu().numpy())
         return counts
+
+    def _keep_tried(self, levels: Tensor, truth: Tensor, spacings: list[tuple[Spacing, Spacing]]) -> None:
+        """Keep what distances need until the epoch's threshold is chosen."""
+        pairs = zip(levels[:, 0].byte().cpu().numpy(), truth[:, 0].cpu().numpy(), spacings, strict=True)
+        for reached, lesion, spacing in pairs:
+            packed = [zlib.compress(values.tobytes(), 1) for values in (reached, lesion)]
+            self.tried.append(_Tried(packed[0], packed[1], reached.shape, spacing))
 
     def predict(self, logits: Tensor) -> Tensor:
         """Masks bool of mask logits, of the same shape."""
@@ -117,14 +144,15 @@ class SegmentationPart(nn.Module):
             self._choose_threshold(gathered)
         metrics: Any = self.metrics[f"{split}_"]
         metrics.update(
-            *(gathered[name] for name in ("true_positive", "predicted", "lesion", "pixels")), gathered.get("distance")
+            *(gathered[name] for name in ("true_positive", "predicted", "lesion", "pixels")),
+            *(gathered.get(name) for name in ("distance", "distance_mm")),
         )
         values: dict[str, Tensor] = metrics.compute()
         metrics.reset()
         return values if split == "train" else {**values, "threshold": self.threshold.clone()}
 
     def _choose_threshold(self, gathered: dict[str, Tensor]) -> None:
-        """Take the candidate with the highest mean Dice (the middle one of equals), and its counts."""
+        """Take the candidate with the highest mean Dice (the middle one of equals), its counts and distances."""
         names = ("tried_true_positive", "tried_predicted", "lesion")
         parts = of_all_ranks({name: gathered[name].cpu() for name in names})
         tried = {name: torch.cat([part[name] for part in parts]) for name in names}
@@ -138,6 +166,13 @@ class SegmentationPart(nn.Module):
         self.threshold.fill_(CANDIDATES[chosen])
         gathered["true_positive"] = gathered["tried_true_positive"][:, chosen]
         gathered["predicted"] = gathered["tried_predicted"][:, chosen]
+        found = []
+        for item in self.tried:
+            levels = np.frombuffer(zlib.decompress(item.levels), np.uint8).reshape(item.shape)
+            truth = np.frombuffer(zlib.decompress(item.truth), np.bool_).reshape(item.shape)
+            found.append(_distances(levels > chosen, truth, item.spacings))
+        self.tried.clear()
+        gathered |= _as_columns(found, gathered["lesion"].device)
 
     def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
         """Columns of ``predictions.csv``; None where a figure is not defined."""
@@ -147,8 +182,32 @@ class SegmentationPart(nn.Module):
         return {
             **{name: _defined(values) for name, values in figures.items()},
             **{name: gathered[key].tolist() for name, key in counts.items()},
-            "hd95": _defined(gathered["distance"]),
+            "hd95_pixels": _defined(gathered["distance"]),
+            "hd95_mm": _defined(gathered["distance_mm"]),
         }
+
+
+def _distances(predicted: Mask, truth: Mask, spacings: tuple[Spacing, Spacing]) -> tuple[float, float]:
+    """HD95 in pixels of the stored scan, and in millimetres; NaN where it is not defined."""
+    pixels, millimetres = spacings
+    known = not math.isnan(millimetres[0] + millimetres[1])
+    return hausdorff95(predicted, truth, pixels), hausdorff95(predicted, truth, millimetres) if known else math.nan
+
+
+def _as_columns(distances: list[tuple[float, float]], device: torch.device) -> dict[str, Tensor]:
+    columns = torch.tensor(distances, dtype=torch.float32, device=device).view(-1, 2)
+    return {"distance": columns[:, 0], "distance_mm": columns[:, 1]}
+
+
+def _spacings(batch: Batch, shape: tuple[int, ...], part: slice = slice(None)) -> list[tuple[Spacing, Spacing]]:
+    """For each image, the size of a pixel of a mask of ``shape``: in pixels of the stored scan, in millimetres."""
+    count = len(batch["mask"])
+    sizes = batch["size"].double().cpu() if "size" in batch else torch.tensor([shape] * count).double()
+    unknown = torch.full((count, 2), math.nan)
+    millimetres = batch.get("spacing", unknown).double().cpu() * sizes
+    sides = torch.tensor(shape).double()
+    pairs = zip(*((values[part] / sides).tolist() for values in (sizes, millimetres)), strict=True)
+    return [((pixels[0], pixels[1]), (mm[0], mm[1])) for pixels, mm in pairs]
 
 
 def _sum(mask: Tensor) -> Tensor:
@@ -185,9 +244,15 @@ class MaskTask(BaseTask):
         super().on_test_epoch_start()
         self.masks.kept.clear()
 
+    def on_validation_epoch_start(self) -> None:
+        """Start to gather validation batches, and masks whose threshold is not chosen yet."""
+        super().on_validation_epoch_start()
+        self.masks.tried.clear()
+
     def predicted_masks(self) -> dict[str, Mask]:
         """Case id -> mask bool ``[H, W]`` from the last test, of all ranks."""
-        own = dict(zip(self._case_ids["test"], self.masks.kept, strict=True))
+        kept = self.masks.kept  # empty where no true mask was known, so that nothing was judged
+        own = dict(zip(self._case_ids["test"] if kept else (), kept, strict=True))
         return {case_id: mask for part in of_all_ranks(own) for case_id, mask in part.items()}
 
 

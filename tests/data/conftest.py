@@ -38,6 +38,6 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     def count(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
         return lambda path: (seen.append(path), read(path))[1]
 
-    for name in ("read_image", "read_mask"):
+    for name in ("read_scan", "read_mask"):
         monkeypatch.setattr(index_module, name, count(getattr(index_module, name)))
     return seen

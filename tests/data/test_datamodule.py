@@ -120,11 +120,13 @@ def test_batches_have_the_promised_keys_shapes_and_types(phantom_root: Path) -> 
     data = ready(phantom_root, augment=PAPER, batch_size=5, eval_batch_size=3)
     for loader, size in ((data.train_dataloader(), 5), (data.val_dataloader(), 3), (data.test_dataloader(), 3)):
         batch = next(iter(loader))
-        assert set(batch) == {"image", "label", "case_id", "mask"}
+        assert set(batch) == {"image", "label", "case_id", "mask", "size", "spacing"}
         for key in ("image", "mask"):
             assert batch[key].shape == (size, 1, SIZE, SIZE) and batch[key].dtype == torch.uint8
         assert batch["label"].shape == (size,) and batch["label"].dtype == torch.int64
         assert batch["mask"].max() == 1
+        sizes = {case.case_id: [case.height, case.width] for case in data.index.cases}
+        assert batch["size"].tolist() == [sizes[name] for name in batch["case_id"]] and batch["spacing"].isnan().all()
         names = [CLASSES[label] for label in batch["label"]]
         assert [case.split()[0] for case in batch["case_id"]] == names
         assert [bool(mask.any()) for mask in batch["mask"]] == [name != "normal" for name in names]
@@ -154,7 +156,7 @@ def test_evaluation_is_the_manifest_in_order_and_as_stored(phantom_root: Path) -
 def test_nothing_is_decoded_after_setup(phantom_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = ready(phantom_root, augment=PAPER)
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("decoded"))
-    monkeypatch.setattr(index_module, "read_image", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(index_module, "read_scan", lambda *_: pytest.fail("decoded"))
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         assert len(list(loader)) == len(loader)
     data.setup("test")  # a second stage opens nothing

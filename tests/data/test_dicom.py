@@ -12,6 +12,8 @@ from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset
 
+from busi_lab.data.cache import open_cache
+from busi_lab.data.datamodule import ScanDataset
 from busi_lab.data.reading import read_image, read_scans
 from busi_lab.data.scan import UnreadableImageError
 from tests.data.image_files import dicom, jpeg, noise, region, write
@@ -217,3 +219,15 @@ def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(UnreadableImageError, match=r"pip install 'busi-lab\[dicom\]'"):
         read_image(path)
     assert np.array_equal(read_image(write(tmp_path / "scan.png", RAMP)), RAMP)
+
+
+def test_spacing_and_size_reach_the_batch(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    dicom(tmp_path / "set/a.dcm", noise(40, 50), PixelSpacing=[0.3, 0.4])
+    write(tmp_path / "set/b.png", noise(60, 40))
+    (tmp_path / "set/labels.csv").write_text("file,label,mask_file\na.dcm,benign,\nb.png,benign,\n")
+    for _ in range(2):  # decoded, then from the stored cache
+        scans = ScanDataset(open_cache(tmp_path / "set", 32, tmp_path / "cache"), ["a", "b"])
+        assert [scan["size"].tolist() for scan in (scans[0], scans[1])] == [[40, 50], [60, 40]]
+        assert scans[0]["spacing"].tolist() == pytest.approx([0.3, 0.4])
+        assert scans[1]["spacing"].isnan().all()

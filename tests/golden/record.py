@@ -28,6 +28,12 @@ DATA = HERE / "data"
 RUNS = HERE / "runs"
 RECORD = HERE / "record.json"
 CLOCKS = ("seconds", "images_per_second")
+NEWER = {
+    *("hd95", "hd95_pixels", "hd95_mm"),  # the former, in pixels of the network, became the others
+    *("accuracy_without_normal", "auroc_benign_malignant", "precision_present", "recall_present", "f1_present"),
+    "near_copy_of",
+}
+"""Figures and columns that versions do not share; digests leave them out."""
 TINY = (
     f"data.root={DATA}",
     *("trainer=cpu", "trainer.max_epochs=4", "model.weights=none", "data.image_size=32", "data.batch_size=4"),
@@ -66,11 +72,16 @@ def call(module: str, *arguments: str, cwd: Path) -> None:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr[-3000:]}")
 
 
+def bare(name: str) -> str:
+    """A column's name without its split."""
+    return name.rpartition("/")[2]
+
+
 def without_clocks(path: Path) -> str:
-    """A table as text, without the columns that hold times."""
+    """A table as text, without the columns that hold times and those that versions do not share."""
     with path.open(encoding="utf-8", newline="") as file:
         table = csv.DictReader(file)
-        columns = [name for name in table.fieldnames or [] if name not in CLOCKS]
+        columns = [name for name in table.fieldnames or [] if name not in CLOCKS and bare(name) not in NEWER]
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
@@ -79,7 +90,7 @@ def without_clocks(path: Path) -> str:
 
 
 def in_seven_digits(path: Path) -> bytes:
-    """A table with its numbers as older versions wrote them; today's probabilities have nine digits.
+    """A table of shared columns with its numbers as older versions wrote them; today's probabilities have nine digits.
 
     Nine digits name one number of float32, which is what older versions rounded.
     """
@@ -92,6 +103,8 @@ def in_seven_digits(path: Path) -> bytes:
 
     with path.open(encoding="utf-8", newline="") as file:
         columns, *lines = csv.reader(file)
+    kept = [place for place, name in enumerate(columns) if bare(name) not in NEWER]
+    columns, *lines = ([line[place] for place in kept] for line in (columns, *lines))
     table = [columns, *([short(*pair) for pair in zip(columns, line, strict=True)] for line in lines)]
     return "".join(f"{','.join(line)}\n" for line in table).encode()
 

@@ -438,7 +438,7 @@ def test_multitask_runs_show_wrong_classes_then_the_lowest_dice(runs: Path, tmp_
     assert "ROC curves" in page.words and "Dice by class" in page.words
     assert "MobileNet U-Net" in page.words and "InceptionV3" in page.words  # published, one for each task
     assert findings(comparison.tables[0])[1:] == [
-        "Best by validation is joint (val/dice 0.800). On the test images it has accuracy 0.750. Its masks have mean "
+        "joint has val/dice 0.800 on validation. On the test images it has accuracy 0.750. Its masks have mean "
         "Dice 0.600 over the images with a lesion, pixel accuracy 0.900, no lesion found in 10.0% of the images with "
         "one, a lesion found in 50.0% of the normal ones.",
         "The paper has no figure for these experiments.",

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from busi_lab.report.statistics import (
     area_under,
@@ -21,6 +22,7 @@ from busi_lab.report.statistics import (
     youden_threshold,
 )
 from busi_lab.report.uncertainty import cluster_weights
+from busi_lab.tasks.classification import ClassificationPart
 
 POSITIVE = np.array([True, True, False, True, False, False, True, False])
 SCORE = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.4, 0.1])
@@ -46,13 +48,29 @@ def test_class_figures_by_hand() -> None:
     expected = {
         "accuracy": 3 / 4,
         "accuracy_without_normal": 3 / 4,
-        "precision": (1 + 1 / 2) / 2,
-        "recall": (2 / 3 + 1) / 2,
-        "f1": (4 / 5 + 2 / 3) / 2,
+        "precision_present": (1 + 1 / 2) / 2,
+        "recall_present": (2 / 3 + 1) / 2,
+        "f1_present": (4 / 5 + 2 / 3) / 2,
         "auroc": 2 / 3,  # benign: 0.3 is below 0.8 and 0.6, above 0.2; malignant: 0.5 above 0.1 and 0.3, below 0.7
         "auroc_malignant": 2 / 3,
+        "auroc_benign_malignant": 2 / 3,  # 5 / 8 is above 1 / 9 and 3 / 9, below 7 / 9
     }
     assert {name: float(value[0]) for name, value in found.items()} == pytest.approx(expected)
+
+
+def test_class_figures_agree_with_those_of_the_task() -> None:
+    rng = np.random.default_rng(3)
+    for classes, few in ((3, 40), (2, 40), (3, 9)):
+        actual = np.append(rng.integers(0, classes, few), [0, 1])
+        raw = rng.random((len(actual), 3)).astype(np.float32) + (np.arange(3) == 2) * 0.2  # normal is often predicted
+        probabilities = raw / raw.sum(axis=1, keepdims=True)
+        ours = class_figures(actual, probabilities.astype(np.float64), np.ones((1, len(actual))))
+        part = ClassificationPart()
+        logits = torch.from_numpy(np.log(probabilities))
+        theirs = part.summarize("test", {"logits": logits, "label": torch.from_numpy(actual)})
+        del theirs["confusion_matrix"]
+        assert ours.keys() == theirs.keys()
+        assert {k: float(v[0]) for k, v in ours.items()} == pytest.approx({k: float(v) for k, v in theirs.items()})
 
 
 def test_areas_without_a_side_are_not_defined() -> None:

@@ -29,7 +29,7 @@ def run(root: Path, folder: Path, *overrides: str) -> tuple[int, str]:
     return outcome("train", *FAST, f"data.root={root}", *overrides, f"hydra.run.dir={folder / 'run'}")
 
 
-@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "16-true"])
 def test_precisions(phantom_root: Path, tmp_path: Path, precision: str) -> None:
     assert run(phantom_root, tmp_path, *SMALL, f"trainer.precision={precision}") == (0, "")
     summary = read_summary(tmp_path / "run")

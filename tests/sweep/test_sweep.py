@@ -1,11 +1,14 @@
 """Sweeps as a user types them: isolation of jobs, what is not run again, what stops them."""
 
+import math
 import os
 import signal
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 
 import pytest
+from hydra_plugins.busi_lab_launcher import worst_value
 from omegaconf import OmegaConf
 
 from busi_lab.errors import UserError
@@ -211,3 +214,13 @@ def test_the_whole_published_system_on_phantoms(programs: Programs, phantom_root
     page = (directory / "comparison/report.html").read_text()
     for words in ("paper/unet", "joint/mobilenet", "One encoder or two"):
         assert words in page
+
+
+def test_a_failed_job_has_the_worst_value_for_a_sweeper_with_a_direction() -> None:
+    class Direction(Enum):  # as hydra-optuna-sweeper has it
+        minimize = 1
+        maximize = 2
+
+    assert worst_value("maximize") == worst_value(Direction.maximize) == -math.inf
+    assert worst_value("minimize") == worst_value(Direction.minimize) == math.inf
+    assert math.isnan(worst_value(None)) and math.isnan(worst_value(["maximize", "minimize"]))

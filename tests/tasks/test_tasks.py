@@ -1,5 +1,6 @@
 """Tasks: scaling, freezing, optimisers, checkpoints, masks, and that they learn."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +236,7 @@ def test_metrics_are_the_same_for_any_batch_size(tmp_path: Path) -> None:
     for size in (1, 3, 7):
         make_trainer(tmp_path).test(task, make_batches(7, batch_size=size), verbose=False)
         values.append({name: value.flatten().tolist() for name, value in task.results["test"].items()})
-    assert {*SEGMENTATION_METRICS, "accuracy", "f1_dice"} - {"hd95"} <= set(values[0])
+    assert {*SEGMENTATION_METRICS, "accuracy", "f1_dice"} - {"hd95_pixels", "hd95_mm"} <= set(values[0])
     for other in values[1:]:
         for name, value in values[0].items():
             assert other[name] == pytest.approx(value, abs=1e-5), name
@@ -270,6 +271,46 @@ def test_the_threshold_with_the_highest_dice_on_validation_is_chosen_and_kept(tm
     trainer.save_checkpoint(tmp_path / "task.ckpt")
     again = SegmentationTask.load_from_checkpoint(tmp_path / "task.ckpt", weights_only=True, map_location="cpu")
     assert again.masks.threshold.item() == pytest.approx(0.35)
+
+
+def one_pixel_apart(threshold: float | str) -> tuple[SegmentationTask, torch.Tensor, dict[str, torch.Tensor]]:
+    """A lesion of one pixel, whose prediction at 0.3 lies four columns and three rows away, and at 0.5 is empty."""
+    task = make_mask_task(threshold=threshold)
+    truth = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
+    truth[0, 0, 10, 10] = 1
+    scores = torch.full((1, 1, 64, 64), 0.01)
+    scores[0, 0, 13, 14] = 0.3
+    batch = {"mask": truth, "size": torch.tensor([[128, 256]]), "spacing": torch.tensor([[0.1, 0.2]])}
+    return task, torch.logit(scores), batch
+
+
+def test_hausdorff_distances_are_in_pixels_of_the_scan_and_in_millimetres() -> None:
+    task, logits, batch = one_pixel_apart(0.3 - 1e-3)
+    for split in ("val", "test"):
+        values = task.masks.summarize(split, task.masks.count(logits, batch, split))
+        # 3 rows of 64 are 6 of 128, 4 columns of 64 are 16 of 256; 0.6 mm and 3.2 mm
+        assert values["hd95_pixels"].item() == pytest.approx(math.hypot(6, 16))
+        assert values["hd95_mm"].item() == pytest.approx(math.hypot(0.6, 3.2))
+    del batch["spacing"]
+    assert "hd95_mm" not in task.masks.summarize("val", task.masks.count(logits, batch, "val"))
+    del batch["size"]  # then the scan is as large as its mask
+    values = task.masks.summarize("val", task.masks.count(logits, batch, "val"))
+    assert values["hd95_pixels"].item() == pytest.approx(5)
+
+
+def test_hausdorff_distances_are_those_of_the_threshold_that_the_epoch_chooses() -> None:
+    task, logits, batch = one_pixel_apart("val")
+    logits[0, 0, 10, 10] = torch.logit(torch.tensor(0.41))
+    gathered = task.masks.count(logits, batch, "val")
+    values = task.masks.summarize("val", gathered)
+    assert 0.3 < task.masks.threshold.item() < 0.41  # it leaves the far pixel out, which 0.3 and below would not
+    assert values["dice"].item() == 1 and values["hd95_pixels"].item() == 0
+    assert task.masks.columns(gathered)["hd95_pixels"] == [0.0]
+    batch["mask"][0, 0, 13, 14] = 1  # now a low threshold is better, and 0.5 before the choice would find nothing
+    batch["mask"][0, 0, 10, 10] = 0
+    logits[0, 0, 10, 10] = torch.logit(torch.tensor(0.02))
+    values = task.masks.summarize("val", task.masks.count(logits, batch, "val"))
+    assert task.masks.threshold.item() < 0.31 and values["hd95_pixels"].item() == 0 and not task.masks.tried
 
 
 def test_the_joint_loss_is_the_weighted_sum_of_both() -> None:

@@ -1,5 +1,6 @@
 """Hydra launcher ``busi_local``; Hydra looks for plugins in this namespace only."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,7 @@ class BusiLocalLauncher(Launcher):
         self._loader = hydra_context.config_loader
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs; one that failed returns NaN."""
+        """Run the jobs; one that failed returns NaN, or the worst value for a sweeper with a direction."""
         from busi_lab.sweep.launch import launch
 
         def compose(overrides: Sequence[str]) -> DictConfig:
@@ -52,7 +53,21 @@ class BusiLocalLauncher(Launcher):
         before = self._application.sweep
         sweep, values = launch(self._config, job_overrides, compose, self._executor, self._n_jobs, before)
         self._application.sweep = sweep
+        failed = worst_value(self._config.hydra.sweeper.get("direction"))
         return [
-            JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=value)
+            JobReturn(
+                overrides=list(overrides),
+                status=JobStatus.COMPLETED,
+                _return_value=failed if math.isnan(value) else value,
+            )
             for overrides, value in zip(job_overrides, values, strict=True)
         ]
+
+
+def worst_value(direction: Any) -> float:
+    """What a failed job returns: the worst value where a sweeper has one direction, as Optuna's, else NaN.
+
+    hydra-optuna-sweeper 1.3 ends the whole sweep at a NaN, because it passes it on as the value of a failed trial.
+    """
+    word = str(getattr(direction, "name", direction)).lower()
+    return {"maximize": -math.inf, "minimize": math.inf}.get(word, math.nan)
