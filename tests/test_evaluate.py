@@ -455,6 +455,7 @@ def test_masks_under_stress(
         (("logger=wandb", "+logger.wandb.projekt=x"), "logger.wandb.projekt: unknown key"),
         (("data.eval_batch_size=0",), "data.eval_batch_size=0"),
         (("data=busi", "data.root=ROOT", "data.classes=[]"), "data.classes=[]"),
+        (("data=busi", "data.root=ROOT", "data.name='a b'"), "data.name=a b: expected a name of at most 64 letters"),
         (("run=[1",), "run=[1"),
     ],
 )

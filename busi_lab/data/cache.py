@@ -97,6 +97,12 @@ def resize_mask(mask: Mask, size: int) -> Mask:
     return resized
 
 
+def sizes_of(case: Case) -> dict[str, Tensor]:
+    """The items ``size`` and ``spacing`` of a case, see :class:`busi_lab.data.datamodule.ScanDataset`."""
+    spacing = case.spacing or (float("nan"), float("nan"))
+    return {"size": torch.tensor([case.height, case.width]), "spacing": torch.tensor(spacing, dtype=torch.float32)}
+
+
 def resolve_cache_dir(cache_dir: str | None) -> Path | None:
     """The folder of all caches that a setting means.
 

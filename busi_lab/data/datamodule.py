@@ -10,7 +10,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir
+from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir, sizes_of
 from busi_lab.data.duplicates import cached_groups
 from busi_lab.data.groups import join_patients, read_groups
 from busi_lab.data.index import Case, Index, read_case
@@ -19,7 +19,7 @@ from busi_lab.data.splits import STRATA, Manifest, make_manifest, read_exclusion
 from busi_lab.data.transforms import Augmentation
 from busi_lab.errors import UserError
 from busi_lab.machine import cpu_count
-from busi_lab.run_directory import CLASSES, class_number
+from busi_lab.run_directory import class_number
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +76,6 @@ class ScanDataset(Dataset[dict[str, Any]]):
             _, original = read_case(index.root, index.cases[self._numbers[position]])
             scan["original_mask"] = torch.from_numpy(original)[None]
         return scan
-
-
-def sizes_of(case: Case) -> dict[str, torch.Tensor]:
-    """The items ``size`` and ``spacing`` of a case, see :class:`ScanDataset`."""
-    spacing = case.spacing or (float("nan"), float("nan"))
-    return {"size": torch.tensor([case.height, case.width]), "spacing": torch.tensor(spacing, dtype=torch.float32)}
 
 
 def collate(scans: list[dict[str, Any]]) -> dict[str, Any]:
@@ -328,10 +322,6 @@ class BusiDataModule(LightningDataModule):
         """The cases of the test set, in the order of the index."""
         tested = set(self.manifest.test)
         return [case for case in self.index.cases if case.case_id in tested]
-
-    def learnt_classes(self) -> list[str]:
-        """The classes of the training images, in the order of ``CLASSES``."""
-        return [name for number, name in enumerate(CLASSES) if number in self.train_set.labels]
 
     def pictures(self) -> dict[str, Gray]:
         """Case id -> scan, uint8 ``[S, S]``, of the test set."""

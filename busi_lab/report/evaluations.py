@@ -135,7 +135,7 @@ def _drop(item: Evaluation) -> Block | None:
         gap = difference_of(own, here, name, pair[1].value - pair[0].value, change)
         apart = () if rest is None else (interval(rest[name], digits) if name in rest else MISSING,)
         lines.append((name, *(interval(each, digits) for each in pair), *apart, _signed(gap, digits)))
-        if name in ("accuracy", "auroc_malignant", "dice"):
+        if name in ("accuracy", "auroc_malignant", "auroc_benign_malignant", "dice"):
             way = "lower" if gap.value < 0 else "higher"
             sure = f"{way} here by {abs(gap.value):.3f}" if gap.low > 0 or gap.high < 0 else "not told apart"
             if gap.few:

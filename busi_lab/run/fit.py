@@ -25,6 +25,7 @@ from busi_lab.run.record import (
     class_line,
     headline,
     leak_line,
+    learnt_classes,
     plain_metrics,
     refuse_nonfinite,
     result_line,
@@ -76,7 +77,7 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     task = build_task(config)
     data = _build_training_data(config, task)
-    task.learnt = data.learnt_classes()
+    task.learnt = learnt_classes(data)
     callbacks = build_callbacks(config, task)
     state = find_state(directory, task, data.manifest.digest, config.trainer["max_epochs"]) if config.resume else None
     record = EpochRecord(directory)

@@ -39,7 +39,7 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
             "train": len(manifest.train),
             "val": len(manifest.val),
             "test": len(manifest.test),
-            "classes": data.learnt_classes(),
+            "classes": learnt_classes(data),
             "test_classes": class_counts(data),
         },
         parameters=sum(parameter.numel() for parameter in task.network.parameters()),
@@ -49,6 +49,11 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
         command=config.command,
         **environment_record(),
     )
+
+
+def learnt_classes(data: BusiDataModule) -> list[str]:
+    """The classes of the training images, in the order of ``CLASSES``."""
+    return [name for number, name in enumerate(CLASSES) if number in data.train_set.labels]
 
 
 def class_counts(data: BusiDataModule) -> dict[str, int]:
@@ -144,8 +149,11 @@ def class_line(summary: Summary) -> str:
     """How many test images there are of each class, in a line, and of which there are few."""
     counts: dict[str, int] = summary.data["test_classes"]
     few = [name for name, count in counts.items() if 0 < count < FEW_IMAGES]
+    told = [f"{count} {name}" for name, count in counts.items()]
+    if unknown := summary.data["test"] - sum(counts.values()):
+        told.append(f"{unknown} without a label")
     warning = f"; fewer than {FEW_IMAGES} of {' and '.join(few)}, whose figures say little" if few else ""
-    return f"test images: {', '.join(f'{count} {name}' for name, count in counts.items())}{warning}"
+    return f"test images: {', '.join(told)}{warning}"
 
 
 def leak_line(summary: Summary) -> str:
