@@ -103,13 +103,16 @@ def understood(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str
     beginning of one; the value ``None`` becomes ``null``.
     """
     options = {name: action for action in parser._actions for name in action.option_strings}
+    options.pop("--experimental-rerun", None)  # which we refuse, and of which our --experiment is the beginning
     taken, rest = list[str](), list(argv)
     while rest:
         word = rest.pop(0)
         if word == "--":
             return [*taken, word, *rest]
-        name, equals, value = word.partition("=")
+        name, equals, _ = word.partition("=")
         known = [action for option, action in options.items() if option.startswith(name)]
+        if name == "--experimental-rerun":
+            known = [parser._option_string_actions[name]]
         if word.startswith("-") and known and (not equals or any(action.nargs != 0 for action in known)):
             taken.append(word)
             if not equals and known[0].nargs is None and rest:

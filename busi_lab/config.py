@@ -203,8 +203,11 @@ def parse_eval_config(config: DictConfig) -> EvalConfig:
 
 
 def _parse(config: DictConfig, kind: type[C]) -> C:
-    """A configuration as an object of its schema; whole numbers that were written as 8.0 become 8 in it."""
+    """A configuration as an object of its schema; 8.0 becomes 8 in it, and null none, where these are meant."""
     _write_whole(config, kind)
+    for group, name in (("model", "weights"), ("model", "freeze"), ("scheduler", "name")):
+        if OmegaConf.is_dict(config.get(group)) and name in config[group] and config[group][name] is None:
+            config[group][name] = "none"
     try:
         parsed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), config))
     except OmegaConfBaseException as error:
