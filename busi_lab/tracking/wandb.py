@@ -1,11 +1,14 @@
 """Weights & Biases. Nothing here imports its client before a run wants it."""
 
+import atexit
 import json
 import logging
 import math
 import os
 import secrets
 import shutil
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +99,7 @@ class WandbTracker(Tracker):
     def _begin(self, settings: WandbSettings, identifier: str) -> Any:
         import wandb
 
+        _own_media_folder()
         # artifacts would be staged below the home folder, which may be read-only or full
         os.environ["WANDB_DATA_DIR"] = str(self.job.directory / "wandb")
         arguments: dict[str, Any] = {
@@ -254,6 +258,25 @@ def _identifier(job: Job) -> str:
     identifier = given or secrets.token_hex(4)
     write_atomically(path, identifier + "\n")
     return identifier
+
+
+_media_owner: list[int] = []
+
+
+def _own_media_folder() -> None:
+    """Give this process a folder of its own for pictures and tables that are to be sent.
+
+    The client makes that folder when it is imported. Jobs of a sweep are forked from a process that has imported it,
+    so they would share one folder, and the first job that ends would remove it from under the others.
+    """
+    private: Any = sys.modules.get("wandb.sdk.data_types._private")
+    if private is None or _media_owner == [os.getpid()]:
+        return
+    _media_owner[:] = [os.getpid()]
+    private.MEDIA_TMP._finalizer.detach()  # whoever imported the client removes that one
+    own = tempfile.mkdtemp("wandb-media")
+    private.MEDIA_TMP.name = own  # the same object: other files of the client have it under names of their own
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
 
 
 def _remove_earlier(folder: Path, kept: Path) -> None:

@@ -20,7 +20,7 @@ def killed(programs: Programs, run: Path, root: Path, cwd: Path, service: dict[s
 
 
 def continued(programs: Programs, run: Path, cwd: Path, service: dict[str, str | None]) -> None:
-    programs.start("train", f"resume={run}", "trust=[tests]", cwd=cwd, environment=service).finish()
+    print(programs.start("train", f"resume={run}", "trust=[tests]", cwd=cwd, environment=service).finish())
 
 
 def is_whole(run: ServedRun, directory: Path) -> None:
