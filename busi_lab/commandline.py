@@ -3,7 +3,9 @@
 import argparse
 import errno
 import os
+import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,13 +83,48 @@ class Application:
         parser = get_args_parser()
         for flag in flags:
             parser.add_argument(flag, action="store_true")
-        arguments = parser.parse_intermixed_args(argv)  # options may stand between overrides
+        given = understood(sys.argv[1:] if argv is None else argv, parser)
+        arguments = parser.parse_intermixed_args(given)  # options may stand between overrides
         if arguments.experimental_rerun is not None:
             raise UserError("--experimental-rerun: not supported; summary.json has the command that gives a run again")
         version.setbase("1.3")
         with hydra_errors(lambda: bool(self.entered) or self.sweep is not None):
             _run_hydra(arguments, parser, self, str(config_dir()), config_name)
         return arguments
+
+
+_KEY = r"[+~]{0,2}[A-Za-z_][\w./@-]*"
+
+
+def understood(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """A command line as Hydra takes it, also where an agent of W&B's sweeps has written it.
+
+    ``--KEY=VALUE`` and ``--KEY VALUE`` become ``KEY=VALUE``, unless ``--KEY`` is an option of ``parser`` or the
+    beginning of one; the value ``None`` becomes ``null``.
+    """
+    options = {name: action for action in parser._actions for name in action.option_strings}
+    options.pop("--experimental-rerun", None)  # which we refuse, and of which our --experiment is the beginning
+    taken, rest = list[str](), list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return [*taken, word, *rest]
+        name, equals, _ = word.partition("=")
+        known = [action for option, action in options.items() if option.startswith(name)]
+        if name == "--experimental-rerun":
+            known = [parser._option_string_actions[name]]
+        if word.startswith("-") and known and (not equals or any(action.nargs != 0 for action in known)):
+            taken.append(word)
+            if not equals and known[0].nargs is None and rest:
+                taken.append(rest.pop(0))  # the option's value
+            continue
+        if name.startswith("--") and re.fullmatch(_KEY, name[2:]):
+            if equals:
+                word = word[2:]
+            elif rest and not re.match(rf"--|-[A-Za-z]|{_KEY}=", rest[0]):
+                word = f"{name[2:]}={rest.pop(0)}"
+        taken.append(re.sub(rf"^({_KEY}=)None$", r"\1null", word))
+    return taken
 
 
 def _next(directory: Path) -> str:

@@ -8,6 +8,7 @@ import tempfile
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error
 from busi_lab.files import write_atomically, write_rows
@@ -16,6 +17,9 @@ from busi_lab.report.records import columns_of
 from busi_lab.report.render import records, render_markdown, render_text
 from busi_lab.report.tables import Comparison, build
 from busi_lab.tracking import check_trackers, publish_report
+
+if TYPE_CHECKING:
+    from busi_lab.tracking.rebuild import Sent
 
 FORMATS = ("html", "md", "csv", "png")
 REPORT = "report.html"
@@ -119,7 +123,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="refuse a comparison in which an experiment has one run alone, without further seeds or folds",
     )
-    parser.add_argument("--wandb", metavar="PROJECT", help="send table and plots to this W&B project as one report run")
+    parser.add_argument(
+        "--wandb",
+        metavar="PROJECT",
+        nargs="?",
+        const="",
+        help="send every run below DIR, whole, and the comparison to W&B: to this project, or to that of each run",
+    )
     parser.add_argument("--open", action="store_true", help=f"show {REPORT} in the web browser")
     return parser.parse_args(argv)
 
@@ -132,14 +142,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         out: Path = arguments.out or (folders[0] if len(folders) == 1 else Path()) / "comparison"
         if arguments.open and "html" not in arguments.format:
             raise UserError("--open shows report.html: add html to --format")
+        sent = _send_runs(folders, arguments.wandb) if arguments.wandb is not None else None
         comparison = compare(folders, out, arguments.format, arguments.require_repeats)
         show(comparison, out)
-        if arguments.wandb is not None:
-            loggers = {"wandb": {"project": arguments.wandb}}
-            check_trackers(loggers)
-            publish_report(loggers, out, f"report-{out.resolve().parent.name}")
+        if sent is not None:
+            project = arguments.wandb or next(iter(sent.projects), None)
+            settings = {"project": project} if project else {}
+            publish_report({"wandb": settings}, out, f"report-{out.resolve().parent.name}", {"WANDB_MODE": sent.mode})
         if arguments.open:
             webbrowser.open((out / REPORT).resolve().as_uri())
+        if sent is not None and sent.failed:
+            sys.exit(1)
+
+
+def _send_runs(folders: Sequence[Path], project: str) -> "Sent":
+    """Send all runs to W&B, and say what became of them; before the comparison, which needs a finished one."""
+    from busi_lab.tracking.rebuild import describe as describe_sent
+    from busi_lab.tracking.rebuild import send_runs
+
+    check_trackers({"wandb": {"project": project} if project else {}})
+    sent = send_runs(folders, project or None)
+    print(describe_sent(sent, folders), flush=True)
+    return sent
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -204,7 +204,11 @@ def parse_eval_config(config: DictConfig) -> EvalConfig:
 
 
 def _parse(config: DictConfig, kind: type[C]) -> C:
-    """A configuration as an object of its schema."""
+    """A configuration as an object of its schema; 8.0 becomes 8 in it, and null none, where these are meant."""
+    _write_whole(config, kind)
+    for group, name in (("model", "weights"), ("model", "freeze"), ("scheduler", "name")):
+        if OmegaConf.is_dict(config.get(group)) and name in config[group] and config[group][name] is None:
+            config[group][name] = "none"
     try:
         parsed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), config))
     except OmegaConfBaseException as error:
@@ -214,6 +218,32 @@ def _parse(config: DictConfig, kind: type[C]) -> C:
         raise UserError(f"configuration: {key or '?'}: {reason}{known}") from None
     assert isinstance(parsed, kind)
     return parsed
+
+
+_WHOLE_OF_TRAINER = (
+    *("max_epochs", "min_epochs", "max_steps", "min_steps", "accumulate_grad_batches", "check_val_every_n_epoch"),
+    *("log_every_n_steps", "num_sanity_val_steps", "num_nodes", "devices"),
+)  # not those for which 1.0 means everything and 1 one batch
+
+
+def _write_whole(config: DictConfig, kind: Any) -> None:
+    """Write 8.0 as 8 where a whole number belongs: agents of sweeps write integers so."""
+    groups: dict[str, Any] = {"": kind, **{item.name: item.default_factory for item in fields(kind)}}
+    whole = [f"trainer.{name}" for name in _WHOLE_OF_TRAINER]
+    for group, schema in groups.items():
+        if is_dataclass(schema):
+            names = [item.name for item in fields(schema) if str(item.type) in _INTEGERS]
+            whole += [f"{group}.{name}" if group else name for name in names]
+    for key in whole:
+        try:
+            value = OmegaConf.select(config, key)
+        except OmegaConfBaseException:  # something else stands where the group belongs, which is said later
+            continue
+        if isinstance(value, float) and value.is_integer():
+            OmegaConf.update(config, key, int(value))
+
+
+_INTEGERS = (str(int), str(int | None))
 
 
 def _known_keys(kind: Any, group: str) -> str:

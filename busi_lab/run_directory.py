@@ -61,6 +61,8 @@ class Summary:
     ``seconds`` has ``fit, test, total``; ``objective`` is ``{metric, mode}``, the validation figure by which
     the best epoch was chosen and by which runs are ranked. ``inference_milliseconds`` is the median time of the
     network for one scan alone. ``best_epoch`` counts as in ``metrics.csv``, from 0.
+    ``peak_memory_bytes`` and ``peak_gpu_memory_bytes`` are the most that the process held at once, in main memory and
+    in what torch has taken of its GPU, since the run was begun or continued; None where that cannot be told.
     ``data`` counts the images that were used, those of the test also by class (``test_classes``), and has the
     dataset's folder as ``root``; ``command`` is the command line without output paths. ``source`` is there in the
     result of an evaluation alone: the run that was evaluated, as ``{directory, data, data_digest, split, train, val,
@@ -86,6 +88,8 @@ class Summary:
     images_per_second: float | None = None
     inference_milliseconds: float | None = None
     device: str | None = None
+    peak_memory_bytes: int | None = None
+    peak_gpu_memory_bytes: int | None = None
     precision: str | None = None
     wandb: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
@@ -244,8 +248,12 @@ def read_run(directory: Path) -> Run:
     return Run(directory, read_summary(directory))
 
 
-def find_run_directories(folders: Iterable[Path]) -> list[Path]:
+def find_run_directories(folders: Iterable[Path], names: Sequence[str] = (SUMMARY,)) -> list[Path]:
     """All folders at or below ``folders`` that hold a ``summary.json``, sorted, each once.
+
+    Args:
+        folders: run directories, or folders of them.
+        names: of files, one of which a run must hold; with ``split.json`` also runs that were cut are found.
 
     Raises:
         UserError: a folder does not exist.
@@ -254,5 +262,5 @@ def find_run_directories(folders: Iterable[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder; give run directories or a folder of them")
-        found.update(path.parent.resolve() for path in folder.rglob(SUMMARY))
+        found.update(path.parent.resolve() for name in names for path in folder.rglob(name))
     return sorted(found)

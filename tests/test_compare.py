@@ -24,6 +24,7 @@ from busi_lab.report.published import PUBLISHED, RELATED_WORK
 from busi_lab.report.render import display, ranking, render_text
 from busi_lab.report.tables import Row, Table
 from busi_lab.run_directory import Summary, write_summary
+from busi_lab.tracking.rebuild import Sent
 
 TABLES = ("md", "csv")
 MATRIX = [[84, 3, 0], [0, 42, 0], [0, 0, 26]]  # the paper's Table IV, MobileNet
@@ -520,9 +521,10 @@ def test_a_report_in_wandb_is_named_after_the_runs(runs: Path, monkeypatch: pyte
     make_run(runs / "a", "a", 0.5)
     sent: list[Any] = []
     monkeypatch.setattr("busi_lab.compare.publish_report", lambda *arguments: sent.append(arguments))
+    monkeypatch.setattr("busi_lab.tracking.rebuild.send_runs", lambda folders, project: Sent("disabled"))
     monkeypatch.chdir(runs)
     main([".", "--format", "csv", "--wandb", "project"])
-    assert sent[0][1:] == (Path("comparison"), "report-runs")
+    assert sent[0][1:] == (Path("comparison"), "report-runs", {"WANDB_MODE": "disabled"})
 
 
 def test_published_figures_agree_with_the_papers_confusion_matrix() -> None:

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 from busi_lab.data import stress
-from busi_lab.data.cache import resize_scan
 from busi_lab.data.index import index_dataset, read_mask
 from busi_lab.data.reading import read_image
+from busi_lab.data.resizing import resize_scan
 from busi_lab.evaluate import _compare
 from busi_lab.files import write_json, write_rows
 from busi_lab.run import evaluation, probes

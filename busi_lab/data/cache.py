@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from busi_lab.data.index import Case, Index, index_dataset
 from busi_lab.data.layout import LABELS, has_labels, list_files, resolve_root
+from busi_lab.data.resizing import resize_mask, resize_scan
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError, one_line
 
@@ -75,26 +75,6 @@ class PixelCache:
     def nbytes(self) -> int:
         """Memory of scans and masks together, bytes."""
         return self.images.nbytes + self.packed_masks.nbytes
-
-
-def resize_scan(image: Gray, size: int) -> Gray:
-    """Resize to ``[size, size]`` without keeping the aspect ratio, smoothing where it shrinks."""
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-
-
-def resize_mask(mask: Mask, size: int) -> Mask:
-    """Resize to bool ``[size, size]``: a pixel is lesion where half of its area is.
-
-    A lesion too small for that keeps one pixel, at its centre of mass.
-    """
-    cover = Image.fromarray(mask.astype(np.uint8) * 255).resize((size, size), Image.Resampling.BOX)
-    resized: Mask = np.asarray(cover) >= 128
-    if mask.any() and not resized.any():
-        row, column = (
-            int((axis.mean() + 0.5) * size / side) for axis, side in zip(mask.nonzero(), mask.shape, strict=True)
-        )
-        resized[min(row, size - 1), min(column, size - 1)] = True
-    return resized
 
 
 def sizes_of(case: Case) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from busi_lab.data.cache import resize_scan
+from busi_lab.data.resizing import resize_scan
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError
 from busi_lab.run_directory import CLASSES

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from busi_lab.data.cache import resize_scan
 from busi_lab.data.reading import read_scan
+from busi_lab.data.resizing import resize_scan
 from busi_lab.data.scan import Gray, Mask, Scan
 from busi_lab.errors import UserError
 from busi_lab.inference.measures import Lesion, Spacing, measure

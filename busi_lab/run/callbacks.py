@@ -94,11 +94,13 @@ class EpochRecord(Checkpoint):
 
     Attributes:
         publish: called with each row, for trackers.
+        publish_earlier: called with the rows that a continued run builds on, for trackers.
     """
 
     def __init__(self, directory: str | Path) -> None:
         self._path = Path(directory) / METRICS
         self.publish: Callable[[dict[str, Any]], None] | None = None
+        self.publish_earlier: Callable[[Sequence[dict[str, str]]], None] | None = None
         self._started = self._trained = 0.0
         self._images = 0
         self._validated = False
@@ -109,6 +111,8 @@ class EpochRecord(Checkpoint):
         if trainer.is_global_zero:
             if rows:
                 write_rows(self._path, rows, rows[0])
+                if self.publish_earlier is not None:
+                    self.publish_earlier(rows)
             else:
                 self._path.unlink(missing_ok=True)
         self._restart_clock()

@@ -3,6 +3,7 @@
 import logging
 import platform
 import subprocess
+import sys
 import warnings
 from functools import cache
 from importlib.metadata import version
@@ -34,6 +35,25 @@ def quieten() -> None:
 def device_name(trainer: Trainer) -> str:
     """The device that a trainer computes on, as ``summary.json`` names it."""
     return torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else "cpu"
+
+
+def peak_memory() -> dict[str, int | None]:
+    """Fields of a summary that say how much memory this process has held at most, in bytes."""
+    try:
+        import resource  # not on Windows
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        resident: int | None = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    except ImportError:
+        resident = None
+    on_gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    return {"peak_memory_bytes": resident, "peak_gpu_memory_bytes": on_gpu}
+
+
+def forget_peak_memory() -> None:
+    """Let the peak on the GPU be that of the run that begins, where one process carries out several."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def environment_record() -> dict[str, Any]:

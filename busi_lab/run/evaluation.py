@@ -148,6 +148,8 @@ def _start_summary(
         metrics={name: value for name, value in source.metrics.items() if name.startswith("val/")},
         seconds={},
         device=device_name(trainer),
+        peak_memory_bytes=None,
+        peak_gpu_memory_bytes=None,
         precision=str(trainer.precision),
         wandb=None,
         command=config.command,

@@ -99,7 +99,9 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     refuse = check_resumable if config.resume else refuse_occupied  # again: another process may have been here since
     with _stop_request(callbacks).watch(), session(summary, job, config.logger, started, refuse) as opened:
         opened.trackers.start(summary, task.monitor, task.monitor_mode, task.metric_names)
-        record.publish = opened.trackers.epoch
+        record.publish, record.publish_earlier = opened.trackers.epoch, opened.trackers.earlier
+        if state is not None and state.fit_finished:  # nothing is fitted, so the record is not asked
+            opened.trackers.earlier(read_rows(directory / METRICS))
         _show_masks(trainer, task, data, opened.trackers)
         write_inputs(directory, resolved, data)
         _fit(task, data, trainer, state)

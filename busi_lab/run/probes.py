@@ -13,9 +13,10 @@ import torch
 from lightning import Trainer
 from torch.utils.data import Dataset
 
-from busi_lab.data.cache import resize_mask, resize_scan, sizes_of
+from busi_lab.data.cache import sizes_of
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.index import Case, read_case
+from busi_lab.data.resizing import resize_mask, resize_scan
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.data.stress import LADDERS, SEVERITIES, degrade, lesion_alone, without_lesion
 from busi_lab.errors import UserError, one_line

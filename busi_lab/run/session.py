@@ -13,6 +13,7 @@ from typing import Any
 
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import locked
+from busi_lab.run.environment import forget_peak_memory, peak_memory
 from busi_lab.run.stop import Interrupted
 from busi_lab.run_directory import SWEEP_VARIABLE, Summary, quoted, write_summary
 from busi_lab.tracking import Job, Result, Trackers, open_trackers
@@ -59,6 +60,7 @@ def session(
     """
     with locked(job.directory):
         refuse(job.directory)
+        forget_peak_memory()
         trackers = Trackers({})
         try:
             trackers = open_trackers(loggers, job)
@@ -66,6 +68,7 @@ def session(
             opened = Session(trackers)
             yield opened
             summary.seconds["total"] = time.perf_counter() - started
+            vars(summary).update(peak_memory())
             write_summary(job.directory, replace(summary, status="finished"))
             summary.status = "finished"  # not before the file says so
             if opened.result is not None:
@@ -84,6 +87,7 @@ def session(
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             summary.status, summary.error = "failed", f"{kind}{one_line(error)}"
             summary.seconds["total"] = time.perf_counter() - started
+            vars(summary).update(peak_memory())
             with contextlib.suppress(OSError):  # a full disk must not hide the first error
                 write_summary(job.directory, summary)
             trackers.failure(summary.error)

@@ -35,6 +35,7 @@ def start_values(summary: Summary) -> dict[str, Any]:
     """What is known before training and is no part of the configuration."""
     return {
         "parameters": summary.parameters,
+        "device": summary.device,
         "split_digest": summary.split.get("digest"),
         "test_digest": summary.split.get("test_digest"),
         "leaked_test_images": summary.split.get("leaked"),
@@ -44,8 +45,13 @@ def start_values(summary: Summary) -> dict[str, Any]:
 
 
 def epoch_values(row: Row) -> dict[str, Any]:
-    """A row of ``metrics.csv`` under names with a namespace."""
-    return {_EPOCH_NAMES.get(key, key): value for key, value in row.items()}
+    """A row of ``metrics.csv``, as it is written or as it is read, under names with a namespace."""
+    values = {_EPOCH_NAMES.get(key, key): _number(value) for key, value in row.items() if value not in (None, "")}
+    return {**values, "epoch": int(row["epoch"])}
+
+
+def _number(value: Any) -> Any:
+    return float(value) if isinstance(value, str) else value
 
 
 def final_values(summary: Summary) -> dict[str, Any]:
@@ -54,7 +60,8 @@ def final_values(summary: Summary) -> dict[str, Any]:
     result: dict[str, Any] = {name: value for name, value in scalars.items() if name.startswith("test/")}
     result |= {f"best/{name}": value for name, value in scalars.items() if name.startswith("val/")}
     result |= {"best/epoch": summary.best_epoch, "parameters": summary.parameters}
-    result["images_per_second"] = summary.images_per_second
+    for name in ("images_per_second", "inference_milliseconds", "peak_memory_bytes", "peak_gpu_memory_bytes"):
+        result[name] = getattr(summary, name)
     return result
 
 

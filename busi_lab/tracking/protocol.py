@@ -23,12 +23,14 @@ class Job:
         name: what the job is called where the tracker's settings name nothing else.
         kind: train, eval or report.
         config: the resolved configuration; empty for a report.
+        live: False where a job that has ended is told again from its directory.
     """
 
     directory: Path
     name: str
     kind: str
     config: Mapping[str, Any]
+    live: bool = True
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Result:
     Attributes:
         summary: of the run.
         rows: of ``predictions.csv``.
-        pictures: case id -> scan, uint8 ``[S, S]``.
+        pictures: case id -> scan, uint8 ``[S, S]``; empty where the scans are not at hand.
         true_masks: case id -> mask, uint8 ``[S, S]`` of 0 and 1.
         predicted_masks: case id -> mask, bool ``[H, W]``; empty where none are predicted.
         explanations: has a folder of maps for each method; None, or a folder that does not exist, for no maps.
@@ -103,6 +105,9 @@ class Tracker:
             mode: ``max`` or ``min``.
             metric_names: bare names of the task's scalar metrics.
         """
+
+    def earlier(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take the rows of ``metrics.csv`` that a continued job builds on; the tracker may know some of them."""
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Take a row of ``metrics.csv``."""

@@ -105,6 +105,10 @@ class Trackers:
         """Pass on what is known before the work begins."""
         self._tell("start", summary, monitor, mode, metric_names)
 
+    def earlier(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Pass on the rows of ``metrics.csv`` that a continued job builds on."""
+        self._tell("earlier", rows)
+
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Pass on a row of ``metrics.csv``."""
         self._tell("epoch", row)
@@ -194,14 +198,15 @@ def publish_report(loggers: Loggers, out: Path, name: str, environment: Mapping[
     Raises:
         UserError: as :func:`open_trackers`.
     """
-    with _environment(environment or {}):
+    with variables_set(environment or {}):
         trackers = open_trackers(loggers, Job(out, name, "report", {}))
         trackers.report(out)
         trackers.finish(failed=False)
 
 
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+def variables_set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the block alone."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -1,8 +1,14 @@
 """Weights & Biases. Nothing here imports its client before a run wants it."""
 
+import atexit
+import json
 import logging
+import math
 import os
 import secrets
+import shutil
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +31,14 @@ _ID_FILE = "wandb/id"
 
 class WandbTracker(Tracker):
     """One W&B run of one job; W&B's own files go into the folder ``wandb`` of the job's directory.
+
+    The directory keeps the id, so a job that is continued, or told again from its directory, is the same W&B run:
+
+    - Online it is resumed. What W&B has stays, and only the epochs that it lacks are sent, so that no step goes back
+      and no row is there twice; whoever sends a run again sends no panel again.
+    - Offline the new folder holds everything, the earlier epochs from ``metrics.csv``, and replaces the earlier
+      folders: of several with one id, ``wandb sync`` would keep the last alone. Pictures of validation masks from
+      before the cut are lost with them.
 
     Args:
         settings: key ``wandb`` of the group ``logger``; see :class:`WandbSettings`.
@@ -53,6 +67,14 @@ class WandbTracker(Tracker):
                 f"{folder} cannot be written to ({error.strerror}); make it writable or set logger=csv"
             ) from None
         self._run = self._begin(checked, identifier)
+        self._first_step = int(getattr(self._run, "starting_step", 0))  # what W&B has lies before it
+        self._present = set(self._run.summary.keys()) if self._first_step else set()
+        self._best: dict[str, str] = {}
+        self._rows: list[Mapping[str, Any]] = []
+        if self._mode == "offline":
+            _remove_earlier(folder, Path(self._run.dir).parent)
+        if "error" in self._present:  # of an attempt before
+            del self._run.summary["error"]
 
     @classmethod
     def check(cls, settings: Settings) -> None:
@@ -77,6 +99,7 @@ class WandbTracker(Tracker):
     def _begin(self, settings: WandbSettings, identifier: str) -> Any:
         import wandb
 
+        _own_media_folder()
         # artifacts would be staged below the home folder, which may be read-only or full
         os.environ["WANDB_DATA_DIR"] = str(self.job.directory / "wandb")
         arguments: dict[str, Any] = {
@@ -109,19 +132,48 @@ class WandbTracker(Tracker):
             self._run.define_metric("epoch", hidden=True)
             for namespace in ("train", "val", "optim", "speed"):
                 self._run.define_metric(f"{namespace}/*", step_metric="epoch")
-            for name in metric_names:
-                self._run.define_metric(f"val/{name}", step_metric="epoch", summary="max")
-            for split in ("train", "val"):
-                self._run.define_metric(f"{split}/loss", step_metric="epoch", summary="min")
-            self._run.define_metric(monitor, step_metric="epoch", summary=mode)
+            self._best = {f"val/{name}": "max" for name in metric_names}
+            self._best |= {"train/loss": "min", "val/loss": "min", monitor: mode}
+            for name, best in self._best.items():
+                self._run.define_metric(name, step_metric="epoch", summary=best)
         self._run.config.update(panels.start_values(summary), allow_val_change=True)
+        if self._mode == "online":
+            self._link_dataset(summary)
+
+    def _link_dataset(self, summary: Summary) -> None:
+        """Name the dataset as an input of the run: its name and digest alone, no scan is sent.
+
+        W&B's client links inputs online alone; an offline run has the digest in its configuration.
+        """
+        import wandb
+
+        name, digest = summary.data.get("name"), summary.data.get("digest")
+        if not name or not digest:
+            return
+        record = {"name": name, "digest": digest}
+        artifact = wandb.Artifact(f"dataset-{name}", type="dataset", metadata=record)
+        with artifact.new_file("dataset.json") as file:
+            file.write(json.dumps(record))
+        try:
+            self._run.use_artifact(artifact)
+        except Exception as error:  # a service without artifacts, or one that refuses them, still takes the run
+            log.info("W&B does not link the dataset: %s", one_line(error)[:120])
+
+    def earlier(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Send the epochs that W&B lacks."""
+        for row in rows:
+            self.epoch(row)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """Send a row of ``metrics.csv``; the step is the epoch, so that continued runs join."""
-        self._run.log(panels.epoch_values(row), step=int(row["epoch"]))
+        """Send a row of ``metrics.csv``, unless W&B has it; the step is the epoch."""
+        self._rows.append(panels.epoch_values(row))
+        if (step := int(row["epoch"])) >= self._first_step:
+            self._run.log(self._rows[-1], step=step, commit=True)
 
     def masks(self, epoch: int, shown: Shown) -> None:
-        """Send validation scans with true and predicted masks."""
+        """Send validation scans with true and predicted masks, before the epoch's row completes the step."""
+        if epoch < self._first_step:
+            return
         import wandb
 
         panel = [_masked(wandb, picture, truth, mask, case_id) for case_id, picture, truth, mask in shown]
@@ -136,17 +188,20 @@ class WandbTracker(Tracker):
         shown: dict[str, Any] = {"test/predictions": _table(wandb, rows, result.pictures)} if rows else {}
         if panels.has_classes(rows):
             shown |= _classification_panels(wandb, rows, result.pictures)
-        if result.predicted_masks:
+        if result.predicted_masks and result.pictures:
             shown |= _mask_panels(wandb, result)
-        if shown:
+        if result.explanations and result.explanations.is_dir() and result.pictures:
+            shown |= _explanations(wandb, result, result.explanations)
+        if shown := {key: panel for key, panel in shown.items() if not self._has(key)}:
             self._run.log(shown)
         if self._log_model and self._mode != "disabled" and self.job.kind == "train":
             artifact = wandb.Artifact(f"model-{self._run.id}", type="model", metadata=dict(values))
             artifact.add_file(str(self.job.directory / BEST_CHECKPOINT), policy="immutable", skip_cache=True)
             self._run.log_artifact(artifact, aliases=["best"])
-        if result.explanations and result.explanations.is_dir():
-            for method, panel in _explanations(wandb, result, result.explanations).items():
-                self._run.log({f"test/{method}": panel})
+
+    def _has(self, panel: str) -> bool:
+        """Whether W&B has a panel; a chart's key is that of its table."""
+        return bool({panel, f"{panel}_table"} & self._present)
 
     def report(self, out: Path) -> None:
         """Send the table, the plots and the page of a comparison."""
@@ -161,12 +216,25 @@ class WandbTracker(Tracker):
         self._run.log(shown)
 
     def failure(self, error: str) -> None:
-        """Send why the job has failed."""
+        """Send why the job has failed, and alert whoever wants to know, as the account's settings say."""
         self._run.summary["error"] = error
+        if self._mode == "online" and self.job.live:  # offline it would come when nobody is in time
+            self._run.alert(f"{self._run.name} has failed"[:63], error, level="ERROR")
 
     def finish(self, failed: bool) -> None:
         """End the run, marked failed or not; the next job must not go on in it."""
-        self._run.finish(exit_code=1 if failed else 0)
+        try:
+            if self._first_step:
+                self._summarize_all()
+        finally:
+            self._run.finish(exit_code=1 if failed else 0)
+
+    def _summarize_all(self) -> None:
+        """Let the summary of a resumed run hold the best of all epochs: the client knows those since then alone."""
+        for name, best in self._best.items():
+            values = [row[name] for row in self._rows if math.isfinite(row.get(name, math.nan))]
+            if values:
+                self._run.summary[name] = {best: max(values) if best == "max" else min(values)}
 
     @property
     def record(self) -> dict[str, Any]:
@@ -185,13 +253,42 @@ def _identifier(job: Job) -> str:
     path = job.directory / _ID_FILE
     if path.exists():
         return path.read_text(encoding="utf-8").strip()
-    given = os.environ.get("WANDB_RUN_ID") if job.kind == "train" else None  # by a W&B agent, for one run
+    # A W&B agent gives an id for the one run that it starts.
+    given = os.environ.get("WANDB_RUN_ID") if job.kind == "train" and job.live else None
     identifier = given or secrets.token_hex(4)
     write_atomically(path, identifier + "\n")
     return identifier
 
 
+_media_owner: list[int] = []
+
+
+def _own_media_folder() -> None:
+    """Give this process a folder of its own for pictures and tables that are to be sent.
+
+    The client makes that folder when it is imported. Jobs of a sweep are forked from a process that has imported it,
+    so they would share one folder, and the first job that ends would remove it from under the others.
+    """
+    private: Any = sys.modules.get("wandb.sdk.data_types._private")
+    if private is None or _media_owner == [os.getpid()]:
+        return
+    _media_owner[:] = [os.getpid()]
+    private.MEDIA_TMP._finalizer.detach()  # whoever imported the client removes that one
+    own = tempfile.mkdtemp("wandb-media")
+    private.MEDIA_TMP.name = own  # the same object: other files of the client have it under names of their own
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+
+
+def _remove_earlier(folder: Path, kept: Path) -> None:
+    """Remove the offline folders of earlier attempts: all have the same id."""
+    for path in folder.glob("offline-run-*"):
+        if path.resolve() != kept.resolve():
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _table(wandb: Any, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Any]) -> Any:
+    if not pictures:
+        return wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
     columns = ["scan", *(rows[0] if rows else ())]
     data = [[wandb.Image(pictures[row["image"]], file_type="jpg"), *row.values()] for row in rows]
     return wandb.Table(columns=columns, data=data)
@@ -246,20 +343,22 @@ def _classification_panels(
             title=title,
             xname=x_name,
         )
-    shown["test/worst_mistakes"] = [
-        wandb.Image(pictures[image], caption=caption, file_type="jpg") for image, caption in panels.worst_mistakes(rows)
-    ]
+    if pictures:
+        shown["test/worst_mistakes"] = [
+            wandb.Image(pictures[image], caption=caption, file_type="jpg")
+            for image, caption in panels.worst_mistakes(rows)
+        ]
     return shown
 
 
 def _explanations(wandb: Any, result: Result, folder: Path) -> dict[str, list[Any]]:
-    """Maps of what speaks for the predicted class, by method."""
+    """Maps of what speaks for the predicted class, a panel for each method."""
     from busi_lab.report.overlay import draw_heat  # brings OpenCV
 
     found: dict[str, list[Any]] = {}
     for method in sorted(path.name for path in folder.iterdir()):
-        found[method] = []
+        found[f"test/{method}"] = []
         for image, caption in panels.explained_cases(result.rows):
             heat = np.asarray(Image.open(folder / method / f"{image}.png")) / 255
-            found[method].append(wandb.Image(draw_heat(result.pictures[image], heat, None), caption=caption))
+            found[f"test/{method}"].append(wandb.Image(draw_heat(result.pictures[image], heat, None), caption=caption))
     return found

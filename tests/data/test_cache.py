@@ -17,8 +17,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from busi_lab.data import cache as cache_module
-from busi_lab.data.cache import PixelCache, open_cache, resize_mask, resize_scan, resolve_cache_dir
+from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir
 from busi_lab.data.index import index_dataset, read_case
+from busi_lab.data.resizing import resize_mask, resize_scan
 from busi_lab.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"

@@ -1,6 +1,9 @@
 """What stands in for the clients of trackers, and a result to send to them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
+from io import StringIO
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -116,7 +119,12 @@ def _noted(kind: str) -> Any:
 
 class Artifact:
     def __init__(self, name: str, **more: Any) -> None:
-        self.name, self.files = name, list[str]()
+        self.name, self.files, self.metadata = name, list[str](), more.get("metadata")
+
+    @contextmanager
+    def new_file(self, name: str) -> Iterator[StringIO]:
+        self.files.append(name)
+        yield StringIO()
 
     def add_file(self, path: str, **more: Any) -> None:
         self.files.append(path)
@@ -126,6 +134,10 @@ class Run:
     def __init__(self, arguments: dict[str, Any]) -> None:
         self.arguments = arguments
         self.id, self.group, self.url = arguments["id"], arguments["group"], "https://there"
+        self.name, self.dir = arguments["name"], f"{arguments['dir']}/wandb/offline-run-{len(arguments)}/files"
+        self.starting_step = 0
+        self.used: list[Artifact] = []
+        self.alerts: list[tuple[str, str, str]] = []
         self.config = SimpleNamespace(update=self._update)
         self.configured = dict(arguments["config"])
         self.summary: dict[str, Any] = {}
@@ -140,7 +152,13 @@ class Run:
     def define_metric(self, name: str, **more: Any) -> None:
         self.defined[name] = more
 
-    def log(self, values: dict[str, Any], step: int | None = None) -> None:
+    def use_artifact(self, artifact: Artifact) -> None:
+        self.used.append(artifact)
+
+    def alert(self, title: str, text: str, level: str) -> None:
+        self.alerts.append((title, text, level))
+
+    def log(self, values: dict[str, Any], step: int | None = None, commit: bool | None = None) -> None:
         self.logged.append((values, step))
 
     def log_artifact(self, artifact: Artifact, aliases: list[str]) -> None:

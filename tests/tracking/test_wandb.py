@@ -67,7 +67,7 @@ def test_epochs_and_masks_are_steps(recorder: Recorder, result: Result, tmp_path
     tracker.epoch({"epoch": "3", "val/f1": 0.5, "lr": 0.1, "images_per_second": 9.0, "seconds": 2.0})
     tracker.masks(3, [("a", result.pictures["a"], result.true_masks["a"], result.predicted_masks["a"])])
     (row, step), (shown, mask_step) = recorder.runs[0].logged
-    names = {"epoch": "3", "val/f1": 0.5, "optim/lr": 0.1}
+    names = {"epoch": 3, "val/f1": 0.5, "optim/lr": 0.1}
     assert (row, step) == ({**names, "speed/images_per_second": 9.0, "speed/epoch_seconds": 2.0}, 3)
     assert (mask_step, shown["epoch"], shown["val/masks"][0].caption) == (3, 3, "a")
     assert shown["val/masks"][0].masks["prediction"]["mask_data"].shape == (32, 32)
@@ -82,6 +82,7 @@ def test_a_result_holds_what_a_dashboard_needs(recorder: Recorder, result: Resul
         "best/epoch": 3,
         "parameters": 12,
         "images_per_second": 5.0,
+        **dict.fromkeys(("inference_milliseconds", "peak_memory_bytes", "peak_gpu_memory_bytes")),
     }
     assert set(run.shown) == {
         *("test/predictions", "test/confusion_matrix", "test/roc", "test/pr", "test/worst_mistakes"),
@@ -116,6 +117,29 @@ def test_a_comparison_is_a_report(recorder: Recorder, tmp_path: Path) -> None:
     opened(tmp_path, "report").report(tmp_path)
     assert set(recorder.runs[0].shown) == {"report/table1_metrics", "report/runs", "report/page"}
     assert recorder.runs[0].arguments["job_type"] == "report"
+
+
+def test_online_the_dataset_is_an_input_and_a_failure_an_alert(
+    recorder: Recorder, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("busi_lab.tracking.wandb.choose_mode", lambda *_: "online")
+    result.summary.data["name"] = "busi"
+    tracker = opened(tmp_path, mode="auto")
+    tracker.start(result.summary, "val/f1", "max", ())
+    tracker.failure("why")
+    (artifact,) = recorder.runs[0].used
+    assert (artifact.name, artifact.metadata) == ("dataset-busi", {"name": "busi", "digest": "d"})
+    assert recorder.runs[0].alerts == [("small-seed0 has failed", "why", "ERROR")]
+
+
+def test_an_offline_folder_replaces_those_of_earlier_attempts(recorder: Recorder, tmp_path: Path) -> None:
+    for name in ("offline-run-1-a", "run-1-a"):
+        (tmp_path / "wandb" / name).mkdir(parents=True)
+    tracker = opened(tmp_path)
+    tracker.earlier([{"epoch": "0", "val/f1": "0.5", "val/iou": ""}, {"epoch": "1", "val/f1": "0.25", "val/iou": ""}])
+    assert not (tmp_path / "wandb/offline-run-1-a").exists()
+    assert (tmp_path / "wandb/run-1-a").exists()
+    assert recorder.runs[0].logged == [({"epoch": 0, "val/f1": 0.5}, 0), ({"epoch": 1, "val/f1": 0.25}, 1)]
 
 
 @pytest.mark.parametrize("failed", [True, False])
