@@ -5,9 +5,11 @@ import errno
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from busi_lab.config import config_dir
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, quoted
+from busi_lab.suggestions import explain
 
 
 class Application:
@@ -65,14 +68,18 @@ class Application:
         except Exception as error:
             self._note_failure(directory, config, error)
             raise
+        _remove_traces(directory)
         self.rejected.append(rejection)
         return float("nan")
 
-    def run(self, config_name: str, argv: Sequence[str] | None, flags: Sequence[str] = ()) -> argparse.Namespace:
+    def run(
+        self, config_name: str, schema: type, argv: Sequence[str] | None, flags: Sequence[str] = ()
+    ) -> argparse.Namespace:
         """Let Hydra parse a command line, compose the configuration, and call this for each job.
 
         Args:
             config_name: of the primary configuration.
+            schema: its keys, as a dataclass.
             argv: the command line without the program's name; None for the process's own.
             flags: options of the program's own, without a value.
 
@@ -88,7 +95,9 @@ class Application:
         if arguments.experimental_rerun is not None:
             raise UserError("--experimental-rerun: not supported; summary.json has the command that gives a run again")
         version.setbase("1.3")
-        with hydra_errors(lambda: bool(self.entered) or self.sweep is not None):
+        folders = [config_dir(), *([Path(arguments.config_dir)] if arguments.config_dir else [])]
+        explained = partial(explain, schema=schema, folders=folders)
+        with hydra_errors(lambda: bool(self.entered) or self.sweep is not None, explained):
             _run_hydra(arguments, parser, self, str(config_dir()), config_name)
         return arguments
 
@@ -127,6 +136,18 @@ def understood(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str
     return taken
 
 
+def _remove_traces(directory: Path) -> None:
+    """Remove what Hydra wrote for a job that was refused before it wrote anything of its own."""
+    try:
+        content = list(directory.iterdir())
+        if all(path.name == ".hydra" or (path.suffix == ".log" and not path.stat().st_size) for path in content):
+            for path in content:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            directory.rmdir()
+    except OSError:  # nothing to remove, or not ours to remove
+        return
+
+
 def _next(directory: Path) -> str:
     """What can be done with a run that has ended before its end."""
     if any((directory / name).exists() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)):
@@ -135,18 +156,21 @@ def _next(directory: Path) -> str:
 
 
 @contextmanager
-def hydra_errors(entered: Callable[[], bool]) -> Iterator[None]:
+def hydra_errors(
+    entered: Callable[[], bool], explained: Callable[[Exception], str | None] = lambda error: None
+) -> Iterator[None]:
     """Turn what a user can put right in Hydra's and the file system's errors into a :class:`UserError`.
 
     Args:
         entered: whether a job was entered; before, Hydra makes its directory.
+        explained: better words than Hydra's for some of its errors.
     """
     try:
         yield
     except OverrideParseException as error:
         raise UserError(advice(error.override, error)) from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise _own_words(error) or UserError(first_sentence(error)) from None
+        raise _own_words(error) or UserError(explained(error) or first_sentence(error)) from None
     except OSError as error:
         if is_full_disk(error):
             raise UserError(f"no space left for {error.filename or 'the run directory'}; free some") from None

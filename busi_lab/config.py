@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import CLASSES
+from busi_lab.suggestions import one_of
 
 MAX_IMAGE_SIZE = 4096  # pixels; a network for more would take the memory of any machine
 Dict = dict[str, Any]
@@ -214,8 +215,11 @@ def _parse(config: DictConfig, kind: type[C]) -> C:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         reason = one_line(error).split(" full_key:")[0]
-        known = _known_keys(kind, str(key).rpartition(".")[0]) if key and "not in" in reason else ""
-        raise UserError(f"configuration: {key or '?'}: {reason}{known}") from None
+        if key and "not in" in reason:
+            group, _, name = str(key).rpartition(".")
+            known = _known_keys(kind, group)
+            raise UserError(one_of(f"{key}: unknown key", name, known, "known keys")) from None
+        raise UserError(f"configuration: {key or '?'}: {reason}") from None
     assert isinstance(parsed, kind)
     return parsed
 
@@ -246,10 +250,10 @@ def _write_whole(config: DictConfig, kind: Any) -> None:
 _INTEGERS = (str(int), str(int | None))
 
 
-def _known_keys(kind: Any, group: str) -> str:
+def _known_keys(kind: Any, group: str) -> list[str]:
     groups = {item.name: item.default_factory for item in fields(kind)}
     owner: Any = groups.get(group, kind) if group else kind
-    return f"; known keys: {', '.join(item.name for item in fields(owner))}" if hasattr(owner, "__mro__") else ""
+    return [item.name for item in fields(owner)] if is_dataclass(owner) else []
 
 
 def _check_ranges(config: RunConfig) -> None:
@@ -375,4 +379,4 @@ def check_arguments(group: str, target: Any, arguments: Mapping[str, Any]) -> No
     known = [name for name in inspect.signature(target).parameters if name not in ("self", "args", "kwargs")]
     unknown = [name for name in arguments if name not in known]
     if unknown:
-        raise UserError(f"{group}.{unknown[0]}: unknown key; known keys: {', '.join(known)}")
+        raise UserError(one_of(f"{group}.{unknown[0]}: unknown key", unknown[0], known, "known keys"))

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from busi_lab.commandline import Application, command_line, overridden_keys
-from busi_lab.config import parse_eval_config
+from busi_lab.config import EvalConfig, parse_eval_config
 from busi_lab.errors import UserError, exit_on_user_error, one_line
 from busi_lab.run_directory import CONFIG, SPLIT, Summary, read_summary, refuse_result
 from busi_lab.tracking import check_trackers
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     application = Application(job)
     with exit_on_user_error():
-        arguments = application.run("evaluate", argv, flags=("--compare",))
+        arguments = application.run("evaluate", EvalConfig, argv, flags=("--compare",))
         if arguments.compare and results:
             _compare(results)
         if application.rejected:  # in a sweep perhaps several

@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from busi_lab.commandline import Application, command_line
-from busi_lab.config import parse_config
+from busi_lab.config import RunConfig, parse_config
 from busi_lab.errors import exit_on_user_error
 from busi_lab.run.resume import refuse_occupied, resumed_config, run_directory
 from busi_lab.sweep.outcome import conclude, record_failure
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     application = Application(_job, record_failure)
     with exit_on_user_error():
         try:
-            application.run("train", argv)
+            application.run("train", RunConfig, argv)
         except BaseException as stopped:
             if (signum := getattr(stopped, "signum", None)) is None:
                 raise

@@ -237,7 +237,7 @@ def test_masks_of_scans_without_a_label(cli: Cli, trained: dict[str, Path], phan
     assert read_summary(tmp_path / "result").data["classes"] == []
     code, error = cli(f"run={trained['classifier']}", *arguments, f"hydra.run.dir={tmp_path / 'refused'}")
     assert code == 2 and "all 3 scans are without a label" in error
-    assert {path.name for path in (tmp_path / "refused").iterdir()} == {".hydra", "evaluate.log"}
+    assert not (tmp_path / "refused").exists()
 
 
 @pytest.mark.parametrize("known", ["labels", "masks"])
@@ -327,7 +327,7 @@ def test_wrong_flags(cli: Cli, trained: dict[str, Path], tmp_path: Path, content
     code, error = cli(f"run={trained['classifier']}", "flags=flags.csv", f"hydra.run.dir={tmp_path / 'result'}")
     assert code == 2
     assert message in error and "\n" not in error
-    assert {path.name for path in (tmp_path / "result").iterdir()} == {".hydra", "evaluate.log"}
+    assert not (tmp_path / "result").exists()
 
 
 # ----------------------------------------------------------------------------------- stress and shortcuts
@@ -441,7 +441,7 @@ def test_masks_under_stress(
         (("data=busi", "data.root=/nowhere"), "expected a dataset folder, found nothing"),
         (("data=labels",), "data=labels needs data.root=DIR"),
         (("data=labels", "data.root=ROOT"), "use data=busi"),
-        (("data=nothing",), "Could not find 'data/nothing'"),
+        (("data=nothing",), "data=nothing: no such option; choices: busi, labels, phantom"),
         (("split.manifest=/nowhere.json",), "no such file"),
         (("stress=sonar",), "stress=sonar: expected null or ultrasound"),
         (("explain=lime",), "explain=lime: expected null or gradcam or occlusion"),
@@ -468,7 +468,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert code == 2
     assert message in error and "\n" not in error
     made = tmp_path / "result"
-    assert not made.exists() or {path.name for path in made.iterdir()} <= {".hydra", "evaluate.log"}
+    assert not made.exists()
 
 
 def remove_checkpoint(run: Path) -> None:
@@ -532,7 +532,7 @@ def test_damaged_runs_are_one_line(
     code, error = cli(f"run={run}", f"hydra.run.dir={tmp_path / 'result'}")
     assert code == 2
     assert message in error and "\n" not in error
-    assert {path.name for path in (tmp_path / "result").iterdir()} == {".hydra", "evaluate.log"}
+    assert not (tmp_path / "result").exists()
 
 
 def test_what_a_run_cannot_have_is_refused(
@@ -544,7 +544,7 @@ def test_what_a_run_cannot_have_is_refused(
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     code, error = cli(f"run={trained['classifier']}", "explain=gradcam", f"hydra.run.dir={tmp_path / 'result'}")
     assert code == 2 and "pip install 'busi-lab[explain]'" in error
-    assert {path.name for path in (tmp_path / "result").iterdir()} == {".hydra", "evaluate.log"}
+    assert not (tmp_path / "result").exists()
 
 
 def test_a_result_is_not_overwritten(cli: Cli, trained: dict[str, Path], tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def test_damaged_data(cli: Cli, phantom_copy: Path, tmp_path: Path, what: str, m
         (("data.root=null",), "data.root is not set"),
         (("model=timm", "model.backbone=resnet5"), "not a model of timm"),
         (("model=timm", "model.weights=/nowhere.pth"), "no such file"),
-        (("model=vgg",), "Could not find 'model/vgg'"),
+        (("model=vgg",), "model=vgg: no such option; choices: custom_cnn, mobilenet_unet, smp, timm"),
         (("+data.imagesize=96",), "data.imagesize"),
         (("data.imagesize=96",), "imagesize"),
         (("trainer.max_epochs=-3",), "max_epochs=-3"),

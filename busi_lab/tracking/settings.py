@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from busi_lab.errors import UserError
+from busi_lab.suggestions import one_of
 
 _MODES = ("auto", "online", "offline", "disabled")
 
@@ -47,7 +48,7 @@ def wandb_settings(group: Mapping[str, Any]) -> WandbSettings:
     """
     known = [item.name for item in fields(WandbSettings)]
     if unknown := [key for key in group if key not in known]:
-        raise UserError(f"logger.wandb.{unknown[0]}: unknown key; known keys: {', '.join(known)}")
+        raise UserError(one_of(f"logger.wandb.{unknown[0]}: unknown key", unknown[0], list(known), "known keys"))
     settings = WandbSettings(**group)
     if settings.mode not in _MODES:
         raise UserError(f"logger.wandb.mode={settings.mode}: expected {', '.join(_MODES)}")

@@ -1,0 +1,56 @@
+"""Mistyped keys and options as a user meets them: one line with the nearest name."""
+
+from pathlib import Path
+
+import pytest
+
+from busi_lab.suggestions import nearest
+from busi_lab.train import main
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("trainer.max_epoch=3", "trainer.max_epoch: unknown key; did you mean max_epochs?"),
+        (
+            "trainer.gradient_clip_val=1",
+            "trainer.gradient_clip_val: not set here; add this argument of Lightning's Trainer as "
+            "+trainer.gradient_clip_val=VALUE",
+        ),
+        ("optim.learning_rate=1", "optim.learning_rate: unknown key; known keys: name, lr, weight_decay, backbone_lr"),
+        ("+optim.wieght_decay=1", "optim.wieght_decay: unknown key; did you mean weight_decay? known keys: name, lr,"),
+        ("modle.backbone=x", "modle.backbone: unknown key; did you mean model.backbone?"),
+        ("experimnt=paper/unet", "experimnt: unknown key; did you mean experiment?"),
+        ("seeed=1", "seeed: unknown key; did you mean seed?"),
+        ("qqq=1", "qqq: unknown key; --help lists groups and keys"),
+        ("task.monitr=x", "task.monitr: unknown key; did you mean monitor? known keys: "),
+        ("+logger.wandb.projct=x", "logger.wandb.projct: unknown key; did you mean project? known keys: "),
+        (
+            "experiment=paper/mobilnet",
+            "experiment=paper/mobilnet: no such option; did you mean paper/mobilenet? choices: ",
+        ),
+        ("data=busy", "data=busy: no such option; did you mean busi? choices: busi, labels, phantom"),
+    ],
+)
+def test_a_typo_is_one_line_with_the_nearest_name(
+    override: str, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([override])
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {line}") and printed.count("\n") == 1
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_options_of_a_folder_of_ones_own_are_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "hospital.yaml").write_text("# @package _global_\nname: hospital\n")
+    with pytest.raises(SystemExit):
+        main(["--config-dir", str(tmp_path), "experiment=hospitl"])
+    assert "did you mean hospital? choices: hospital, joint/mobilenet" in capsys.readouterr().err
+
+
+def test_nothing_is_meant_by_what_resembles_nothing() -> None:
+    assert nearest("learning_rate", ["lr", "name"]) == ""
