@@ -36,6 +36,12 @@ class OneClassAUROC(BinaryAUROC):
         """Add probabilities ``[B, C]`` and labels ``[B]``."""
         super().update(preds[:, self._position], (target == self._position).long())
 
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The area; NaN without images of the class, and of another."""
+        state: Any = self.target
+        labels = state if isinstance(state, Tensor) else torch.cat(list(state))
+        return super().compute() if 0 < labels.sum() < len(labels) else torch.tensor(math.nan, device=labels.device)
+
 
 class PresentClassAUROC(MulticlassAUROC):
     """Area under the ROC curve, each class against the rest, as the mean over the classes that occur.
@@ -48,14 +54,14 @@ class PresentClassAUROC(MulticlassAUROC):
         super().__init__(num_classes=num_classes, average="none")
 
     def compute(self) -> Tensor:  # type: ignore[override]
-        """The mean; 0 where there is one class alone."""
+        """The mean; NaN where there is one class alone."""
         state: Any = self.target
         labels = state if isinstance(state, Tensor) else torch.cat(list(state))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*No (posi|nega)tive samples.*")
             areas = super().compute()
         present = torch.bincount(labels, minlength=len(areas)) > 0
-        return areas[present].mean() if present.sum() > 1 else areas.new_zeros(())
+        return areas[present].mean() if present.sum() > 1 else areas.new_tensor(math.nan)
 
 
 class LesionAUROC(BinaryAUROC):

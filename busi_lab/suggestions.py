@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.errors import MissingConfigException
 
 from busi_lab.errors import one_line
 
@@ -34,8 +33,8 @@ def explain(error: Exception, schema: type, folders: Sequence[Path]) -> str | No
         schema: of the configuration, a dataclass with a dataclass for each group.
         folders: of configurations: ours, and that of ``--config-dir``.
     """
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, slash, option = str(error.missing_cfg_file).removesuffix(".yaml").partition("/")
+    if missing := getattr(error, "missing_cfg_file", None):  # of MissingConfigException; Hydra is not imported here
+        group, slash, option = str(missing).removesuffix(".yaml").partition("/")
         options = _options(group, folders)
         return one_of(f"{group}={option}: no such option", option, options, "choices") if slash and options else None
     match = re.match(r"Could not override '([^']+)'", one_line(error))

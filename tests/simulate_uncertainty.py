@@ -52,6 +52,7 @@ WORLDS = {
     "30 patients, 20 images": World(30, 20),
     "60 patients, 10 images, accuracy 0.92": World(60, 10, accuracy=0.92),
     "155 scans, a third with a copy": World(117, 1, alike=0.9, copies=True),
+    "155 scans, AUROC 0.967": World(155, 1, alike=0.0, separation=2.6, malignant=0.27),
     "40 patients, 5 images, five seeds against one": World(40, 5, seeds=(5, 1)),
     "40 patients, 5 images, five seeds each": World(40, 5, seeds=(5, 5)),
     "15 patients, 5 images: nothing may be claimed": World(15, 5),

@@ -809,6 +809,67 @@ def test_scores_of_different_folds_are_never_ranked_together(runs: Path, tmp_pat
     assert line[3].startswith("1.000\n")
 
 
+def test_what_few_runs_define_is_said_and_what_none_defines_is_not_zero(runs: Path, tmp_path: Path) -> None:
+    make_folds(runs, seeds=1)
+    path = runs / "a_2_0/predictions.csv"
+    write_rows(path, [row for row in read_table(path) if row["label"] != "normal"], read_table(path)[0])
+    make_run(runs / "m", "malignant_only", 0.5, metrics={"val/f1": 0.5, "test/auroc": 0.0, "test/accuracy": 1.0})
+    make_predictions(runs / "m", range(200, 290))
+    rows = [row for row in read_table(runs / "m/predictions.csv") if row["label"] == "malignant"]
+    write_rows(runs / "m/predictions.csv", rows, rows[0])
+    records = compare([runs], tmp_path / "made", formats=TABLES).analysis.repeat_records
+    folds, alone = sorted(records, key=lambda record: -record["runs"])
+    # where a fold lacks a class, the average over those that are there is that of all folds: none stands for some
+    assert "f1/mean" not in folds and folds["f1_present/runs"] == folds["accuracy/runs"] == 3
+    assert "auroc/mean" not in alone and "auroc_malignant/mean" not in alone
+    old = runs / "old"
+    make_run(old, "unet", 0.5, task="segmentation", metrics={"val/f1": 0.5, "test/dice": 0.5})
+    make_run(runs / "new", "unet", 0.5, task="segmentation", seed=1, metrics={"val/f1": 0.5, "test/dice": 0.5})
+    for folder, name in ((old, "hd95"), (runs / "new", "hd95_pixels")):
+        masks = {"dice": 0.5, "iou": 0.3, "lesion_pixels": 9, "predicted_pixels": 9, "pixels": 99, name: 4}
+        write_rows(
+            folder / "predictions.csv",
+            [{"image": f"{i}", "label": "benign", "group": f"{i}", **masks} for i in range(30)],
+            ["image", "label", "group", *masks],
+        )
+    compare([runs], tmp_path / "made", formats=TABLES)
+    markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
+    for name in ("hd95", "hd95_pixels"):
+        assert f"{name} of unet is the mean over 1 of 2 runs: the others do not define it." in markdown
+    (unet,) = [line for line in read_table(tmp_path / "made/repeats.csv") if line["experiment"] == "unet"]
+    assert not [name for name in unet if name.endswith("/ensemble") and unet[name]]  # masks have none
+
+
+def test_experiments_never_share_a_label(runs: Path, tmp_path: Path) -> None:
+    for name, share in {"a": 0.1, "b": 0.2}.items():
+        make_run(runs / name, "x", 0.5)
+        make_predictions(runs / name, range(60), set(range(30 if name == "a" else 0)))
+        write_config(runs / name, split={"val_fraction": share})
+    for name in ("c", "d"):
+        make_run(runs / name, "y", 0.5)
+        make_predictions(runs / name, range(60))
+    write_config(runs / "c")
+    compare([runs], tmp_path / "made", formats=TABLES)
+    names = {name for line in read_table(tmp_path / "made/pairs.csv") for name in (line["first"], line["second"])}
+    assert names == {
+        *("x (split.val_fraction=0.1)", "x (split.val_fraction=0.2)"),
+        *("y", "y (configuration unknown)"),
+    }
+
+
+def test_groups_meet_in_common_images_and_names(runs: Path, tmp_path: Path) -> None:
+    """One patient for the second model is two groups for the first: the images of both go together."""
+    for name in ("a", "b"):
+        make_run(runs / name, name, 0.5)
+        make_predictions(runs / name, range(80), set(range(40)) if name == "a" else set())
+    rows = read_table(runs / "b/predictions.csv")
+    write_rows(
+        runs / "b/predictions.csv", [{**row, "group": f"p{i // 4}"} for i, row in enumerate(rows)], list(rows[0])
+    )
+    compare([runs], tmp_path / "made", formats=TABLES)
+    assert read_table(tmp_path / "made/pairs.csv")[0]["groups"] == "20"
+
+
 def test_protocols_stand_side_by_side_with_their_leaks(runs: Path, tmp_path: Path) -> None:
     make_folds(runs, seeds=1, wrong=10)
     split = {"protocol": "published", "seed": 0, "fold": None, "digest": "p", "test_digest": "p", "leaked": 9}
@@ -830,6 +891,10 @@ def test_protocols_stand_side_by_side_with_their_leaks(runs: Path, tmp_path: Pat
     make_predictions(runs / "p", range(200, 260), set(range(200, 220)))
     (block,) = compare([runs], tmp_path / "made", formats=("csv",)).analysis.protocols
     assert "apart: no pair; not told apart: published and grouped_kfold in accuracy (+0.000)." in block.sentences[2]
+    make_predictions(runs / "p", range(200, 230))
+    (block,) = compare([runs], tmp_path / "made", formats=("csv",)).analysis.protocols
+    few = "not tested: published and grouped_kfold in accuracy, with 15 groups where 20 are needed."
+    assert block.sentences[2].endswith(few)
 
 
 def test_the_measured_leak_replaces_the_fixed_warning(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -901,6 +966,22 @@ def test_the_drop_on_other_data_by_hand(runs: Path, tmp_path: Path) -> None:
     assert block.title in words and "-0.400" in words
     assert "## a on labels: against its own test images" in (tmp_path / "made/table.md").read_text(encoding="utf-8")
     assert "a on labels: against its own test images" in (tmp_path / "made/report.html").read_text(encoding="utf-8")
+
+
+def test_masks_without_labels_are_compared_whole(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a", "a", 0.5, split=OWN, task="segmentation")
+    rows = [
+        {"image": f"{i}", "label": "benign" if i < 60 else "normal", "group": f"{i}", "dice": 0.8 if i < 60 else ""}
+        | {"iou": 0.7, "lesion_pixels": 100 if i < 60 else 0, "predicted_pixels": 100, "pixels": 900}
+        for i in range(90)
+    ]
+    write_rows(runs / "a/predictions.csv", rows, list(rows[0]))
+    make_evaluation(runs / "e", runs / "a", range(90), task="segmentation")
+    write_rows(runs / "e/predictions.csv", [{**row, "label": ""} for row in rows], list(rows[0]))
+    block = evaluated(runs, tmp_path / "made")["against its own test images"]
+    assert not any("normal scans" in sentence or "auroc" in sentence for sentence in block.sentences)
+    lines = {line[0]: [cell.split("\n")[0] for cell in line[1:]] for line in block.lines}
+    assert lines["dice_pooled"][0] == lines["dice_pooled"][1] and lines["dice_pooled"][2] == "+0.000"
 
 
 def test_two_classes_are_compared_with_lesions_alone(runs: Path, tmp_path: Path) -> None:

@@ -191,8 +191,8 @@ def make_manifest(
         for split, ids in lists.items():
             _check_classes(index, protocol, split, labels, ids, needed)
     left = tuple(sorted({case.case_id for case in index.cases} - set(labels)))
-    numbers = (fold, folds) if protocol == "grouped_kfold" else (None, None)
-    return Manifest(protocol, seed, numbers[0], index.digest, **lists, excluded=left, folds=numbers[1])
+    of = (fold, folds) if protocol == "grouped_kfold" else (None, None)
+    return Manifest(protocol, seed, of[0], index.digest, **lists, excluded=left, folds=of[1])
 
 
 Unit = tuple[str, ...]  # case ids that stay together
@@ -371,8 +371,7 @@ def _parse(path: Path, content: Any) -> Manifest:
             raise UserError(f"split.manifest={path}: {split} must be a list of case ids")
         lists[split] = tuple(ids)
     fixed: dict[str, Any] = {key: content[key] for key in ("protocol", "seed", "fold", "data_digest")}
-    folds = content.get("folds")  # which older files do not have
-    return Manifest(**{**fixed, **lists}, folds=folds if isinstance(folds, int) else None)
+    return Manifest(**{**fixed, **lists}, folds=content.get("folds"))  # which older files do not have
 
 
 def verify_manifest(manifest: Manifest, cases: Sequence[Case], source: str) -> None:

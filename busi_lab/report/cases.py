@@ -48,8 +48,11 @@ class Cases:
 
     def figures(self, weights: Floats) -> dict[str, Floats]:
         """Test figures under weights ``[B, N]``, ``[B]`` each, by the names that runs give them."""
-        found = {} if self.probabilities is None else class_figures(self.actual, self.probabilities, weights)
-        return found | self._mask_figures(weights)
+        return self.class_figures(weights) | self._mask_figures(weights)
+
+    def class_figures(self, weights: Floats) -> dict[str, Floats]:
+        """Figures of the classes alone, as :meth:`figures`."""
+        return {} if self.probabilities is None else class_figures(self.actual, self.probabilities, weights)
 
     def figures_of(self, measure: str, weights: Floats) -> Floats:
         """``accuracy`` or ``dice`` alone, ``[B]``, which costs less than :meth:`figures`."""

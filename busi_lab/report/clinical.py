@@ -257,8 +257,7 @@ def _areas(subjects: Sequence[Subject]) -> Block | None:
 
 def interval(found: Estimate, digits: int = 3) -> str:
     """The figure, and its interval on a second line; without two groups it has none."""
-    ends = f"{found.low:.{digits}f} to {found.high:.{digits}f}" if np.isfinite(found.low) else "no interval"
-    return f"{found.value:.{digits}f}\n{ends}"
+    return f"{found.value:.{digits}f}\n{found.ends(digits)}"
 
 
 def _list(labels: Sequence[str]) -> str:

@@ -17,12 +17,21 @@ _SHARES = ("accuracy", "accuracy_without_normal", "false_positive_rate")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval, NaN where it is not defined; ``groups`` are those that it hangs on."""
+    """A figure with its 95 % interval, NaN where it is not defined.
+
+    ``groups`` are those that it hangs on, ``runs`` those that define it.
+    """
 
     value: float
     low: float
     high: float
     groups: int
+    runs: int = 1
+
+    def ends(self, digits: int = 3, sign: str = "") -> str:
+        """The interval in words."""
+        low, high = (f"{end:{sign}.{digits}f}" for end in (self.low, self.high))
+        return f"{low} to {high}" if math.isfinite(self.low) else "no interval"
 
     @property
     def few(self) -> bool:
@@ -41,7 +50,9 @@ def estimate(parts: Sequence[Cases], figures: Figures = Cases.figures) -> dict[s
         figures: of one run.
     """
     whole = pool(parts)
-    values = mean_figures(parts, whole, np.ones((1, len(whole))), figures)
+    each = _figures_of_each(parts, whole, np.ones((1, len(whole))), figures)
+    values = _means(each)
+    runs = {name: sum(name in found and bool(np.isfinite(found[name][0])) for found in each) for name in values}
     resampled = mean_figures(parts, whole, whole.weights(), figures)
     found = {}
     for name, value in values.items():
@@ -49,7 +60,8 @@ def estimate(parts: Sequence[Cases], figures: Figures = Cases.figures) -> dict[s
             found[name] = interval_of(whole, name, float(value[0]), resampled[name])
             if all(name in part.masks for part in parts):
                 low, high = mean_interval(*_by_groups(parts, whole, name))
-                found[name] = replace(found[name], low=low, high=min(high, _HIGHEST.get(name, high)))
+                found[name] = replace(found[name], low=max(0.0, low), high=min(high, _HIGHEST.get(name, high)))
+            found[name] = replace(found[name], runs=runs[name])
     return found
 
 
@@ -77,7 +89,23 @@ def mean_figures(
 
     A run that does not define a figure, such as an AUROC without a malignant image, is left out of its mean.
     """
-    each = [figures(part, weights[:, np.searchsorted(whole.images, part.images)]) for part in parts]
+    return _means(_figures_of_each(parts, whole, weights, figures))
+
+
+def _figures_of_each(
+    parts: Sequence[Cases], whole: Cases, weights: Floats, figures: Figures
+) -> list[dict[str, Floats]]:
+    """The figures of each part; averages over present classes for all of them, where one of them lacks a class."""
+    each = [dict(figures(part, weights[:, np.searchsorted(whole.images, part.images)])) for part in parts]
+    absent = {name for found in each for name in found if name.endswith("_present")}
+    for found in each:  # where all classes are there, an average over those that are there is the plain one
+        for name in absent - found.keys():
+            if (plain := name.removesuffix("_present")) in found:
+                found[name] = found.pop(plain)
+    return each
+
+
+def _means(each: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
     names = dict.fromkeys(name for found in each for name in found)
     return {name: _mean([found[name] for found in each if name in found]) for name in names}
 
@@ -95,6 +123,8 @@ def interval_of(cases: Cases, name: str, value: float, resampled: Floats) -> Est
     effective = cases.effective_groups(name)
     if name in _SHARES:
         ends = share_interval(value, resampled, int(cases.sides(name)[0].sum()), effective)
+    elif name.startswith("auroc"):
+        ends = share_interval(value, resampled, math.inf, effective)
     else:
         ends = percentile_interval(resampled, effective)
     return Estimate(value, *ends, cases.groups_of(name))

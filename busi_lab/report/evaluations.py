@@ -13,7 +13,7 @@ from busi_lab.files import read_rows
 from busi_lab.report.blocks import Block
 from busi_lab.report.cases import Cases, read_cases, read_test_cases
 from busi_lab.report.clinical import interval
-from busi_lab.report.estimates import Estimate, difference_of, estimate, interval_of
+from busi_lab.report.estimates import Estimate, difference_of, estimate
 from busi_lab.report.pairwise import joint_weights
 from busi_lab.report.tables import MISSING, Comparison, leak_words, number, text
 from busi_lab.report.uncertainty import FEW_GROUPS, RESAMPLES, Bools, Floats
@@ -107,7 +107,7 @@ def _drop(item: Evaluation) -> Block | None:
     ]
     sentences += _class_sentences(own, here)
     normal = [(cases.actual == _NORMAL).any() for cases in (own, here)]
-    if normal[0] != normal[1]:
+    if normal[0] != normal[1] and own.probabilities is not None and here.probabilities is not None:
         own, here = (cases.take(np.flatnonzero(cases.actual != _NORMAL)) for cases in (own, here))
         if not len(own) or not len(here):
             return None
@@ -121,16 +121,14 @@ def _drop(item: Evaluation) -> Block | None:
         own = replace(own, images=_prefixed(own.images), clusters=_prefixed(own.clusters))
     _, own_weights, here_weights, relation = joint_weights(own, here)
     values = [cases.figures(np.ones((1, len(cases)))) for cases in (own, here)]
+    estimates = [estimate([cases]) for cases in (own, here)]
     resampled = [cases.figures(weights) for cases, weights in ((own, own_weights), (here, here_weights))]
     lines, told = [], []
     for name in _FIGURES:
         if not all(name in each and np.isfinite(each[name][0]) for each in values):
             continue
         digits = _DIGITS.get(name, 3)
-        pair = [
-            interval_of(cases, name, float(value[name][0]), draws[name])
-            for cases, value, draws in zip((own, here), values, resampled, strict=True)
-        ]
+        pair = [found[name] for found in estimates]
         change = resampled[1][name] - resampled[0][name]
         gap = difference_of(own, here, name, pair[1].value - pair[0].value, change)
         apart = () if rest is None else (interval(rest[name], digits) if name in rest else MISSING,)
@@ -140,7 +138,7 @@ def _drop(item: Evaluation) -> Block | None:
             sure = f"{way} here by {abs(gap.value):.3f}" if gap.low > 0 or gap.high < 0 else "not told apart"
             if gap.few:
                 sure = f"not compared, with {gap.groups} groups where {FEW_GROUPS} are needed"
-            told.append(f"{name} is {sure} ({gap.value:+.3f}, 95 % {gap.low:+.3f} to {gap.high:+.3f})")
+            told.append(f"{name} is {sure} ({gap.value:+.3f}, 95 % {gap.ends(sign='+')})")
     sentences.append(f"{'; '.join(told).capitalize()}." if told else "No figure is defined on both.")
     how = "Of different datasets, the two sets of images are resampled apart" if others else relation
     sentences.append(f"{how}; intervals are those of {RESAMPLES:,} resamples of whole groups.")
@@ -188,7 +186,7 @@ def _prefixed(
 
 
 def _signed(gap: Estimate, digits: int = 3) -> str:
-    return f"{gap.value:+.{digits}f}\n{gap.low:+.{digits}f} to {gap.high:+.{digits}f}"
+    return f"{gap.value:+.{digits}f}\n{gap.ends(digits, '+')}"
 
 
 def _strata(item: Evaluation) -> Block | None:
@@ -235,12 +233,8 @@ def _strata(item: Evaluation) -> Block | None:
 def _figures_of(cases: Cases, held: Bools, names: Sequence[str]) -> dict[str, tuple[Estimate, Floats]]:
     """Figures of some of the images with their resamples ``[B]``; those that they do not define are left out."""
     part, weights = cases.take(np.flatnonzero(held)), cases.weights()[:, held]
-    values, resampled = part.figures(np.ones((1, len(part)))), part.figures(weights)
-    return {
-        name: (interval_of(part, name, float(values[name][0]), resampled[name]), resampled[name])
-        for name in names
-        if name in values and np.isfinite(values[name][0])
-    }
+    found, resampled = estimate([part]), part.figures(weights)
+    return {name: (found[name], resampled[name]) for name in names if name in found}
 
 
 def main_figure(item: Evaluation) -> str:

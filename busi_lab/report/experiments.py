@@ -48,15 +48,20 @@ def facts(item: Experiment) -> tuple[str, str, str]:
     return _runs(item), MISSING if cases is None else f"{len(cases)}{groups}", leaked
 
 
+def _recorded(item: Experiment, name: str) -> float | None:
+    """A figure as runs recorded it, where there are no predictions to take it from."""
+    return None if item.estimates else item.recorded.get(name)
+
+
 def figure_cells(items: Sequence[Experiment]) -> tuple[list[str], list[list[str]]]:
     """Titles and cells of the shown metrics that any of ``items`` has: figure, interval, spread, ensemble."""
-    names = [name for name in _SHOWN if any(name in item.estimates or name in item.recorded for item in items)]
+    names = [name for name in _SHOWN if any(name in item.estimates or _recorded(item, name) for item in items)]
     lines = []
     for item in items:
         cells = []
         for name in names:
             digits = _DIGITS.get(name, 3)
-            found, recorded = item.estimates.get(name), item.recorded.get(name)
+            found, recorded = item.estimates.get(name), _recorded(item, name)
             parts = [interval(found, digits)] if found else [MISSING if recorded is None else f"{recorded:.{digits}f}"]
             if spread := item.spread.get(name):
                 kinds = {"folds": spread.folds, "seeds": spread.seeds, "splits": spread.splits}

@@ -77,6 +77,8 @@ def _interval(row: Row) -> str:
     if cases is None or cases.probabilities is None:
         return ""
     found = estimate([cases], lambda part, weights: {"accuracy": part.figures_of("accuracy", weights)})["accuracy"]
+    if found.groups < 2:
+        return ""
     few = f", of {found.groups} groups, too few to be trusted" if found.few else ""
     return f" (95 % interval {found.low:.1%} to {found.high:.1%}{few})"
 

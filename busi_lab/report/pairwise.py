@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from busi_lab.report.cases import Cases
 from busi_lab.report.estimates import Estimate, difference_of, mean_figures, mean_results
@@ -29,6 +30,8 @@ after Holm's correction."""
 
 TOGETHER = "Test sets with common images or groups, whose groups are resampled together"
 APART = "Test sets without an image or a group in common, which are independent and resampled apart"
+
+Names = NDArray[np.str_]
 
 MEASURES = {"accuracy": "accuracy", "dice": "mean Dice"}
 
@@ -81,13 +84,12 @@ def compare_models(experiments: Sequence[Experiment]) -> list[Difference]:
 
 def _paired(first: Experiment, second: Experiment, measure: str) -> Difference | None:
     left, right = (mean_results(list(item.parts.values()), measure) for item in (first, second))
-    images, one, other = np.intersect1d(left.images, right.images, assume_unique=True, return_indices=True)
+    _, one, other = np.intersect1d(left.images, right.images, assume_unique=True, return_indices=True)
     differences = left.values[one] - right.values[other]
     known: Bools = np.isfinite(differences)
     if not known.any():
         return None
-    grouped = all(item.cases is not None and item.cases.grouped for item in (first, second))
-    clusters = left.clusters[one] if grouped else images
+    clusters, _ = _joined(left.images[one], left.clusters[one], right.images[other], right.clusters[other], False)
     groups = len(set(clusters[known].tolist()))
     ends = percentile_interval(weighted_mean(differences, cluster_weights(clusters)), effective_groups(clusters, known))
     estimate = Estimate(float(differences[known].mean()), *ends, groups)
@@ -119,7 +121,8 @@ def compare_protocols(experiments: Sequence[Experiment]) -> list[Difference]:
 def _between(first: Experiment, second: Experiment, measure: str) -> Difference:
     left, right = first.cases, second.cases
     assert left is not None and right is not None
-    images, left_weights, right_weights, relation = joint_weights(left, right)
+    files = [(item.settings or {}).get("split.groups") for item in (first, second)]
+    images, left_weights, right_weights, relation = joint_weights(left, right, files[0] == files[1])
 
     def figure(cases: Cases, weights: Floats) -> dict[str, Floats]:
         return {measure: cases.figures_of(measure, weights)}
@@ -136,18 +139,40 @@ def _between(first: Experiment, second: Experiment, measure: str) -> Difference:
     return Difference(first, second, measure, "cluster bootstrap", images, values, estimate, p, p, relation)
 
 
-def joint_weights(left: Cases, right: Cases) -> tuple[int, Floats, Floats, str]:
+def joint_weights(left: Cases, right: Cases, same_names: bool = True) -> tuple[int, Floats, Floats, str]:
     """Resamples of two sets of images, together where they have an image or a group in common, else apart.
+
+    Args:
+        left: the first set.
+        right: the second set.
+        same_names: whether a group of one name is the same in both; else groups meet in common images alone.
 
     Returns:
         Images of both, weights ``[B, N]`` of either set, and in words how they hang together.
     """
     images = len(set(left.images.tolist()) & set(right.images.tolist()))
-    groups = len(set(left.clusters.tolist()) & set(right.clusters.tolist()))
-    if images or groups:
-        weights = cluster_weights(np.concatenate([left.clusters, right.clusters]))
+    both = _joined(left.images, left.clusters, right.images, right.clusters, same_names)
+    if images or set(both[0].tolist()) & set(both[1].tolist()):
+        weights = cluster_weights(np.concatenate(both))
         return images, weights[:, : len(left)], weights[:, len(left) :], TOGETHER
     return 0, cluster_weights(left.clusters, seed=1), cluster_weights(right.clusters, seed=2), APART
+
+
+def _joined(
+    images: Names, clusters: Names, other_images: Names, others: Names, same_names: bool
+) -> tuple[Names, Names]:
+    """The groups of two sets of images as one grouping: those that share an image, or a name, are one group."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    names = [f"a{name}" for name in clusters.tolist()]
+    names += [f"{'a' if same_names else 'b'}{name}" for name in others.tolist()]
+    _, group = np.unique(names, return_inverse=True)
+    _, one, other = np.intersect1d(images, other_images, return_indices=True)
+    edges = (np.ones(len(one)), (group[one], group[len(clusters) + other]))
+    _, component = connected_components(coo_array(edges, shape=(group.max() + 1, group.max() + 1)), directed=False)
+    joined = component[group].astype(str)
+    return joined[: len(clusters)], joined[len(clusters) :]
 
 
 def outcome(test: Difference) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from busi_lab.report.pairwise import Difference, outcome
 from busi_lab.report.repeats import Experiment
 from busi_lab.report.settings import in_words
-from busi_lab.report.tables import TEST_METRICS, text
+from busi_lab.report.tables import TEST_METRICS, number, text
 from busi_lab.report.uncertainty import RESAMPLES
 
 
@@ -34,10 +34,14 @@ def repeat_record(item: Experiment, keys: Sequence[str]) -> dict[str, Any]:
     if item.settings is not None:
         record["settings"] = in_words(item.settings, keys)
     for name in TEST_METRICS:
-        found, mean = item.estimates.get(name), item.recorded.get(name)
+        found, mean = item.estimates.get(name), None if item.estimates else item.recorded.get(name)
         if found:
-            record |= {f"{name}/mean": found.value, f"{name}/low95": found.low, f"{name}/high95": found.high}
-            record[f"{name}/groups"] = found.groups
+            record |= {
+                f"{name}/mean": found.value,
+                f"{name}/low95": number(found.low),
+                f"{name}/high95": number(found.high),
+            }
+            record |= {f"{name}/groups": found.groups, f"{name}/runs": found.runs}
         elif mean is not None:
             record[f"{name}/mean"] = mean
         if spread := item.spread.get(name):
@@ -62,8 +66,8 @@ def pair_record(test: Difference) -> dict[str, Any]:
         "first_value": test.values[0],
         "second_value": test.values[1],
         "difference": test.difference.value,
-        "low": test.difference.low,
-        "high": test.difference.high,
+        "low": number(test.difference.low),
+        "high": number(test.difference.high),
         "p": None if test.difference.few else test.p,
         "p_holm": None if test.difference.few else test.corrected,
         "verdict": outcome(test),
@@ -74,5 +78,5 @@ def columns_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """All keys of ``records`` in the order of their first appearance, those of metrics together."""
     held = {key for record in records for key in record}
     plain = dict.fromkeys(key for record in records for key in record if "/" not in key)
-    kinds = ("mean", "low95", "high95", "groups", "sd_folds", "sd_seeds", "sd_splits", "ensemble")
+    kinds = ("mean", "low95", "high95", "groups", "runs", "sd_folds", "sd_seeds", "sd_splits", "ensemble")
     return [*plain, *(key for name in TEST_METRICS for kind in kinds if (key := f"{name}/{kind}") in held)]

@@ -18,7 +18,10 @@ from busi_lab.report.estimates import Estimate, estimate, mean_figures
 from busi_lab.report.settings import Settings, differences, in_words
 from busi_lab.report.tables import MISSING, TEST_METRICS, Comparison, Row, Table, leak_words, number, text
 
-_NAMED = ("model.name", "model.backbone", "model.arch", "model.encoder", "model.weights", "split.", "data.name")
+_NAMED = (
+    *("model.name", "model.backbone", "model.arch", "model.encoder", "model.weights"),
+    *("split.protocol", "split.folds", "data.name"),
+)
 """Settings that labels name by other words."""
 
 Seeds = tuple[str, str]
@@ -83,9 +86,10 @@ class Experiment:
 
     @cached_property
     def ensemble(self) -> dict[str, float]:
-        """Figures of the networks of several seeds as one, their predictions averaged; empty without several.
+        """Figures of the networks of several seeds as one, their probabilities averaged; empty without several.
 
-        Folds keep networks of their own, and the figure is the mean over them.
+        Folds keep networks of their own, and the figure is the mean over them. Masks have none: what runs record of
+        them does not say what an averaged mask would be.
         """
         together: dict[tuple[str, int | None], list[Cases]] = defaultdict(list)
         for row in self.rows:
@@ -95,7 +99,9 @@ class Experiment:
         if self.cases is None or sizes == {1} or len(sizes) != 1:
             return {}
         pooled = [pool(parts) for parts in together.values()]
-        values = mean_figures(pooled, self.cases, np.ones((1, len(self.cases))))
+        if any(part.probabilities is None for part in pooled):
+            return {}
+        values = mean_figures(pooled, self.cases, np.ones((1, len(self.cases))), Cases.class_figures)
         return {name: float(value[0]) for name, value in values.items() if np.isfinite(value[0])}
 
     @cached_property
@@ -176,6 +182,12 @@ class Experiment:
             )
         if len(self.parts) < tested:
             found.append(f"{self.label} has readable predictions of {len(self.parts)} of {tested} runs")
+        for name, found_here in self.estimates.items():
+            if found_here.runs < len(self.parts) and name in TEST_METRICS:
+                found.append(
+                    f"{name} of {self.label} is the mean over {found_here.runs} of {len(self.parts)} runs: the others "
+                    "do not define it"
+                )
         if self.settings is None:
             found.append(f"the configuration of {self.label} cannot be read, so its runs may differ in it")
         if self.replaced:
@@ -347,8 +359,13 @@ def _with_labels(experiments: Sequence[Experiment]) -> list[Experiment]:
         settings = [item.settings for item in group]
         if keys := [key for key in differences(settings) if not key.startswith(_NAMED)]:
             told.append([in_words(each, keys, most=3) for each in settings])
+        elif any(each is None for each in settings) and len(set(map(str, settings))) > 1:
+            told.append(["configuration unknown" if each is None else "" for each in settings])
+        distinct = {tuple(column[i] for column in told) for i in range(len(group))}
+        if len(distinct) < len(group):  # nothing that is recorded tells all apart
+            told.append([item.rows[0].folder for item in group])
         for i, item in enumerate(group):
-            words = ", ".join(column[i] for column in told)
+            words = ", ".join(column[i] for column in told if column[i])
             labels[id(item)] = f"{text(item.label)} ({words})" if words else text(item.label) or MISSING
     return [replace(item, label=labels[id(item)]) for item in experiments]
 

@@ -63,8 +63,13 @@ def _flat(node: Mapping[str, Any], above: str = "") -> dict[str, str]:
             found.update(_flat(value, f"{above}{key}."))
         elif value is not None:
             words = value.rpartition(".")[2] if key == "_target_" and isinstance(value, str) else value
-            found[f"{above}{key}"] = f"{words:g}" if isinstance(words, float) else str(words)
+            found[f"{above}{key}"] = _number(words) if isinstance(words, float) else str(words)
     return found
+
+
+def _number(value: float) -> str:
+    """Short where that is exact: ``0.0001`` for 1e-4, all digits where six are too few."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def _is_left_out(key: str) -> bool:

@@ -163,6 +163,7 @@ def mean_interval(parts: Sequence[tuple[Floats, Floats]], draws: Floats) -> tupl
         return math.nan, math.nan
     middle, error = _mean_and_error(parts, np.ones((1, draws.shape[1])))
     means, errors = _mean_and_error(parts, draws)
+    errors = np.maximum(errors, error / 2)  # resamples without the one outlier would lie at any distance
     with np.errstate(invalid="ignore", divide="ignore"):
         distances = (means - middle) / errors
     known = distances[np.isfinite(distances)]
@@ -185,8 +186,8 @@ def _mean_and_error(parts: Sequence[tuple[Floats, Floats]], draws: Floats) -> tu
     return np.mean(means, axis=0), errors
 
 
-def share_interval(share: float, resampled: Floats, images: int, groups: float) -> tuple[float, float]:
-    """The 95 % interval of a proportion of images in groups: Wilson's, for fewer images and with Student's t.
+def share_interval(share: float, resampled: Floats, images: float, groups: float) -> tuple[float, float]:
+    """The 95 % interval of a figure from 0 to 1 of images in groups: Wilson's, for fewer images and with Student's t.
 
     The images are as many as would, drawn one by one, vary as much as the resamples do (the design effect: Korn &
     Graubard, Survey Methodology 24(2), 1998), at most those that there are. Where all or none are right, so that
@@ -195,7 +196,7 @@ def share_interval(share: float, resampled: Floats, images: int, groups: float) 
     Args:
         share: the proportion.
         resampled: ``[B]``, its cluster bootstrap.
-        images: that it is a proportion of.
+        images: that it is a proportion of; infinite for a figure that is none, such as an AUROC.
         groups: as for :func:`percentile_interval`; NaN ends without two of them.
     """
     from scipy.special import stdtrit

@@ -59,7 +59,7 @@ def tests_block(scope: Scope, items: Sequence[Experiment], tests: Sequence[Diffe
 
 def _signed(test: Difference) -> str:
     estimate = test.difference
-    return f"{estimate.value:+.3f}\n{estimate.low:+.3f} to {estimate.high:+.3f}"
+    return f"{estimate.value:+.3f}\n{estimate.ends(sign='+')}"
 
 
 def _p(value: float) -> str:
@@ -138,15 +138,18 @@ def _what_differs(tests: Sequence[Difference], label_of: Mapping[int, str]) -> s
     """The third sentence for a reviewer: the pairs of protocols that differ, each with its figures, then the others."""
     if not tests:
         return "Nothing can be told apart, because fewer than two protocols have readable predictions."
-    told, level = [], []
+    told, level, few = [], [], []
     for test in tests:
         measure, gap = MEASURES[test.measure], test.difference
         first, second = label_of[id(test.first)], label_of[id(test.second)]
-        if test.told_apart:
+        if gap.few:
+            few.append(f"{first} and {second} in {measure}, with {gap.groups} groups where {FEW_GROUPS} are needed")
+        elif test.told_apart:
             way = "higher" if gap.value > 0 else "lower"
-            numbers = f"{gap.value:+.3f}, 95 % {gap.low:+.3f} to {gap.high:+.3f}, p {_p(test.corrected)} after Holm"
+            numbers = f"{gap.value:+.3f}, 95 % {gap.ends(sign='+')}, p {_p(test.corrected)} after Holm"
             told.append(f"{measure} is {way} under {first} than under {second} ({numbers})")
         else:
             level.append(f"{first} and {second} in {measure} ({gap.value:+.3f})")
     words = f"What can be told apart: {'; '.join(told) or 'no pair'}."
-    return f"{words[:-1]}; not told apart: {'; '.join(level)}." if level else words
+    words = f"{words[:-1]}; not told apart: {'; '.join(level)}." if level else words
+    return f"{words[:-1]}; not tested: {'; '.join(few)}." if few else words

@@ -50,9 +50,8 @@ class ClassificationPart(nn.Module):
         metrics.update(gathered["logits"].softmax(dim=1), gathered["label"])
         values: dict[str, Tensor] = metrics.compute()
         metrics.reset()
-        for name in ("accuracy_without_normal", "auroc_benign_malignant"):
-            if values[name].isnan():
-                del values[name]
+        undefined = [name for name, value in values.items() if value.ndim == 0 and value.isnan()]
+        values = {name: value for name, value in values.items() if name not in undefined}
         images = values["confusion_matrix"].sum(dim=1).tolist()
         if split == "test" and any(images[CLASSES.index(name)] == 0 for name in learnt):
             values = {name: value for name, value in values.items() if name not in MACRO}

@@ -40,7 +40,7 @@ from busi_lab.tracking.trackers import variables_set
 from busi_lab.tracking.wandb import WandbTracker
 
 _OF_THE_RUN = ("project", "entity", "group", "name", "tags", "notes", "log_model")  # settings; mode is this machine's
-_NUMBERS = ("dice", "iou", "hd95")
+_NUMBERS = ("dice", "iou", "hd95", "hd95_pixels", "hd95_mm")
 _WHOLE_NUMBERS = ("lesion_pixels", "predicted_pixels", "pixels")
 
 
@@ -68,7 +68,11 @@ def send_runs(folders: Sequence[Path], project: str | None = None) -> Sent:
     Raises:
         UserError: a folder does not exist, or W&B's settings are of no use here.
     """
-    directories = find_run_directories(folders, (SUMMARY, SPLIT))
+    directories = [
+        folder
+        for folder in find_run_directories(folders, (SUMMARY, SPLIT))
+        if (folder / SUMMARY).exists() or ((folder / CONFIG).exists() and "wandb" not in folder.parts[-3:])
+    ]  # a saved split alone is no run, nor are the copies that W&B keeps
     mode = choose_mode(wandb_settings({"project": project} if project else {}), _offline_folders(folders))
     found = Sent(mode)
     with variables_set(

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -151,10 +152,11 @@ class WandbTracker(Tracker):
         if not name or not digest:
             return
         record = {"name": name, "digest": digest}
-        artifact = wandb.Artifact(f"dataset-{name}", type="dataset", metadata=record)
-        with artifact.new_file("dataset.json") as file:
-            file.write(json.dumps(record))
+        slug = re.sub(r"[^A-Za-z0-9_.-]", "_", str(name))
         try:
+            artifact = wandb.Artifact(f"dataset-{slug}", type="dataset", metadata=record)
+            with artifact.new_file("dataset.json") as file:
+                file.write(json.dumps(record))
             self._run.use_artifact(artifact)
         except Exception as error:  # a service without artifacts, or one that refuses them, still takes the run
             log.info("W&B does not link the dataset: %s", one_line(error)[:120])
