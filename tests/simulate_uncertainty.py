@@ -1,7 +1,9 @@
 """How often the report's intervals hold the truth, and how often equal models are told apart, in simulated patients.
 
 ``python -m tests.simulate_uncertainty 1000`` prints a table; a smaller one, with bounds, is a slow test. A patient has
-a difficulty of his own, so that his images are alike; in ``copies`` some images have a near-copy, as in BUSI.
+a difficulty of his own, so that his images are alike; in ``copies`` some images have a near-copy, as in BUSI. With 40
+single images the interval of Dice holds the truth in 92 % only: one sample in six has none of the missed lesions that
+lower the mean, and nothing in it says that there are any.
 """
 
 import sys

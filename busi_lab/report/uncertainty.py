@@ -211,8 +211,9 @@ def share_interval(share: float, resampled: Floats, images: float, groups: float
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """``p_values`` corrected for their number (Holm, Scandinavian Journal of Statistics 6, 1979)."""
-    if not p_values:
-        return []
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values, kind="stable")
+    steps = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(1.0, steps)
+    return [float(p) for p in corrected]

@@ -148,7 +148,13 @@ def test_mean_interval_is_the_bootstrap_t_by_groups() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("40 patients, 5 images", "30 patients, 20 images", "155 scans, AUROC 0.967"),
+        *("40 patients, 5 images, five seeds against one", "15 patients, 5 images: nothing may be claimed"),
+    ],
+)
 def test_intervals_hold_the_truth_and_equal_models_are_not_told_apart(name: str) -> None:
     world, repetitions = WORLDS[name], 200
     found = tally(world, repetitions)
