@@ -62,7 +62,7 @@ class Summary:
     the best epoch was chosen and by which runs are ranked. ``inference_milliseconds`` is the median time of the
     network for one scan alone. ``best_epoch`` counts as in ``metrics.csv``, from 0.
     ``peak_memory_bytes`` and ``peak_gpu_memory_bytes`` are the most that the process held at once, in main memory and
-    in what torch has taken of its GPU, since the run was begun or continued; None where that cannot be told.
+    in what torch has taken of its GPU, since the process began; None where that cannot be told.
     ``data`` counts the images that were used, those of the test also by class (``test_classes``), and has the
     dataset's folder as ``root``; ``command`` is the command line without output paths. ``source`` is there in the
     result of an evaluation alone: the run that was evaluated, as ``{directory, data, data_digest, split, train, val,
