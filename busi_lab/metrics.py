@@ -21,7 +21,17 @@ from torchmetrics.classification import (
 )
 
 
-class OneClassAUROC(BinaryAUROC):
+class DefinedAUROC(BinaryAUROC):
+    """Area under the ROC curve where there are images of either side, else NaN, which torchmetrics would call 0."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The area, or NaN."""
+        state: Any = self.target
+        labels = state if isinstance(state, Tensor) else torch.cat(list(state))
+        return super().compute() if 0 < labels.sum() < len(labels) else torch.tensor(math.nan, device=labels.device)
+
+
+class OneClassAUROC(DefinedAUROC):
     """Area under the ROC curve of one class against all others.
 
     Args:
@@ -35,12 +45,6 @@ class OneClassAUROC(BinaryAUROC):
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add probabilities ``[B, C]`` and labels ``[B]``."""
         super().update(preds[:, self._position], (target == self._position).long())
-
-    def compute(self) -> Tensor:  # type: ignore[override]
-        """The area; NaN without images of the class, and of another."""
-        state: Any = self.target
-        labels = state if isinstance(state, Tensor) else torch.cat(list(state))
-        return super().compute() if 0 < labels.sum() < len(labels) else torch.tensor(math.nan, device=labels.device)
 
 
 class PresentClassAUROC(MulticlassAUROC):
@@ -64,7 +68,7 @@ class PresentClassAUROC(MulticlassAUROC):
         return areas[present].mean() if present.sum() > 1 else areas.new_tensor(math.nan)
 
 
-class LesionAUROC(BinaryAUROC):
+class LesionAUROC(DefinedAUROC):
     """Area under the ROC curve of malignant against benign, over the images of both, whatever else there is.
 
     The score is p_malignant / (p_benign + p_malignant), in float64, and 0.5 where both are 0.
@@ -85,12 +89,6 @@ class LesionAUROC(BinaryAUROC):
         score = torch.where(both > 0, malignant / both, 0.5)
         lesion = (target == self._columns[0]) | (target == self._columns[1])
         super().update(score, torch.where(lesion, (target == self._columns[1]).long(), -1))
-
-    def compute(self) -> Tensor:  # type: ignore[override]
-        """The area; NaN without images of both classes."""
-        state: Any = self.target
-        labels = state if isinstance(state, Tensor) else torch.cat(list(state))
-        return super().compute() if 0 < labels.sum() < len(labels) else torch.tensor(math.nan, device=labels.device)
 
 
 class LesionAccuracy(Metric):

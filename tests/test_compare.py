@@ -701,7 +701,7 @@ def test_models_are_tested_in_pairs_on_the_same_cases(runs: Path, tmp_path: Path
         "bad is worse than near",
         "good and near are not told apart",
     ]
-    assert "2 of 3 pairs are told apart" in (tmp_path / "made/table.md").read_text(encoding="utf-8")
+    assert "is below 0.05: 2 of 3 pairs." in (tmp_path / "made/table.md").read_text(encoding="utf-8")
 
 
 def test_few_groups_claim_nothing_and_cost_the_others_nothing(runs: Path, tmp_path: Path) -> None:
@@ -713,7 +713,7 @@ def test_few_groups_claim_nothing_and_cost_the_others_nothing(runs: Path, tmp_pa
     assert (line["groups"], line["p"], line["p_holm"]) == ("19", "", "")
     assert line["verdict"] == "bad and good have 19 groups, too few (below 20) to tell them apart"
     markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
-    assert "0 of 1 pair is told apart" in markdown and "Of 1 nothing is claimed" in markdown
+    assert "is below 0.05: 0 of 1 pair." in markdown and "One pair has fewer than 20 groups: nothing is" in markdown
     assert "so that the interval cannot be trusted (accuracy 19," in markdown
 
 

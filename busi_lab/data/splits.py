@@ -191,8 +191,8 @@ def make_manifest(
         for split, ids in lists.items():
             _check_classes(index, protocol, split, labels, ids, needed)
     left = tuple(sorted({case.case_id for case in index.cases} - set(labels)))
-    of = (fold, folds) if protocol == "grouped_kfold" else (None, None)
-    return Manifest(protocol, seed, of[0], index.digest, **lists, excluded=left, folds=of[1])
+    which, of = (fold, folds) if protocol == "grouped_kfold" else (None, None)
+    return Manifest(protocol, seed, which, index.digest, **lists, excluded=left, folds=of)
 
 
 Unit = tuple[str, ...]  # case ids that stay together

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from busi_lab.report.cases import Cases, pool
 from busi_lab.report.uncertainty import FEW_GROUPS, Floats, mean_interval, percentile_interval, share_interval
@@ -141,8 +142,8 @@ def difference_of(first: Cases, second: Cases, name: str, value: float, resample
 class Results:
     """What runs had right on each image, or their Dice, as the mean over the runs that were tested on it, ``[N]``."""
 
-    images: "np.ndarray[tuple[int], np.dtype[np.str_]]"
-    clusters: "np.ndarray[tuple[int], np.dtype[np.str_]]"
+    images: NDArray[np.str_]
+    clusters: NDArray[np.str_]
     values: Floats
 
 

@@ -99,8 +99,8 @@ def repeats_block(scope: Scope, items: Sequence[Experiment]) -> Block | None:
 
 def _how_joined(items: Sequence[Experiment]) -> str:
     words = (
-        f"its 95 % interval, from {RESAMPLES:,} resamples of whole groups (near-copies, or one patient) and Student's "
-        "t; of a share of images Wilson's"
+        f"its 95 % interval, from {RESAMPLES:,} resamples of whole groups (near-copies, or one patient), which holds "
+        "the draw of the images and not that of the training"
     )
     if all(len(item.rows) == 1 for item in items):
         return f"In a cell: the figure, and {words}."
@@ -121,7 +121,7 @@ def settings_block(scope: Scope, items: Sequence[Experiment]) -> Block | None:
     keys = differences(settings)
     if not keys:
         return None
-    lines = tuple((item.label, in_words(each, keys)) for item, each in list(zip(items, settings, strict=True)))
+    lines = tuple((item.label, in_words(each, keys)) for item, each in zip(items, settings, strict=True))
     same = len({key for each in settings if each is not None for key in each}) - len(keys)
     sentence = (
         f"The configurations agree in {same} settings and differ in {len(keys)}, but for seeds, folds, paths, logger, "
@@ -146,7 +146,8 @@ def _about_groups(items: Sequence[Experiment], names: Sequence[str]) -> list[str
         if scarce := [f"{name} {each.groups}" for name, each in found_here.items() if each.few]:
             few[", ".join(scarce)].append(item.label)
     found += [
-        f"Fewer than {FEW_GROUPS} groups, so that the interval cannot be trusted ({words}): {', '.join(labels)}."
+        f"Fewer than {FEW_GROUPS} groups in the smallest part that a figure hangs on, such as a class, so that the "
+        f"interval cannot be trusted ({words}): {', '.join(labels)}."
         for words, labels in few.items()
     ]
     if any(e.low == e.high for item in items for e in item.estimates.values()):

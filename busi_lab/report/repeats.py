@@ -219,12 +219,9 @@ def folds_of(row: Row) -> int | None:
     """How many folds a run's split has, as recorded or else as configured; None where neither says so."""
     recorded = number(row.run.summary.split.get("folds"))
     if recorded is None and fold_of(row) is not None:
-        recorded = number(_as_number((row.settings or {}).get("split.folds")))
+        configured = (row.settings or {}).get("split.folds", "")
+        return int(configured) if configured.isdigit() else None
     return None if recorded is None else int(recorded)
-
-
-def _as_number(words: str | None) -> int | None:
-    return int(words) if words is not None and words.isdigit() else None
 
 
 def seeds_of(row: Row) -> Seeds:

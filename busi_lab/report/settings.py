@@ -7,7 +7,6 @@ from typing import Any
 import yaml
 
 from busi_lab.config import RunConfig
-from busi_lab.errors import UserError
 from busi_lab.run_directory import CONFIG, Run
 
 Settings = Mapping[str, str]
@@ -36,7 +35,7 @@ def settings_of(run: Run) -> Settings | None:
         folder = folder.parent / str(run.summary.source.get("directory"))
     try:
         content = yaml.load((folder / CONFIG).read_text(encoding="utf-8"), _LOADER)
-    except (OSError, ValueError, yaml.YAMLError, UserError):
+    except (OSError, ValueError, yaml.YAMLError):
         return None
     if not isinstance(content, dict) or "trainer" not in content:
         return None

@@ -30,13 +30,14 @@ def tests_block(scope: Scope, items: Sequence[Experiment], tests: Sequence[Diffe
     told = sum(test.told_apart for test in tests)
     few = sum(test.difference.few for test in tests)
     sentences = [
-        f"{told} of {len(tests)} {'pair is' if len(tests) == 1 else 'pairs are'} told apart: their p, corrected after "
-        f"Holm for all pairs of a measure, is below 0.05. Whole groups (near-copies, or one patient) swap the "
-        f"results of both models {SWAPS:,} times. The interval of the difference is that of {RESAMPLES:,} paired "
-        "resamples of whole groups; it is not corrected.",
+        f"Two models are told apart where p, corrected after Holm for all pairs of a measure, is below 0.05: {told} of "
+        f"{len(tests)} {'pair' if len(tests) == 1 else 'pairs'}. For p, whole groups (near-copies, or one patient) "
+        f"swap the results of both models {SWAPS:,} times. The interval of the difference is that of {RESAMPLES:,} paired "
+        "resamples of whole groups; it is not corrected, and near 0.05 the two may disagree: p decides.",
     ]
     if few:
-        sentences.append(f"Of {few} nothing is claimed, because they have fewer than {FEW_GROUPS} groups.")
+        pairs = "One pair has" if few == 1 else f"{few} pairs have"
+        sentences.append(f"{pairs} fewer than {FEW_GROUPS} groups: nothing is claimed there.")
     tested = {id(item): item for test in tests for item in (test.first, test.second)}.values()
     if any(len(item.repeats) > 1 for item in tested):
         sentences.append(
