@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from busi_lab.config import config_dir
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, quoted
-from busi_lab.suggestions import explain
+from busi_lab.typos import explain
 
 
 class Application:
@@ -198,8 +198,8 @@ def is_full_disk(error: OSError) -> bool:
 def advice(override: str, error: Exception) -> str:
     """An override that Hydra cannot parse, with how to quote it."""
     return (
-        f"{override}: {first_sentence(error)}; a value with brackets, commas, spaces or ~ needs two pairs of quotes, "
-        "as in \"KEY='benign (1)'\""
+        f"{override}: {first_sentence(error)}; a value with brackets, commas, spaces, ~ or letters beyond a to z "
+        "needs two pairs of quotes, as in \"KEY='benign (1)'\""
     )
 
 

@@ -330,6 +330,8 @@ def _check_data(data: DataConfig, split: SplitConfig) -> None:
             f"data.name={data.name}: expected a name of at most 64 letters, digits, dots, dashes and underscores, such "
             "as my_hospital"
         )
+    if data.name == "phantom" and not data.phantom:
+        raise UserError("data.name=phantom: means the phantoms that data=phantom makes; give your data another name")
     if split.protocol == "published" and not split.manifest and split.test_fraction != 0.2:
         raise UserError(
             f"split.test_fraction={split.test_fraction}: split=published is fixed at 0.2; use split=holdout"

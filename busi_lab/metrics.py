@@ -183,7 +183,8 @@ class SegmentationMetrics(Metric):
     - ``dice`` = 2 TP / (predicted + lesion) and ``iou`` = TP / (predicted + lesion - TP), each the mean over the
       images with a lesion; an image whose prediction is empty counts 0, an image without a lesion not at all.
     - ``dice_pooled``, ``pixel_accuracy``, ``pixel_precision``, ``pixel_recall``: over the pixels of all images
-      together, those without a lesion as well; precision is 0 where nothing is predicted.
+      together, those without a lesion as well; precision is 0 where nothing is predicted, and without any lesion
+      only ``pixel_accuracy`` is defined.
     - ``hd95_pixels``: 95th percentile of the Hausdorff distance, in pixels of the scan as it is stored, see
       :func:`hausdorff95`; the mean over images with a lesion and a prediction. What it leaves out,
       ``missed_lesions`` counts: the share of the images with a lesion for which nothing is predicted. Masks of the
@@ -248,7 +249,7 @@ class SegmentationMetrics(Metric):
         if ill.any():
             values["dice"], values["iou"] = float(dice[ill].mean()), float(iou[ill].mean())
             values["missed_lesions"] = float((predicted[ill] == 0).double().mean())
-        if sums[1] + sums[2] > 0:
+        if sums[2] > 0:
             values["dice_pooled"] = 2 * sums[0] / (sums[1] + sums[2])
         values["pixel_accuracy"] = (sums[3] - sums[1] - sums[2] + 2 * sums[0]) / sums[3]
         if ill.any():

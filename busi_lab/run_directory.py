@@ -43,6 +43,7 @@ FLAGS = "flags.csv"
 STRESS = "stress.csv"
 SHORTCUTS = "shortcuts.csv"
 SOURCE_PREDICTIONS = "source_predictions.csv"
+SOURCE_CONFIG = "source_config.yaml"
 SUMMARY = "summary.json"
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
@@ -225,13 +226,19 @@ class Run:
 
     @cached_property
     def predictions(self) -> list[dict[str, str]]:
-        """``predictions.csv``, a row a test image."""
-        return read_rows(self.path / PREDICTIONS)
+        """``predictions.csv``, a row a test image; ValueError where it has not as many as the run has tested."""
+        return self._rows(PREDICTIONS, "test")
 
     @cached_property
     def validation(self) -> list[dict[str, str]]:
-        """``validation.csv``, a row a validation image, with the columns of ``predictions.csv``."""
-        return read_rows(self.path / VALIDATION)
+        """``validation.csv``, a row a validation image, as :attr:`predictions`."""
+        return self._rows(VALIDATION, "val")
+
+    def _rows(self, name: str, split: str) -> list[dict[str, str]]:
+        rows, images = read_rows(self.path / name), self.summary.data.get(split)
+        if rows and isinstance(images, int) and len(rows) != images:
+            raise ValueError(f"{name} has {len(rows)} rows of {images}")
+        return rows
 
     @cached_property
     def source_predictions(self) -> list[dict[str, str]]:

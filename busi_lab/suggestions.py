@@ -1,16 +1,7 @@
-"""What a mistyped key or option was meant to be: Hydra's errors with the nearest name and the choices."""
+"""What a mistyped name was meant to be: the nearest of those that there are, and all of them."""
 
-import inspect
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any
-
-import yaml
-
-from busi_lab.errors import one_line
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -23,69 +14,3 @@ def one_of(beginning: str, word: str, choices: Sequence[str], what: str) -> str:
     """``BEGINNING; did you mean CHOICE? WHAT: all choices``."""
     listed = f"{what}: {', '.join(choices)}"
     return f"{beginning}; {f'{nearest(word, choices)} {listed}'.strip()}"
-
-
-def explain(error: Exception, schema: type, folders: Sequence[Path]) -> str | None:
-    """A line for an unknown key or option of the command line; None for any other error.
-
-    Args:
-        error: Hydra's.
-        schema: of the configuration, a dataclass with a dataclass for each group.
-        folders: of configurations: ours, and that of ``--config-dir``.
-    """
-    if missing := getattr(error, "missing_cfg_file", None):  # of MissingConfigException; Hydra is not imported here
-        group, slash, option = str(missing).removesuffix(".yaml").partition("/")
-        options = _options(group, folders)
-        return one_of(f"{group}={option}: no such option", option, options, "choices") if slash and options else None
-    match = re.match(r"Could not override '([^']+)'", one_line(error))
-    return _unknown_key(match.group(1), schema, folders) if match else None
-
-
-def _options(group: str, folders: Sequence[Path]) -> list[str]:
-    """All options of a group, as they are typed."""
-    found = {
-        path.relative_to(folder / group).with_suffix("").as_posix()
-        for folder in folders
-        for path in (folder / group).rglob("*.yaml")
-    }
-    return sorted(found)
-
-
-def _unknown_key(key: str, schema: type, folders: Sequence[Path]) -> str:
-    group, _, name = key.rpartition(".")
-    if group == "trainer":
-        arguments = _trainer_arguments()
-        if name in arguments:
-            return f"{key}: not set here; add this argument of Lightning's Trainer as +{key}=VALUE"
-        hint = nearest(name, arguments)
-        return f"{key}: unknown key; {hint or 'expected an argument of the Trainer of Lightning, as +trainer.NAME'}"
-    groups = _groups(schema, folders)
-    if group in groups:
-        return one_of(f"{key}: unknown key", name, groups[group], "known keys")
-    names = [*(item.name for item in fields(schema)), *groups]
-    names += [path.name for folder in folders for path in folder.iterdir() if path.is_dir()]
-    names += [f"{name}.{each}" for name, known in groups.items() for each in known]
-    hint = nearest(key, dict.fromkeys(names))
-    return f"{key}: unknown key; {hint or '--help lists groups and keys'}"
-
-
-def _groups(schema: type, folders: Sequence[Path]) -> dict[str, list[str]]:
-    """The keys of each group: those of the schema, else those that its files set."""
-    found: dict[str, list[str]] = {}
-    for folder in folders:
-        for path in sorted(folder.glob("*/*.yaml")):
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-            keys = [str(key) for key in content if key != "defaults"] if isinstance(content, dict) else []
-            known = found.setdefault(path.parent.name, [])
-            known += [key for key in keys if key not in known]
-    for item in fields(schema):
-        kind: Any = item.default_factory
-        if isinstance(kind, type) and is_dataclass(kind):
-            found[item.name] = [each.name for each in fields(kind)]
-    return found
-
-
-def _trainer_arguments() -> list[str]:
-    from lightning import Trainer  # seconds, for one message
-
-    return [name for name in inspect.signature(Trainer.__init__).parameters if name != "self"]

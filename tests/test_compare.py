@@ -60,8 +60,15 @@ def make_run(
         "images_per_second": 240.1,
     }
     write_summary(folder, Summary(**(fields | changes)))
+    write_config(folder)
     epochs = [{"epoch": e, "train/loss": 1 / (e + 1), "val/loss": 1.2 / (e + 1), "val/f1": e / 3} for e in range(3)]
     write_rows(folder / "metrics.csv", epochs, epochs[0])
+
+
+def write_config(folder: Path, **changes: Any) -> None:
+    """The resolved configuration of a run, as far as a comparison looks at it."""
+    config: dict[str, Any] = {"seed": 0, "run_dir": str(folder), "trainer": {"max_epochs": 3}, "optim": {"lr": 1e-3}}
+    (folder / "config.yaml").write_text(json.dumps(config | changes))
 
 
 def order(table: Table) -> list[str | None]:
@@ -581,7 +588,15 @@ def make_predictions(folder: Path, images: range, wrong: Collection[int] = (), r
         rows.append(
             {"image": f"{i:03}", "label": CLASSES[i % 3], "prediction": called, **shares, "group": f"g{i // 2}"}
         )
+    save_predictions(folder, rows)
+
+
+def save_predictions(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """predictions.csv, and their number in the summary."""
     write_rows(folder / "predictions.csv", rows, rows[0])
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["data"]["test"] = len(rows)
+    (folder / "summary.json").write_text(json.dumps(summary))
 
 
 def make_folds(runs: Path, name: str = "a", folds: int = 3, seeds: int = 2, wrong: int = 2, **changes: Any) -> None:
@@ -658,6 +673,7 @@ def test_folds_that_share_images_are_refused(runs: Path, tmp_path: Path, capsys:
     summary["split"]["test_digest"] = "other"
     (runs / "again").mkdir()
     (runs / "again/summary.json").write_text(json.dumps(summary))
+    write_config(runs / "again")
     with pytest.raises(UserError, match="are both fold 1 of a with the same seeds"):
         compare([runs], tmp_path / "made", formats=TABLES)
 
@@ -736,12 +752,6 @@ def test_five_seeds_are_no_ensemble_against_a_single_run(runs: Path, tmp_path: P
     assert "so that the test speaks of these runs, not of their recipe: one." in markdown
 
 
-def write_config(folder: Path, **changes: Any) -> None:
-    """The resolved configuration of a run, as far as a comparison looks at it."""
-    config: dict[str, Any] = {"seed": 0, "run_dir": str(folder), "trainer": {"max_epochs": 3}, "optim": {"lr": 1e-3}}
-    (folder / "config.yaml").write_text(json.dumps(config | changes))
-
-
 def test_runs_with_other_settings_are_no_repeats_and_what_differs_is_shown(runs: Path, tmp_path: Path) -> None:
     for rate in (1e-4, 3e-2):
         for seed in (0, 1):
@@ -812,11 +822,11 @@ def test_scores_of_different_folds_are_never_ranked_together(runs: Path, tmp_pat
 def test_what_few_runs_define_is_said_and_what_none_defines_is_not_zero(runs: Path, tmp_path: Path) -> None:
     make_folds(runs, seeds=1)
     path = runs / "a_2_0/predictions.csv"
-    write_rows(path, [row for row in read_table(path) if row["label"] != "normal"], read_table(path)[0])
+    save_predictions(path.parent, [row for row in read_table(path) if row["label"] != "normal"])
     make_run(runs / "m", "malignant_only", 0.5, metrics={"val/f1": 0.5, "test/auroc": 0.0, "test/accuracy": 1.0})
     make_predictions(runs / "m", range(200, 290))
     rows = [row for row in read_table(runs / "m/predictions.csv") if row["label"] == "malignant"]
-    write_rows(runs / "m/predictions.csv", rows, rows[0])
+    save_predictions(runs / "m", rows)
     records = compare([runs], tmp_path / "made", formats=TABLES).analysis.repeat_records
     folds, alone = sorted(records, key=lambda record: -record["runs"])
     # where a fold lacks a class, the average over those that are there is that of all folds: none stands for some
@@ -827,17 +837,51 @@ def test_what_few_runs_define_is_said_and_what_none_defines_is_not_zero(runs: Pa
     make_run(runs / "new", "unet", 0.5, task="segmentation", seed=1, metrics={"val/f1": 0.5, "test/dice": 0.5})
     for folder, name in ((old, "hd95"), (runs / "new", "hd95_pixels")):
         masks = {"dice": 0.5, "iou": 0.3, "lesion_pixels": 9, "predicted_pixels": 9, "pixels": 99, name: 4}
-        write_rows(
-            folder / "predictions.csv",
-            [{"image": f"{i}", "label": "benign", "group": f"{i}", **masks} for i in range(30)],
-            ["image", "label", "group", *masks],
-        )
+        rows = [{"image": f"{i}", "label": "benign", "group": f"{i}", **masks} for i in range(30)]
+        save_predictions(folder, rows)
     compare([runs], tmp_path / "made", formats=TABLES)
     markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
     for name in ("hd95", "hd95_pixels"):
         assert f"{name} of unet is the mean over 1 of 2 runs: the others do not define it." in markdown
     (unet,) = [line for line in read_table(tmp_path / "made/repeats.csv") if line["experiment"] == "unet"]
     assert not [name for name in unet if name.endswith("/ensemble") and unet[name]]  # masks have none
+
+
+def test_damaged_predictions_cost_all_claims_and_are_named(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_folds(runs, seeds=1)
+    make_folds(runs, "b", seeds=1, wrong=25)
+    (line,) = read_table(compared(runs, tmp_path / "made") / "pairs.csv")
+    assert line["verdict"] == "a is better than b"
+    path = runs / "b_1_0/predictions.csv"
+    content = path.read_text().splitlines(keepends=True)
+    for damaged in ("".join(content[:-1]), "".join(content[:20])):  # each line that is left can be read
+        path.write_text(damaged)
+        out = compared(runs, tmp_path / "made")
+        assert not (out / "pairs.csv").exists()
+        markdown = (out / "table.md").read_text(encoding="utf-8")
+        words = "b has readable predictions of 2 of 3 runs and is not tested: predictions.csv is missing or damaged in"
+        assert f"{words} b_1_0." in markdown
+        assert "predictions.csv is damaged, so nothing is made of it: b." in markdown
+    make_folds(runs, "c", seeds=1, wrong=0)
+    assert "so nothing is claimed of: b." in (compared(runs, tmp_path / "made") / "table.md").read_text(
+        encoding="utf-8"
+    )
+
+
+def compared(runs: Path, out: Path) -> Path:
+    """The folder of a comparison."""
+    compare([runs], out, formats=TABLES)
+    return out
+
+
+def test_runs_without_a_configuration_are_no_repeats(runs: Path, tmp_path: Path) -> None:
+    for seed in range(2):
+        make_run(runs / f"{seed}", "a", 0.5, seed=seed)
+        (runs / f"{seed}/config.yaml").unlink()
+    records = compare([runs], tmp_path / "made", formats=TABLES).analysis.repeat_records
+    assert [record["runs"] for record in records] == [1, 1]
 
 
 def test_experiments_never_share_a_label(runs: Path, tmp_path: Path) -> None:
@@ -848,7 +892,7 @@ def test_experiments_never_share_a_label(runs: Path, tmp_path: Path) -> None:
     for name in ("c", "d"):
         make_run(runs / name, "y", 0.5)
         make_predictions(runs / name, range(60))
-    write_config(runs / "c")
+    (runs / "d/config.yaml").unlink()
     compare([runs], tmp_path / "made", formats=TABLES)
     names = {name for line in read_table(tmp_path / "made/pairs.csv") for name in (line["first"], line["second"])}
     assert names == {
@@ -975,13 +1019,24 @@ def test_masks_without_labels_are_compared_whole(runs: Path, tmp_path: Path) -> 
         | {"iou": 0.7, "lesion_pixels": 100 if i < 60 else 0, "predicted_pixels": 100, "pixels": 900}
         for i in range(90)
     ]
-    write_rows(runs / "a/predictions.csv", rows, list(rows[0]))
+    save_predictions(runs / "a", rows)
     make_evaluation(runs / "e", runs / "a", range(90), task="segmentation")
-    write_rows(runs / "e/predictions.csv", [{**row, "label": ""} for row in rows], list(rows[0]))
+    save_predictions(runs / "e", [{**row, "label": ""} for row in rows])
     block = evaluated(runs, tmp_path / "made")["against its own test images"]
     assert not any("normal scans" in sentence or "auroc" in sentence for sentence in block.sentences)
     lines = {line[0]: [cell.split("\n")[0] for cell in line[1:]] for line in block.lines}
     assert lines["dice_pooled"][0] == lines["dice_pooled"][1] and lines["dice_pooled"][2] == "+0.000"
+
+
+def test_another_mix_of_classes_is_not_taken_for_a_drop(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a", "a", 0.5, split=OWN)
+    make_predictions(runs / "a", range(90))
+    make_evaluation(runs / "e", runs / "a", range(90))
+    rows = [row for row in read_table(runs / "e/predictions.csv") if row["label"] != "malignant"]
+    save_predictions(runs / "e", rows)
+    block = evaluated(runs, tmp_path / "made")["against its own test images"]
+    assert "figures that mix the classes are not compared" in " ".join(block.sentences)
+    assert block.lines == () and "No main figure is defined on both." in block.sentences
 
 
 def test_two_classes_are_compared_with_lesions_alone(runs: Path, tmp_path: Path) -> None:
@@ -992,7 +1047,7 @@ def test_two_classes_are_compared_with_lesions_alone(runs: Path, tmp_path: Path)
     rows = [row for row in read_table(path) if row["label"] != "normal"]
     rows[0] |= {"prediction": "malignant", "p_benign": "0.1", "p_malignant": "0.8", "p_normal": "0.1"}
     rows[1] |= {"prediction": "normal", "p_benign": "0.1", "p_malignant": "0.3", "p_normal": "0.6"}
-    write_rows(path, rows, rows[0])
+    save_predictions(path.parent, rows)
     block = evaluated(runs, tmp_path / "made")["against its own test images"]
     lines = {line[0]: [cell.split("\n")[0] for cell in line[1:]] for line in block.lines}
     assert "both are taken without: 20 of the run's own test images and 20 here" in " ".join(block.sentences)
@@ -1135,7 +1190,7 @@ def test_damaged_tables_cost_their_block_alone(runs: Path, tmp_path: Path, name:
     make_evaluation(runs / "e", runs / "a", range(30))
     path = runs / "e/predictions.csv"
     lesions = [row for row in read_table(path) if row["label"] != "normal"]
-    write_rows(path, lesions, lesions[0])
+    save_predictions(path.parent, lesions)
     (runs / "e" / name).write_bytes(content)
     comparison = compare([runs], tmp_path / "made", formats=("md", "csv", "html"))
     titles = [block.title for block in comparison.analysis.evaluations]
@@ -1166,6 +1221,7 @@ def test_folds_evaluated_on_the_same_data_are_repeats(runs: Path, tmp_path: Path
         split = {**OWN, "protocol": "grouped_kfold", "fold": fold, "test_digest": f"t{fold}"}
         source = {"directory": str(runs / f"r{fold}"), "data": "busi", "data_digest": "dd", "split": split}
         make_evaluation(runs / f"e{fold}", runs / f"r{fold}", range(30), set(range(fold)), source=source)
+        (runs / f"e{fold}/config.yaml").rename(runs / f"e{fold}/source_config.yaml")  # taken along from the run
     source |= {"split": {**OWN, "protocol": "published"}}
     make_evaluation(runs / "p", runs / "p", range(30), source=source)
     records = compare([runs], tmp_path / "made", formats=TABLES).analysis.repeat_records

@@ -169,7 +169,7 @@ class BusiDataModule(LightningDataModule):
             that whatever classes two runs use, neither tests on what the other has learnt from.
         labels: leave scans out whose class is not known.
         masks: deliver lesion masks, and leave scans out whose mask is not known.
-        either: with ``labels`` and ``masks``, where no scan has both, deliver the one that more scans have.
+        either: with ``labels`` and ``masks``, where no scan with a lesion has both, deliver the one that more have.
         original_masks: deliver test masks at the scans' resolution, too.
         num_workers: loader processes; None chooses by the machine.
         cache_dir: folder of the pixel cache, see :func:`resolve_cache_dir`; None keeps pixels in memory alone.
@@ -255,14 +255,20 @@ class BusiDataModule(LightningDataModule):
         self.cache = cache
 
     def _choose_half(self, index: Index) -> None:
-        """Do without labels or without masks, where that is allowed and no scan has both."""
+        """Do without labels or without masks, where that is allowed and no scan with a lesion has both.
+
+        A normal scan has a mask, an empty one, whatever files there are: it says nothing of the others.
+        """
         labelled = {case.case_id for case in index.cases if case.label}
         masked = {case.case_id for case in index.cases if case.mask_known}
-        if not (self._either and self._labels and self._masks) or labelled & masked or not labelled | masked:
+        lesions = {case.case_id for case in index.cases if case.label != "normal"}
+        if not (self._either and self._labels and self._masks) or labelled & masked & lesions:
+            return
+        if not (labelled | masked) & lesions:
             return
         self._labels, self._masks = len(labelled) >= len(masked), len(labelled) < len(masked)
         word, other = ("labels", "masks") if self._labels else ("masks", "labels")
-        log.info("no scan has both label and mask: the %s are judged, %s are not", word, other)
+        log.info("no scan with a lesion has both label and mask: the %s are judged, %s are not", word, other)
 
     @property
     def delivers(self) -> tuple[bool, bool]:

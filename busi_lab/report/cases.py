@@ -103,7 +103,7 @@ class Cases:
         )
         normal = np.where(lesion == 0, masks["found"], np.nan)
         with np.errstate(invalid="ignore"):
-            pooled = weights @ (2 * hits) / (weights @ (predicted + lesion))
+            pooled = np.where(weights @ lesion > 0, weights @ (2 * hits) / (weights @ (predicted + lesion)), np.nan)
             accuracy = weights @ (pixels - predicted - lesion + 2 * hits) / (weights @ pixels)
         return {
             **{name: weighted_mean(masks[name], weights) for name in ("dice", "iou", *_HAUSDORFF)},
@@ -203,9 +203,3 @@ def pool(parts: Sequence[Cases]) -> Cases:
         if all(part.masks for part in parts)
         else {},
     )
-
-
-def shared(first: Cases, second: Cases) -> tuple[Cases, Cases]:
-    """The images that both have, in one order."""
-    _, left, right = np.intersect1d(first.images, second.images, assume_unique=True, return_indices=True)
-    return first.take(left), second.take(right)

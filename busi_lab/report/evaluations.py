@@ -116,6 +116,11 @@ def _drop(item: Evaluation) -> Block | None:
             f"images and {len(here)} here. auroc_malignant then compares malignant with benign by the probability of "
             "malignant alone."
         )
+    alike = set(own.actual.tolist()) == set(here.actual.tolist()) or own.probabilities is None
+    if not alike:
+        sentences.append(
+            "Only one of both has benign, or malignant, scans: figures that mix the classes are not compared."
+        )
     rest = _without_near_copies(item, here)
     if others:
         own = replace(own, images=_prefixed(own.images), clusters=_prefixed(own.clusters))
@@ -126,6 +131,8 @@ def _drop(item: Evaluation) -> Block | None:
     lines, told = [], []
     for name in _FIGURES:
         if not all(name in each and np.isfinite(each[name][0]) for each in values):
+            continue
+        if name.startswith(("accuracy", "f1", "auroc")) and not alike:
             continue
         digits = _DIGITS.get(name, 3)
         pair = [found[name] for found in estimates]
@@ -139,7 +146,7 @@ def _drop(item: Evaluation) -> Block | None:
             if gap.few:
                 sure = f"not compared, with {gap.groups} groups where {FEW_GROUPS} are needed"
             told.append(f"{name} is {sure} ({gap.value:+.3f}, 95 % {gap.ends(sign='+')})")
-    sentences.append(f"{'; '.join(told).capitalize()}." if told else "No figure is defined on both.")
+    sentences.append(f"{'; '.join(told).capitalize()}." if told else "No main figure is defined on both.")
     how = "Of different datasets, the two sets of images are resampled apart" if others else relation
     sentences.append(f"{how}; intervals are those of {RESAMPLES:,} resamples of whole groups.")
     if rest is not None:

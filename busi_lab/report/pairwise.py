@@ -74,7 +74,7 @@ def compare_models(experiments: Sequence[Experiment]) -> list[Difference]:
     """
     found = []
     for measure in MEASURES:
-        known = [item for item in experiments if measure in item.estimates][:MODELS_TESTED]
+        known = [item for item in experiments if item.whole and measure in item.estimates][:MODELS_TESTED]
         family = [
             test for first, second in combinations(known, 2) if (test := _paired(first, second, measure)) is not None
         ]
@@ -113,7 +113,7 @@ def compare_protocols(experiments: Sequence[Experiment]) -> list[Difference]:
     """
     found = []
     for measure in MEASURES:
-        known = [item for item in experiments if measure in item.estimates]
+        known = [item for item in experiments if item.whole and measure in item.estimates]
         found += _corrected([_between(first, second, measure) for first, second in combinations(known, 2)])
     return found
 

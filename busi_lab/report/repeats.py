@@ -69,6 +69,11 @@ class Experiment:
         found = ((row.folder, read_test_cases(row.run)) for row in self.rows)
         return {folder: cases for folder, cases in found if cases is not None}
 
+    @property
+    def whole(self) -> bool:
+        """Whether the predictions of all runs that were tested can be read; else nothing is claimed."""
+        return len(self.parts) >= sum(row.run.summary.tested for row in self.rows)
+
     @cached_property
     def settings(self) -> Settings | None:
         """What its runs were configured with, but for seeds and folds."""
@@ -180,8 +185,12 @@ class Experiment:
             found.append(
                 f"{len(self.rows) - tested} of {len(self.rows)} runs of {self.label} were not tested (test=false)"
             )
-        if len(self.parts) < tested:
-            found.append(f"{self.label} has readable predictions of {len(self.parts)} of {tested} runs")
+        if not self.whole:
+            lost = [row.folder for row in self.rows if row.run.summary.tested and row.folder not in self.parts]
+            found.append(
+                f"{self.label} has readable predictions of {len(self.parts)} of {tested} runs and is not tested: "
+                f"predictions.csv is missing or damaged in {', '.join(lost)}"
+            )
         for name, found_here in self.estimates.items():
             if found_here.runs < len(self.parts) and name in TEST_METRICS:
                 found.append(
@@ -189,7 +198,7 @@ class Experiment:
                     "do not define it"
                 )
         if self.settings is None:
-            found.append(f"the configuration of {self.label} cannot be read, so its runs may differ in it")
+            found.append(f"{self.rows[0].folder} has no readable config.yaml, so that it is taken for no one's repeat")
         if self.replaced:
             found.append(
                 f"{self.label} has {self.replaced} more runs with the same seeds and fold as another; of such runs "
@@ -243,7 +252,7 @@ def gather(comparison: Comparison) -> list[Experiment]:
 
     Runs are of one experiment where name, task, model, weights, data, protocol and the whole configuration agree, but
     for seeds, fold, paths, logger, workers and cache; where seeds and fold agree but test images do not, these make
-    experiments of their own, unless there are folds.
+    experiments of their own, unless there are folds. A run whose configuration cannot be read is a repeat of none.
 
     Raises:
         UserError: two folds with the same seeds share test images, or one fold has several test sets.
@@ -261,7 +270,7 @@ def _key(table: Table, row: Row) -> tuple[str, ...]:
     parts = (row.run.name, summary.task, summary.model, summary.weights, table.dataset, table.data_digest)
     trained = trained_under(row).get("protocol")
     settings = row.settings
-    same = "unknown" if settings is None else str(dict(settings))
+    same = f"unknown, of {row.folder}" if settings is None else str(dict(settings))
     return (*map(str, parts), protocol_of(row), str(folds_of(row)), str(trained), same)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from busi_lab.config import RunConfig
-from busi_lab.run_directory import CONFIG, Run
+from busi_lab.run_directory import CONFIG, SOURCE_CONFIG, Run
 
 Settings = Mapping[str, str]
 """Full key to value in words, such as ``optim.lr`` to ``0.0001``; what is null is left out."""
@@ -30,11 +30,12 @@ def settings_of(run: Run) -> Settings | None:
     Returns:
         None where the configuration is missing or damaged.
     """
-    folder = run.path
-    if run.summary.source:
-        folder = folder.parent / str(run.summary.source.get("directory"))
+    path = run.path / CONFIG
+    if run.summary.source:  # older evaluations did not take the run's configuration along
+        path = run.path / SOURCE_CONFIG
+        path = path if path.is_file() else run.path.parent / str(run.summary.source.get("directory")) / CONFIG
     try:
-        content = yaml.load((folder / CONFIG).read_text(encoding="utf-8"), _LOADER)
+        content = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
     except (OSError, ValueError, yaml.YAMLError):
         return None
     if not isinstance(content, dict) or "trainer" not in content:

@@ -13,6 +13,7 @@ from typing import Any
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import read_rows
 from busi_lab.report.blocks import Analysis
+from busi_lab.report.cases import read_test_cases
 from busi_lab.report.published import CAVEATS, PAPER_DATASET, published_for
 from busi_lab.report.settings import Settings, differences, in_words, settings_of
 from busi_lab.run_directory import (
@@ -20,6 +21,7 @@ from busi_lab.run_directory import (
     CONFIG,
     LAST_CHECKPOINT,
     METRICS,
+    PREDICTIONS,
     PREVIOUS_CHECKPOINT,
     SPLIT,
     Run,
@@ -58,6 +60,11 @@ class Row:
     def settings(self) -> Settings | None:
         """What the run was configured with, see :func:`.settings_of`."""
         return settings_of(self.run)
+
+    @cached_property
+    def damaged(self) -> bool:
+        """Whether there are predictions, and they cannot be used."""
+        return (self.run.path / PREDICTIONS).is_file() and read_test_cases(self.run) is None
 
     @property
     def published(self) -> Mapping[str, float]:
@@ -141,6 +148,8 @@ class Table:
             )
         if any(row.published for row in self.rows) and (self.dataset, protocols) != (PAPER_DATASET, ["published"]):
             notes.append("The paper's figures (in brackets) come from its own test set, not from this one.")
+        if damaged := [row.label for row in self.rows if row.damaged]:
+            notes.append(f"{PREDICTIONS} is damaged, so nothing is made of it: {', '.join(damaged)}.")
         if self.test_digest is None:
             notes.append("The runs do not say which images they were tested on: they may differ.")
         if len({text(summary.split.get("digest")) for summary in summaries}) > 1:

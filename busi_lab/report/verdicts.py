@@ -32,8 +32,8 @@ def tests_block(scope: Scope, items: Sequence[Experiment], tests: Sequence[Diffe
     sentences = [
         f"Two models are told apart where p, corrected after Holm for all pairs of a measure, is below 0.05: {told} of "
         f"{len(tests)} {'pair' if len(tests) == 1 else 'pairs'}. For p, whole groups (near-copies, or one patient) "
-        f"swap the results of both models {SWAPS:,} times. The interval of the difference is that of {RESAMPLES:,} paired "
-        "resamples of whole groups; it is not corrected, and near 0.05 the two may disagree: p decides.",
+        f"swap the results of both models {SWAPS:,} times. The interval of the difference is that of {RESAMPLES:,} "
+        "paired resamples of whole groups; it is not corrected, and near 0.05 the two may disagree: p decides.",
     ]
     if few:
         pairs = "One pair has" if few == 1 else f"{few} pairs have"
@@ -54,6 +54,9 @@ def tests_block(scope: Scope, items: Sequence[Experiment], tests: Sequence[Diffe
         count = sum(measure in item.estimates for item in items)
         if count > MODELS_TESTED:
             sentences.append(f"In {words} the best {MODELS_TESTED} of {count} experiments by validation are tested.")
+    cut = [item.label for item in items if not item.whole]
+    if cut:
+        sentences.append(f"Predictions are missing or damaged, so nothing is claimed of: {', '.join(cut)}.")
     titles = ("what the test says", "images", "groups", "first", "second", "difference", "p", "p (Holm)")
     return Block(f"Which models differ: {where(scope)}", tuple(sentences), titles, lines)
 

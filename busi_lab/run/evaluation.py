@@ -33,11 +33,13 @@ from busi_lab.run.session import session
 from busi_lab.run.unleaked import WITHOUT_NEAR_COPIES, figures_without
 from busi_lab.run_directory import (
     CLASSES,
+    CONFIG,
     EXPLANATIONS,
     FLAGS,
     MASKS,
     PREDICTIONS,
     SHORTCUTS,
+    SOURCE_CONFIG,
     SOURCE_PREDICTIONS,
     STRESS,
     VALIDATION,
@@ -207,7 +209,8 @@ def _test(
 
 
 def _copy_source(source: Path, directory: Path) -> None:
-    """Take along what intervals, operating points and calibration need of the run, so that the result stands alone."""
-    for name, copy in ((PREDICTIONS, SOURCE_PREDICTIONS), (VALIDATION, VALIDATION)):
+    """Take along what a comparison needs of the run, so that the result stands alone."""
+    copies = {PREDICTIONS: SOURCE_PREDICTIONS, VALIDATION: VALIDATION, CONFIG: SOURCE_CONFIG}
+    for name, copy in copies.items():
         if (source / name).is_file():
             write_atomically(directory / copy, (source / name).read_bytes())
