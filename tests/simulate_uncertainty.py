@@ -21,7 +21,8 @@ from busi_lab.report.repeats import Experiment
 from busi_lab.report.statistics import area_under, weighted_roc
 from busi_lab.report.tables import Row, Table
 from busi_lab.report.uncertainty import Floats
-from busi_lab.run_directory import Run, Summary
+from busi_lab.run_directory import Run
+from busi_lab.summary import Summary
 
 
 @dataclass(frozen=True)

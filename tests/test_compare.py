@@ -23,7 +23,7 @@ from busi_lab.report.plots import metric_bars
 from busi_lab.report.published import PUBLISHED, RELATED_WORK
 from busi_lab.report.render import display, ranking, render_text
 from busi_lab.report.tables import Row, Table
-from busi_lab.run_directory import Summary, write_summary
+from busi_lab.summary import Summary, write_summary
 from busi_lab.tracking.rebuild import Sent
 
 TABLES = ("md", "csv")
@@ -311,7 +311,10 @@ def test_failures_are_listed_with_their_reasons_and_stop_nothing(
     assert "  silent  failed: no reason recorded (status failed)" in lines
     assert any(line.startswith("  cut  unreadable: summary.json cannot be read") for line in lines)
     assert any(line.startswith("  newer  unreadable: summary.json has schema 99") for line in lines)
-    assert "  listed  unreadable: summary.json is not a busi-lab summary: metrics must be an object" in lines
+    assert (
+        "  listed  unreadable: summary.json is not a busi-lab summary: metrics must be an object, found '[1]'"
+        in printed
+    )
     assert lines[-1] == f"table.md, table.csv and repeats.csv are in {runs / 'comparison'}"
     markdown = (runs / "comparison/table.md").read_text(encoding="utf-8")
     assert "| bad | paper/vgg16 | failed | loss is NaN in epoch 3 |" in markdown
@@ -1209,7 +1212,8 @@ def test_evaluations_with_odd_records_and_names(runs: Path, tmp_path: Path) -> N
     rows = stress_rows(**{hostile: [0.5, 0.4]})
     write_rows(runs / "bad/stress.csv", rows, rows[0])
     comparison = compare([runs], tmp_path / "made")
-    assert len(comparison.analysis.evaluations) == 4  # the odd one has a drop with unknowns
+    assert len(comparison.analysis.evaluations) == 3
+    assert "source.directory must be a text" in comparison.failures[0].reason
     page = (tmp_path / "made/report.html").read_text(encoding="utf-8")
     markdown = (tmp_path / "made/table.md").read_text(encoding="utf-8")
     assert "<script>alert" not in page and "<script>alert" not in markdown

@@ -17,7 +17,8 @@ from busi_lab.data.resizing import resize_scan
 from busi_lab.data.scan import Gray, Mask, Scan
 from busi_lab.errors import UserError
 from busi_lab.inference.measures import Lesion, Spacing, measure
-from busi_lab.run_directory import CLASSES, Summary
+from busi_lab.run_directory import CLASSES
+from busi_lab.summary import Summary
 from busi_lab.tasks import BaseTask, MaskTask, load_task
 from busi_lab.tasks.loading import task_classes
 
@@ -229,7 +230,7 @@ def as_scan(image: "Gray | Scan | Image.Image | Path | str") -> Scan:
 
 
 def _used(path: Path, summary: Summary, role: str) -> UsedRun:
-    split = {key: summary.split.get(key) for key in ("protocol", "seed", "fold", "digest", "leaked")}
+    split = {key: getattr(summary.split, key) for key in ("protocol", "seed", "fold", "digest", "leaked")}
     return UsedRun(str(path), role, summary.experiment, summary.model, summary.seed, split)
 
 

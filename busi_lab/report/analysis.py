@@ -83,7 +83,7 @@ def _scopes(experiments: Sequence[Experiment]) -> dict[Scope, list[Experiment]]:
     """
     found: dict[Scope, list[Experiment]] = defaultdict(list)
     for item in experiments:
-        digests = {row.run.summary.split.get("test_digest") for row in item.rows}
+        digests = {row.run.summary.split.test_digest for row in item.rows}
         digest = item.table.test_digest if len(digests) == 1 and item.expected_folds is None else None
         found[item.table.dataset, item.table.data_digest, item.protocol, digest].append(item)
     return {scope: sorted(items, key=_rank) for scope, items in found.items()}

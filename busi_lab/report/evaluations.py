@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from busi_lab.report.pairwise import joint_weights
 from busi_lab.report.tables import MISSING, Comparison, leak_words, number, text
 from busi_lab.report.uncertainty import FEW_GROUPS, RESAMPLES, Bools, Floats
 from busi_lab.run_directory import CLASSES, FEW_IMAGES, FLAGS, SHORTCUTS, STRESS, Run
+from busi_lab.summary import Source, SplitRecord
 
 _FIGURES = (
     *("accuracy", "accuracy_without_normal", "f1", "f1_present", "auroc", "auroc_malignant", "auroc_benign_malignant"),
@@ -45,15 +45,15 @@ class Evaluation:
     @property
     def elsewhere(self) -> bool:
         """Whether the images are not the run's own test images."""
-        summary, source = self.run.summary, self.run.summary.source or {}
-        data, test = source.get("data_digest"), self.split.get("test_digest")
-        return (data, test) != (summary.data.get("digest"), summary.split.get("test_digest"))
+        summary, source = self.run.summary, self.run.summary.source or Source()
+        data, test = source.data_digest, self.split.test_digest
+        return (data, test) != (summary.data.digest, summary.split.test_digest)
 
     @property
-    def split(self) -> Mapping[str, Any]:
+    def split(self) -> SplitRecord:
         """What the run says of the split that it was trained under."""
-        split = (self.run.summary.source or {}).get("split")
-        return split if isinstance(split, dict) else {}
+        source = self.run.summary.source
+        return source.split if source and source.split else SplitRecord()
 
     def rows(self, name: str) -> Rows:
         """Rows of one of the evaluation's tables; none where it is missing or damaged, as when it was cut."""
@@ -68,7 +68,7 @@ def evaluations(comparison: Comparison) -> list[Evaluation]:
     """All evaluations in a comparison, in its order."""
     found = [(row.folder, row.run) for table in comparison.tables for row in table.rows if row.run.summary.source]
     found += comparison.again
-    names = [f"{text(run.name)} on {text(run.summary.data.get('name'))}" for _, run in found]
+    names = [f"{text(run.name)} on {text(run.summary.data.name)}" for _, run in found]
     return [
         Evaluation(name if names.count(name) == 1 else f"{name} ({folder})", run)
         for (folder, run), name in zip(found, names, strict=True)
@@ -89,13 +89,13 @@ def _drop(item: Evaluation) -> Block | None:
     here, own = item.cases, read_cases(lambda: item.run.source_predictions)
     if not item.elsewhere or here is None or own is None:
         return None
-    summary, source = item.run.summary, item.run.summary.source or {}
-    leaked = number(summary.split.get("leaked"))
-    others = source.get("data_digest") != summary.data.get("digest")
+    summary, source = item.run.summary, item.run.summary.source or Source()
+    leaked = number(summary.split.leaked)
+    others = source.data_digest != summary.data.digest
     sentences = [
-        f"Trained on {text(source.get('data'))} under the {text(item.split.get('protocol'))} protocol, tested there on "
-        f"{len(own)} images and here on {len(here)} of {text(summary.data.get('name'))} "
-        f"({text(summary.split.get('protocol'))} protocol), of which "
+        f"Trained on {text(source.data)} under the {text(item.split.protocol)} protocol, tested there on "
+        f"{len(own)} images and here on {len(here)} of {text(summary.data.name)} "
+        f"({text(summary.split.protocol)} protocol), of which "
         + (
             "an unknown number have"
             if leaked is None

@@ -6,6 +6,7 @@ from busi_lab.report.published import PAPER_DATASET
 from busi_lab.report.render import figure
 from busi_lab.report.tables import Row, Table
 from busi_lab.run_directory import CLASSES
+from busi_lab.summary import DataRecord
 
 _PAPER_METRICS = {
     "classification": {"accuracy": "accuracy"},
@@ -18,8 +19,8 @@ def findings(table: Table) -> list[str]:
     best = table.rows[0]
     data = best.run.summary.data
     runs = "One run" if len(table.rows) == 1 else f"{len(table.rows)} runs"
-    own = {} if best.run.summary.source else data  # an evaluation has learnt from none of these images
-    sizes = [f"{own[part]} {word}" for part, word in (("train", "training"), ("val", "validation")) if own.get(part)]
+    own = DataRecord() if best.run.summary.source else data  # an evaluation has learnt from none of these images
+    sizes = [f"{count} {word}" for count, word in ((own.train, "training"), (own.val, "validation")) if count]
     images = f"{table.test_images if table.test_images is not None else 'an unknown number of'} test images"
     sentences = [
         f"{runs} for {table.task} on {table.dataset} under the {table.protocol}: {', '.join([*sizes, images])}."

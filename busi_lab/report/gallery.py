@@ -80,7 +80,10 @@ def hang_gallery(table: Table, again: Sequence[Run] = ()) -> Gallery:
         return Gallery(title, f"{who}, got every test image right.")
     root = _dataset(best.run)
     files = _files(root) if root else {}
-    explained = [best.run, *(run for run in again if (run.summary.source or {}).get("directory") == str(best.run.path))]
+    explained = [
+        best.run,
+        *(run for run in again if run.summary.source and run.summary.source.directory == str(best.run.path)),
+    ]
     pictures = tuple(_picture(root, files.get(example.image), best.run, example, explained) for example in examples)
     return Gallery(title, f"{who}: {', then '.join(kinds)}. {_legend(root, masks is not None, pictures)}", pictures)
 
@@ -112,7 +115,7 @@ def _legend(root: Path | None, with_masks: bool, pictures: tuple[Picture, ...]) 
 
 
 def _dataset(run: Run) -> Path | None:
-    root = run.summary.data.get("root")
+    root = run.summary.data.root
     try:
         return Path(root) if isinstance(root, str) and root and Path(root).is_dir() else None
     except (OSError, ValueError):

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from busi_lab.report.cases import Cases, pool, read_test_cases
 from busi_lab.report.estimates import Estimate, estimate, mean_figures
 from busi_lab.report.settings import Settings, differences, in_words
 from busi_lab.report.tables import MISSING, TEST_METRICS, Comparison, Row, Table, leak_words, number, text
+from busi_lab.summary import SplitRecord
 
 _NAMED = (
     *("model.name", "model.backbone", "model.arch", "model.encoder", "model.weights"),
@@ -159,12 +159,12 @@ class Experiment:
         """Leaked test images in words, folds together and a range over seeds; None where not all runs know."""
         counts, sizes = [], []
         for rows in self.repeats.values():
-            leaks = [number(row.run.summary.split.get("leaked")) for row in rows]
+            leaks = [number(row.run.summary.split.leaked) for row in rows]
             known = [int(leak) for leak in leaks if leak is not None]
             if len(known) < len(rows):
                 return None
             counts.append(sum(known))
-            sizes.append(sum(number(row.run.summary.data.get("test")) or math.nan for row in rows))
+            sizes.append(sum(number(row.run.summary.data.test) or math.nan for row in rows))
         return leak_words(counts, sizes[0] if len(set(sizes)) == 1 else None)
 
     @property
@@ -215,18 +215,18 @@ def _deviation(groups: Sequence[Sequence[float]]) -> float | None:
 
 def protocol_of(row: Row) -> str:
     """The name of a run's split protocol."""
-    return text(row.run.summary.split.get("protocol")) or "unknown"
+    return text(row.run.summary.split.protocol) or "unknown"
 
 
 def fold_of(row: Row) -> int | None:
     """A run's fold; None without folds."""
-    fold = number(row.run.summary.split.get("fold"))
+    fold = number(row.run.summary.split.fold)
     return None if fold is None else int(fold)
 
 
 def folds_of(row: Row) -> int | None:
     """How many folds a run's split has, as recorded or else as configured; None where neither says so."""
-    recorded = number(row.run.summary.split.get("folds"))
+    recorded = number(row.run.summary.split.folds)
     if recorded is None and fold_of(row) is not None:
         configured = (row.settings or {}).get("split.folds", "")
         return int(configured) if configured.isdigit() else None
@@ -236,15 +236,16 @@ def folds_of(row: Row) -> int | None:
 def seeds_of(row: Row) -> Seeds:
     """A run's seeds, of its split and of its training; of an evaluation, the split that the run was trained under."""
     summary = row.run.summary
+    source = row.run.summary.source
     trained = trained_under(row)
-    seed = f"{trained.get('seed')}, fold {trained.get('fold')}" if trained else str(summary.split.get("seed"))
+    seed = f"{trained.seed}, fold {trained.fold}" if source and source.split else str(summary.split.seed)
     return seed, str(summary.seed)
 
 
-def trained_under(row: Row) -> Mapping[str, Any]:
-    """The split that an evaluated run was trained under; empty for a run itself."""
-    split = (row.run.summary.source or {}).get("split")
-    return split if isinstance(split, dict) else {}
+def trained_under(row: Row) -> SplitRecord:
+    """The split that an evaluated run was trained under; without content for a run itself."""
+    source = row.run.summary.source
+    return source.split if source and source.split else SplitRecord()
 
 
 def gather(comparison: Comparison) -> list[Experiment]:
@@ -268,7 +269,7 @@ def gather(comparison: Comparison) -> list[Experiment]:
 def _key(table: Table, row: Row) -> tuple[str, ...]:
     summary = row.run.summary
     parts = (row.run.name, summary.task, summary.model, summary.weights, table.dataset, table.data_digest)
-    trained = trained_under(row).get("protocol")
+    trained = trained_under(row).protocol
     settings = row.settings
     same = f"unknown, of {row.folder}" if settings is None else str(dict(settings))
     return (*map(str, parts), protocol_of(row), str(folds_of(row)), str(trained), same)
@@ -356,7 +357,7 @@ def _with_labels(experiments: Sequence[Experiment]) -> list[Experiment]:
             [Path(str(summary.weights)).name for summary in summaries],
             [f"{item.expected_folds} folds" for item in group],
             [
-                f"trained under {text(trained_under(item.rows[0]).get('protocol')) or protocol_of(item.rows[0])}"
+                f"trained under {text(trained_under(item.rows[0]).protocol) or protocol_of(item.rows[0])}"
                 for item in group
             ],
             [f"test set {(item.table.test_digest or 'unknown')[:12]}" for item in group],

@@ -25,10 +25,10 @@ from busi_lab.run_directory import (
     PREVIOUS_CHECKPOINT,
     SPLIT,
     Run,
-    Summary,
     find_run_directories,
     read_run,
 )
+from busi_lab.summary import Summary
 
 TEST_METRICS = (
     *("accuracy", "accuracy_without_normal", "precision", "recall", "f1"),
@@ -70,8 +70,8 @@ class Row:
     def published(self) -> Mapping[str, float]:
         """The paper's figures for this run's experiment, by metric name; none beside figures on other data."""
         summary = self.run.summary
-        trained_on = (summary.source or {}).get("data_digest", summary.data.get("digest"))
-        elsewhere = summary.data.get("name") != PAPER_DATASET or trained_on != summary.data.get("digest")
+        trained_on = summary.source.data_digest if summary.source else summary.data.digest
+        elsewhere = summary.data.name != PAPER_DATASET or trained_on != summary.data.digest
         return {} if elsewhere else published_for(summary.experiment)
 
     def metric(self, name: str) -> float | None:
@@ -123,7 +123,7 @@ class Table:
     @property
     def leaked(self) -> list[int]:
         """Test images with a near-copy or the same patient in training or validation, of each run that counted them."""
-        counts = (number(row.run.summary.split.get("leaked")) for row in self.rows)
+        counts = (number(row.run.summary.split.leaked) for row in self.rows)
         return [int(count) for count in counts if count is not None]
 
     @property
@@ -136,8 +136,8 @@ class Table:
     def notes(self) -> list[str]:
         """What a reader must know before believing the ranking or the figures beside each other."""
         summaries = [row.run.summary for row in self.rows]
-        protocols = sorted({str(summary.split.get("protocol")) for summary in summaries})
-        unmeasured = {str(s.split.get("protocol")) for s in summaries if number(s.split.get("leaked")) is None}
+        protocols = sorted({str(summary.split.protocol) for summary in summaries})
+        unmeasured = {str(s.split.protocol) for s in summaries if number(s.split.leaked) is None}
         caveats = CAVEATS if self.dataset == PAPER_DATASET else {}
         notes = [caveats[name] for name in protocols if name in unmeasured & caveats.keys()]
         if any(count > 0 for count in self.leaked):
@@ -152,7 +152,7 @@ class Table:
             notes.append(f"{PREDICTIONS} is damaged, so nothing is made of it: {', '.join(damaged)}.")
         if self.test_digest is None:
             notes.append("The runs do not say which images they were tested on: they may differ.")
-        if len({text(summary.split.get("digest")) for summary in summaries}) > 1:
+        if len({text(summary.split.digest) for summary in summaries}) > 1:
             notes.append("Training or validation images differ between these runs, so the ranking is rough.")
         if len({_objective(summary) for summary in summaries}) > 1:
             notes.append(f"The runs chose their best epochs by different objectives; {self.metric} ranks them.")
@@ -255,13 +255,13 @@ def build(folders: Sequence[Path]) -> Comparison:
 
 def _is_again(summary: Summary, directories: Sequence[Path]) -> bool:
     """Whether this is the evaluation of one of the runs on its own test images."""
-    source = summary.source or {}
-    split = source.get("split")
+    source = summary.source
     return (
-        isinstance(split, dict)
-        and Path(str(source.get("directory"))) in directories
-        and source.get("data_digest") == summary.data.get("digest")
-        and split.get("test_digest") == summary.split.get("test_digest")
+        source is not None
+        and source.split is not None
+        and Path(str(source.directory)) in directories
+        and source.data_digest == summary.data.digest
+        and source.split.test_digest == summary.split.test_digest
     )
 
 
@@ -301,24 +301,24 @@ def _progress(directory: Path, base: Path) -> str:
 def _group(summary: Summary) -> tuple[str, ...]:
     """Runs are compared only where all of these agree."""
     split, data = summary.split, summary.data
-    test_set = split.get("test_digest") or split.get("digest") or _protocol(summary)
-    return tuple(text(part) or "" for part in (summary.task, data.get("name"), data.get("digest"), test_set))
+    test_set = split.test_digest or split.digest or _protocol(summary)
+    return tuple(text(part) or "" for part in (summary.task, data.name, data.digest, test_set))
 
 
 def _protocol(summary: Summary) -> str:
     """Protocol with its fold and seed; `published` is deterministic and needs neither."""
     split = summary.split
-    name = text(split.get("protocol")) or "unknown"
-    fold, seed = split.get("fold"), split.get("seed")
+    name = text(split.protocol) or "unknown"
+    fold, seed = split.fold, split.seed
     parts = [f"{name} protocol"] if fold is None else [f"{name} protocol", f"fold {fold}"]
     return ", ".join(parts if seed is None or name == "published" else [*parts, f"split seed {seed}"])
 
 
 def _objective(summary: Summary) -> tuple[str, str]:
-    metric = text(summary.objective.get("metric"))
+    metric = text(summary.objective.metric)
     if metric is None:
         return "val/loss", "min"
-    return metric, "min" if summary.objective.get("mode") == "min" else "max"
+    return metric, "min" if summary.objective.mode == "min" else "max"
 
 
 def _table(index: int, runs: Sequence[tuple[str, Run]]) -> Table:
@@ -342,16 +342,16 @@ def _table(index: int, runs: Sequence[tuple[str, Run]]) -> Table:
         rank = rows[-1].rank if rows and rows[-1].objective == objective else place
         rows.append(Row(run, folder, label, None if objective is None else rank, objective))
     first = runs[0][1].summary
-    digest = first.split.get("test_digest") or first.split.get("digest")
+    digest = first.split.test_digest or first.split.digest
     protocol = " / ".join(sorted({_protocol(run.summary) for _, run in runs}))
     return Table(
         index,
         text(first.task) or "unknown task",
-        text(first.data.get("name")) or "unknown data",
-        text(first.data.get("digest")),
+        text(first.data.name) or "unknown data",
+        text(first.data.digest),
         protocol,
         text(digest),
-        first.data.get("test"),
+        first.data.test,
         metric,
         mode,
         tuple(rows),

@@ -43,10 +43,10 @@ from busi_lab.run_directory import (
     METRICS,
     PREDICTIONS,
     VALIDATION,
-    Summary,
     median_speed,
     write_masks,
 )
+from busi_lab.summary import Summary
 from busi_lab.tasks import BaseTask, MaskTask
 from busi_lab.tasks.checkpoint import read_checkpoint
 from busi_lab.tracking import Job, Result, Trackers

@@ -22,7 +22,8 @@ from busi_lab.data.stress import LADDERS, SEVERITIES, degrade, lesion_alone, wit
 from busi_lab.errors import UserError, one_line
 from busi_lab.inference.explain import Explainer, energy_inside, pointing_hit
 from busi_lab.run.record import plain_metrics
-from busi_lab.run_directory import CLASSES, EXPLANATIONS, Summary, class_number, write_heat
+from busi_lab.run_directory import CLASSES, EXPLANATIONS, class_number, write_heat
+from busi_lab.summary import Summary
 from busi_lab.tasks import BaseTask, MaskTask
 
 log = logging.getLogger(__name__)

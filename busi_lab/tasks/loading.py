@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import BEST_CHECKPOINT, Summary, read_summary
+from busi_lab.run_directory import BEST_CHECKPOINT
+from busi_lab.summary import Summary, read_summary
 from busi_lab.tasks.base import BaseTask
 from busi_lab.tasks.checkpoint import read_checkpoint, with_defaults
 
@@ -44,8 +45,9 @@ def load_task(directory: Path) -> tuple[BaseTask, Summary]:
     if summary.task not in (known := task_classes()):
         raise UserError(f"{directory}: task {summary.task!r}, expected {', '.join(known)}")
     if summary.source is not None:
-        run = summary.source.get("directory")
-        raise UserError(f"{directory} holds the evaluation of a run; give the directory of that run, {run}")
+        raise UserError(
+            f"{directory} holds the evaluation of a run; give the directory of that run, {summary.source.directory}"
+        )
     path = directory / BEST_CHECKPOINT
     content = read_checkpoint(path)
     task_class = known[summary.task]

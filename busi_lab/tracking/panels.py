@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from busi_lab.run_directory import CLASSES, Summary
+from busi_lab.run_directory import CLASSES
+from busi_lab.summary import Summary
 
 CASES = 8
 """Scans in a panel of test cases."""
@@ -36,11 +37,11 @@ def start_values(summary: Summary) -> dict[str, Any]:
     return {
         "parameters": summary.parameters,
         "device": summary.device,
-        "split_digest": summary.split.get("digest"),
-        "test_digest": summary.split.get("test_digest"),
-        "leaked_test_images": summary.split.get("leaked"),
-        "data_digest": summary.data.get("digest"),
-        "images": {split: summary.data.get(split) for split in ("train", "val", "test")},
+        "split_digest": summary.split.digest,
+        "test_digest": summary.split.test_digest,
+        "leaked_test_images": summary.split.leaked,
+        "data_digest": summary.data.digest,
+        "images": {split: getattr(summary.data, split) for split in ("train", "val", "test")},
     }
 
 

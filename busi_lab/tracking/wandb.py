@@ -19,7 +19,8 @@ from PIL import Image
 
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import read_rows, write_atomically
-from busi_lab.run_directory import BEST_CHECKPOINT, CLASSES, Summary
+from busi_lab.run_directory import BEST_CHECKPOINT, CLASSES
+from busi_lab.summary import Summary
 from busi_lab.tracking import panels
 from busi_lab.tracking.mode import choose_mode
 from busi_lab.tracking.protocol import Job, Result, Settings, Shown, Tracker
@@ -148,7 +149,7 @@ class WandbTracker(Tracker):
         """
         import wandb
 
-        name, digest = summary.data.get("name"), summary.data.get("digest")
+        name, digest = summary.data.name, summary.data.digest
         if not name or not digest:
             return
         record = {"name": name, "digest": digest}

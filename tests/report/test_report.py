@@ -29,7 +29,8 @@ from busi_lab.report.predictions import (
     wrong_classes,
 )
 from busi_lab.report.tables import Comparison
-from busi_lab.run_directory import CLASSES, Run, Summary, read_run, write_masks, write_summary
+from busi_lab.run_directory import CLASSES, Run, read_run, write_masks
+from busi_lab.summary import Summary, write_summary
 
 COUNTS = {"benign": 6, "malignant": 4, "normal": 2}
 IMAGES = [(f"{label} ({i})", label) for label in CLASSES for i in range(1, COUNTS[label] + 1)]
@@ -505,7 +506,8 @@ def test_bare_and_odd_runs_make_a_page(runs: Path, tmp_path: Path) -> None:
     comparison, _, page = report(runs, tmp_path / "made")
     assert "there is no best one" in page.words
     assert "has no readable predictions.csv" in page.words
-    assert [failure.status for failure in comparison.failures] == ["not finished"]
+    assert [failure.status for failure in comparison.failures] == ["unreadable", "not finished"]
+    assert "versions must be an object, found" in page.words
     assert "still running or cut off after 0 epochs" in page.words
 
 
