@@ -81,11 +81,11 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
     data = build_data(config.data, config.split, task, either=True)
     if not data.manifest.test:
         raise UserError(f"{data.index.root}: no image to test on; choose another data= or split=")
-    if config.explain and task.has_classes and not data.delivers[0]:
+    if config.explain and task.needs_labels and not data.delivers[0]:
         raise UserError(f"explain={config.explain}: explains classes, and the scans here have no labels; leave it out")
     flags = read_flags(Path(config.flags), data) if config.flags else []
-    explainer = Explainer([task] if task.has_classes else [], [config.explain]) if config.explain else None
-    if config.shortcuts and not (task.has_classes and cases_with_lesion(data)):
+    explainer = Explainer([task] if task.needs_labels else [], [config.explain]) if config.explain else None
+    if config.shortcuts and not (task.needs_labels and cases_with_lesion(data)):
         raise UserError("shortcuts=true: needs a run with classes, and benign or malignant images with a lesion mask")
     trainer = build_trainer(settings, [], directory)
     leaked = find_leaked(source, source_directory, data)

@@ -15,7 +15,7 @@ from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.splits import Manifest, write_manifest
 from busi_lab.errors import UserError
 from busi_lab.files import write_atomically
-from busi_lab.models.segmenters import STRIDE
+from busi_lab.models.inputs import STRIDE
 from busi_lab.run.environment import device_name, environment_record
 from busi_lab.run_directory import CLASSES, CONFIG, FEW_IMAGES, SPLIT, add_further
 from busi_lab.summary import DataRecord, Objective, Source, SplitRecord, Summary
@@ -29,8 +29,8 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
     return Summary(
         status="failed",
         task=task.kind,
-        experiment=config.name or config.model_label,
-        model=config.model_label,
+        experiment=config.name or task.model_name,
+        model=task.model_name,
         weights=config.model.weights,
         seed=config.seed,
         split=split_record(manifest, data.leaked()),
