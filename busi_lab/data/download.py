@@ -22,9 +22,9 @@ from urllib.request import url2pathname, urlopen
 
 from PIL import Image
 
+from busi_lab.classes import BUSI as BUSI_CLASSES
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import new_folder
-from busi_lab.run_directory import CLASSES
 
 KAGGLE_HANDLE = "aryashah2k/breast-ultrasound-images-dataset"
 BUSI_COUNTS: Mapping[str, int] = {"benign": 437, "malignant": 210, "normal": 133}
@@ -46,7 +46,7 @@ class DatasetCounts:
     masks: int
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{self.images.get(label, 0)} {label}" for label in CLASSES)
+        counts = ", ".join(f"{self.images.get(label, 0)} {label}" for label in BUSI_CLASSES.names)
         return f"{sum(self.images.values())} images ({counts}) and {self.masks} masks"
 
 
@@ -210,7 +210,7 @@ def _targets(names: list[str], source: str) -> dict[str, str]:
     for name in names:
         path = PurePosixPath(name)
         label = path.parent.name
-        if label not in CLASSES or "__MACOSX" in path.parts or path.name == ".DS_Store":
+        if label not in BUSI_CLASSES.names or "__MACOSX" in path.parts or path.name == ".DS_Store":
             continue
         targets[name] = f"{label}/{path.name}"
         roots.add(str(path.parent.parent))
@@ -219,7 +219,9 @@ def _targets(names: list[str], source: str) -> dict[str, str]:
         seen.add(str(path).casefold())
     if len(roots) != 1:
         found = " and ".join(sorted(roots)) or "none"
-        raise UserError(f"{source}: expected one set of folders {', '.join(CLASSES)}; found them in: {found}")
+        raise UserError(
+            f"{source}: expected one set of folders {', '.join(BUSI_CLASSES.names)}; found them in: {found}"
+        )
     return targets
 
 
@@ -264,7 +266,7 @@ def _verify(folder: Path, source: str, expected: DatasetCounts) -> None:
             stems[name["mask"] or ""].add(name["image"])
         _show("verify", done, len(files))
     found = DatasetCounts(images, masks)
-    if masks != expected.masks or any(images[label] != expected.images.get(label, 0) for label in CLASSES):
+    if masks != expected.masks or any(images[label] != expected.images.get(label, 0) for label in BUSI_CLASSES.names):
         raise UserError(f"{source} is incomplete or another dataset: expected {expected}; found {found}")
     if unpaired := sorted(stems[""] ^ stems["_mask"]):
         raise UserError(f"{source}: {unpaired[0]!r} lacks its image or its mask; expected one of each")
