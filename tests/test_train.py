@@ -70,6 +70,7 @@ def test_run_directory_holds_the_contract(cli: Cli, phantom_root: Path, tmp_path
     assert float(best["val/f1"]) == max(float(row["val/f1"]) for row in epochs)
     assert (run / "config.yaml").exists()
     assert len(json.loads((run / "split.json").read_text())["test"]) >= summary["data"]["test"]
+    assert re.search(r"(?m)^torch==\d", (run / "packages.txt").read_text())
 
 
 def test_figures_follow_from_the_predictions(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:

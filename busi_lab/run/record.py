@@ -16,8 +16,8 @@ from busi_lab.data.splits import Manifest, write_manifest
 from busi_lab.errors import UserError
 from busi_lab.files import write_atomically
 from busi_lab.models.inputs import STRIDE
-from busi_lab.run.environment import device_name, environment_record
-from busi_lab.run_directory import CONFIG, FEW_IMAGES, SPLIT, add_further
+from busi_lab.run.environment import device_name, environment_record, installed_packages
+from busi_lab.run_directory import CONFIG, FEW_IMAGES, PACKAGES, SPLIT, add_further
 from busi_lab.summary import DataRecord, Objective, Source, SplitRecord, Summary
 from busi_lab.tasks import BaseTask
 
@@ -88,7 +88,7 @@ def split_record(manifest: Manifest, leaked: int | None) -> SplitRecord:
 
 
 def write_inputs(directory: Path, resolved: Any, data: BusiDataModule) -> None:
-    """Write the configuration and the split.
+    """Write the configuration, the split and the list of installed packages.
 
     Raises:
         UserError: the directory cannot be written to.
@@ -96,6 +96,7 @@ def write_inputs(directory: Path, resolved: Any, data: BusiDataModule) -> None:
     try:
         write_atomically(directory / CONFIG, OmegaConf.to_yaml(resolved))
         write_manifest(directory / SPLIT, data.full_manifest)
+        write_atomically(directory / PACKAGES, installed_packages())
     except OSError as error:
         raise UserError(
             f"{directory} cannot be written to ({error.strerror}); set hydra.run.dir to a writable folder"
