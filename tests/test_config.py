@@ -109,4 +109,4 @@ def test_a_users_own_experiment_file(tmp_path: Path) -> None:
     text = "# @package _global_\n" + OmegaConf.to_yaml(OmegaConf.create(own))
     (tmp_path / "experiment" / "mine.yaml").write_text(text)
     config = load("experiment=mine", f"hydra.searchpath=[file://{tmp_path}]")
-    assert (config.name, config.model_label) == ("mine", "resnet18")
+    assert (config.name, config.model.flat()["backbone"]) == ("mine", "resnet18")
