@@ -28,6 +28,8 @@ def explain(
     if missing := getattr(error, "missing_cfg_file", None):  # of MissingConfigException; Hydra is not imported here
         group, slash, option = str(missing).removesuffix(".yaml").partition("/")
         options = _options(group, folders)
+        if group == "split" and (fold := option.removeprefix("fold/")) != option:
+            return f"split={option}: no such option; set split=grouped_kfold split.fold={fold}"
         return one_of(f"{group}={option}: no such option", option, options, "choices") if slash and options else None
     match = re.match(r"Could not override '([^']+)'", one_line(error))
     return _unknown_key(match.group(1), schema, folders, compose) if match else None

@@ -27,6 +27,7 @@ from busi_lab.train import main
         ("data.phantom.seed=1", "data.phantom.seed: unknown key; phantoms belong to data=phantom"),
         ("--optim.lr", "--optim.lr: no such option; for a key of the configuration give a value, as in optim.lr=VALUE"),
         ("--mutlirun", "--mutlirun: no such option; "),
+        ("split=fold/7", "split=fold/7: no such option; set split=grouped_kfold split.fold=7"),
         ("--cfg=jub", "argument --cfg/-c: invalid choice: 'jub' (choose from "),
         ("task.monitr=x", "task.monitr: unknown key; did you mean monitor? known keys: "),
         ("+logger.wandb.projct=x", "logger.wandb.projct: unknown key; did you mean project? known keys: "),

@@ -1,6 +1,10 @@
 """What a sweep is going to do: names of its jobs and of its directory, and what may not be combined."""
 
+import yaml
+
+from busi_lab.config import config_dir
 from busi_lab.sweep.plan import directory_name, job_names
+from tests.test_config import load
 
 
 def test_jobs_are_named_by_what_sets_them_apart() -> None:
@@ -16,6 +20,15 @@ def test_jobs_are_named_by_what_sets_them_apart() -> None:
         assert all(not set("=,/' ") & set(name) for name in odd)
     both = job_names([["+a.x=1", "+b.x=2"], ["+a.x=2", "+b.x=1"]], {"a.x", "b.x"})
     assert len(set(both)) == 2
+
+
+def test_the_sweep_over_protocols_has_a_job_for_each_and_for_each_fold() -> None:
+    content = yaml.safe_load((config_dir() / "sweep/protocols.yaml").read_text())
+    values = content["hydra"]["sweeper"]["params"]["split"].split(",")
+    whole = ["published", "holdout", "grouped_holdout", "curated"]
+    assert job_names([[f"split={value}"] for value in values], {"split"}) == [*whole, *(f"fold-{n}" for n in range(5))]
+    for fold, value in enumerate(values[len(whole) :]):
+        assert load(f"split={value}").split == load("split=grouped_kfold", f"split.fold={fold}").split
 
 
 def test_a_sweeps_directory_follows_from_its_command() -> None:
