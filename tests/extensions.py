@@ -1,10 +1,19 @@
 """A package of a user's own, as if it were installed."""
 
 import importlib
+import re
 import sys
 from pathlib import Path
 
 import pytest
+
+
+def recipe(language: str) -> str:
+    """The first block of a language in the map of the code, which shows how a network is added."""
+    text = (Path(__file__).parents[1] / "busi_lab/README.md").read_text(encoding="utf-8")
+    found = re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    assert found
+    return found[1]
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, source: str, group: str, *names: str) -> None:

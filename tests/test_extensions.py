@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from busi_lab.errors import UserError
 from busi_lab.models import registry
+from busi_lab.run.resume import _refuse_foreign
 from busi_lab.run_directory import read_summary
 from busi_lab.tasks import load_task
-from tests.extensions import install
-from tests.models.test_registry import NETWORK
+from tests.extensions import install, recipe
 from tests.programs import call, outcome
 
 PACKAGE = (
-    NETWORK.replace("{name}", "ward_net")
+    recipe("python").replace('"small"', '"ward_net"')
     + """
 from busi_lab.tasks import ClassificationTask
 from busi_lab.tracking.protocol import Tracker
@@ -31,7 +32,7 @@ class Notes(Tracker):
 """
 )
 CONF = {
-    "model/ward_net": "name: ward_net\nweights: none\nin_chans: 1\ndropout: 0.0\nfreeze: none\nwidth: 4\n",
+    "model/ward_net": recipe("yaml").replace("small", "ward_net"),
     "task/ward": "defaults:\n  - classification\n_target_: ward_package.WardTask\n",
 }
 
@@ -57,6 +58,9 @@ def test_a_package_of_ones_own(phantom_root: Path, tmp_path: Path, monkeypatch: 
     content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
     assert content["packages"] == {"task": "ward_package", "model": "ward_package"}
 
+    saved = OmegaConf.load(run / "config.yaml")
+    _refuse_foreign(saved, run, [])  # an installed package is trusted as far as its entry points go
+
     monkeypatch.setattr(sys, "path", [item for item in sys.path if item != str(package)])
     monkeypatch.delitem(registry._NETWORKS, "ward_net")
     monkeypatch.delitem(sys.modules, "ward_package")
@@ -64,6 +68,8 @@ def test_a_package_of_ones_own(phantom_root: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(UserError) as caught:
         load_task(run)
     assert str(caught.value) == f"{run}: task 'ward', expected classification, multitask, segmentation{install_it}"
+    with pytest.raises(UserError, match=r"names ward_package\.WardTask, which is neither of busi_lab"):
+        _refuse_foreign(saved, run, [])
     text = (run / "summary.json").read_text().replace('"task": "ward"', '"task": "classification"')
     (run / "summary.json").write_text(text)
     code, error = outcome("predict", "--run", str(run), str(phantom_root), "--json", "-")

@@ -13,7 +13,7 @@ from busi_lab.config import NetworkSettings, config_dir
 from busi_lab.errors import UserError
 from busi_lab.models import BuiltModel, Outputs, Wanted, build_network, find_network, network_settings, register
 from busi_lab.models.registry import our_networks
-from tests.extensions import install
+from tests.extensions import install, recipe
 
 SIZE = 72  # no multiple of what networks halve it by
 BUILDS = [(name, outputs) for name in our_networks() for outputs in find_network(name).gives]
@@ -93,36 +93,8 @@ def test_an_unknown_network_names_the_nearest() -> None:
         network_settings({"name": "time"})
 
 
-NETWORK = """
-from dataclasses import dataclass
-from torch import nn
-from busi_lab.models import BuiltModel, NetworkSettings, Outputs, register
-
-
-@dataclass
-class Settings(NetworkSettings):
-    width: int = 4
-
-
-class Small(nn.Module):
-    def __init__(self, settings, classes):
-        super().__init__()
-        self.features = nn.Conv2d(settings.in_chans, settings.width, 3)
-        self.head = nn.Linear(settings.width, classes)
-
-    def forward(self, image):
-        return Outputs(classes=self.head(self.features(image).mean((2, 3))))
-
-
-@register("{name}", Settings, gives=("classes",))
-def build(settings, wanted):
-    network = Small(settings, wanted.classes)
-    return BuiltModel(network, (network.head,), (0.5,) * settings.in_chans, (0.25,) * settings.in_chans)
-"""
-
-
 def test_a_network_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, monkeypatch, "hospital_net", NETWORK.replace("{name}", "small"), "busi_lab.models", "small")
+    install(tmp_path, monkeypatch, "hospital_net", recipe("python"), "busi_lab.models", "small")
     assert build("small", "classes", width=8.0).network.head.in_features == 8
     with pytest.raises(UserError, match=r"model\.widht: unknown key; did you mean width\? known keys of small"):
         network_settings({"name": "small", "widht": 3})
