@@ -307,11 +307,15 @@ def _check_data(data: DataConfig, split: SplitConfig) -> None:
         )
     if data.name == "phantom" and not data.phantom:
         raise UserError("data.name=phantom: means the phantoms that data=phantom makes; give your data another name")
-    if data.phantom is not None and (data.name != "phantom" or data.root is not None):
-        other = f"data.root={data.root}" if data.name == "phantom" else f"data.name={data.name}"
+    if data.phantom is not None and data.name != "phantom":
         raise UserError(
-            f"data.phantom beside {other}: phantoms are made, other data are read from data.root; leave one out, or "
-            "set data=phantom for phantoms"
+            f"data.phantom beside data.name={data.name}: only data=phantom, which is called phantom, makes phantoms; "
+            "leave it out, or set data=phantom and leave data.name out"
+        )
+    if data.phantom is not None and data.root is not None:
+        raise UserError(
+            f"data.phantom beside data.root={data.root}: phantoms are made, and read from no other folder; leave "
+            "data.root out, or set data=busi or data=labels for that folder"
         )
     if split.protocol == "published" and not split.manifest and split.test_fraction != 0.2:
         raise UserError(

@@ -196,7 +196,7 @@ class BusiDataModule(LightningDataModule):
         either: bool = False,
         original_masks: bool = False,
         num_workers: int | None = None,
-        cache_dir: str | None = None,
+        cache_dir: str | None = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__()

@@ -99,7 +99,7 @@ def _digest(*lines: str) -> str:
 
 def make_manifest(
     index: Index,
-    protocol: str = "published",
+    protocol: str = "holdout",
     seed: int = 0,
     test_fraction: float = PUBLISHED_FRACTION,
     val_fraction: float = 0.1,

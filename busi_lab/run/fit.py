@@ -87,7 +87,7 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
         _fit(task, data, trainer, state)
         _judge(task, data, trainer, config.test, summary)
         return summary
-    log.info(headline(config, summary))
+    log.info(headline(config, summary, task))
     log.info(leak_line(summary))
     if config.test:
         log.info(class_line(summary))

@@ -15,7 +15,7 @@ from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.splits import Manifest, write_manifest
 from busi_lab.errors import UserError
 from busi_lab.files import write_atomically
-from busi_lab.models.inputs import STRIDE
+from busi_lab.models.inputs import STRIDE, PaddedNetwork
 from busi_lab.run.environment import device_name, environment_record, installed_packages
 from busi_lab.run_directory import CONFIG, FEW_IMAGES, PACKAGES, SPLIT, add_further
 from busi_lab.summary import DataRecord, Objective, Source, SplitRecord, Summary
@@ -141,15 +141,12 @@ def plain_metrics(values: dict[str, Tensor], split: str) -> dict[str, Any]:
     }
 
 
-def headline(config: RunConfig, summary: Summary) -> str:
+def headline(config: RunConfig, summary: Summary, task: BaseTask) -> str:
     """What is going to be trained, in a line."""
     data, split = summary.data, summary.split
     size = config.data.image_size
-    padded = (
-        f" (padded to {size + -size % STRIDE} by its edges)"
-        if summary.task != "classification" and size % STRIDE
-        else ""
-    )
+    pads = isinstance(task.network, PaddedNetwork) and size % STRIDE
+    padded = f" (padded to {size + -size % STRIDE} by its edges)" if pads else ""
     return (
         f"{summary.experiment}: {summary.model}, weights {summary.weights}, {summary.parameters or 0:,} parameters, "
         f"seed {summary.seed}; {data.name} at {size} px{padded}, "
