@@ -43,7 +43,9 @@ class ClassificationPart(nn.Module):
         weights: Any = self._class_weights if split == "train" else None
         return F.cross_entropy(logits.float(), label, weight=weights, label_smoothing=smoothing)
 
-    def summarize(self, split: str, gathered: dict[str, Tensor], learnt: Sequence[str]) -> dict[str, Tensor]:
+    def summarize(
+        self, split: str, gathered: dict[str, Tensor], learnt: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
         """The contract's metrics of ``logits`` against ``label``, and those of benign and malignant images alone.
 
         Where a class has no image, :func:`busi_lab.metrics.present_averages` are added; in the test, they take the
@@ -56,7 +58,7 @@ class ClassificationPart(nn.Module):
         undefined = [name for name, value in values.items() if value.ndim == 0 and value.isnan()]
         values = {name: value for name, value in values.items() if name not in undefined}
         images = values["confusion_matrix"].sum(dim=1).tolist()
-        if split == "test" and any(images[self.classes.number(name)] == 0 for name in learnt):
+        if split == "test" and any(images[self.classes.number(name)] == 0 for name in learnt or self.classes.names):
             values = {name: value for name, value in values.items() if name not in MACRO}
         return values | present_averages(values["confusion_matrix"])
 
