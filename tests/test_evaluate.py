@@ -338,7 +338,7 @@ def predicted(run: Path, images: list[Any]) -> list[list[float]]:
     task, _ = load_task(run)
     scans = torch.from_numpy(np.stack([resize_scan(image, task.image_size) for image in images]))[:, None]
     with torch.no_grad():
-        return [[float(p) for p in row] for row in task(scans).softmax(1)]
+        return [[float(p) for p in row] for row in task(scans).classes.softmax(1)]
 
 
 def scan_and_mask(root: Path, row: dict[str, str]) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ from busi_lab.models import registry
 from busi_lab.run.resume import _refuse_foreign
 from busi_lab.run_directory import read_summary
 from busi_lab.tasks import load_task
+from busi_lab.tasks.loading import task_classes
 from tests.extensions import install, recipe
 from tests.programs import call, outcome
 
@@ -67,12 +68,12 @@ def test_a_package_of_ones_own(phantom_root: Path, tmp_path: Path, monkeypatch: 
     install_it = "; install the package ward_package, with which the run was made"
     with pytest.raises(UserError) as caught:
         load_task(run)
-    assert str(caught.value) == f"{run}: task 'ward', expected classification, multitask, segmentation{install_it}"
+    assert str(caught.value) == f"{run}: task 'ward', expected {', '.join(task_classes())}{install_it}"
     with pytest.raises(UserError, match=r"names ward_package\.WardTask, which is neither of busi_lab"):
         _refuse_foreign(saved, run, [])
     text = (run / "summary.json").read_text().replace('"task": "ward"', '"task": "classification"')
     (run / "summary.json").write_text(text)
     code, error = outcome("predict", "--run", str(run), str(phantom_root), "--json", "-")
     assert code == 2
-    assert "model.name=ward_net: no such network; choices: custom_cnn, mobilenet_unet, smp, timm; " in error
+    assert "model.name=ward_net: no such network; choices: custom_cnn, " in error
     assert error.endswith(install_it)
