@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error
 from busi_lab.files import write_atomically, write_rows
-from busi_lab.report.analysis import analyse
-from busi_lab.report.records import columns_of
-from busi_lab.report.render import records, render_markdown, render_text
-from busi_lab.report.tables import Comparison, build
+from busi_lab.report.results.analysis import Analysis, analyse
+from busi_lab.report.results.reading import build
+from busi_lab.report.sections.contents import sections_of
+from busi_lab.report.writers.markdown import render_markdown
+from busi_lab.report.writers.plain import render_text
+from busi_lab.report.writers.png import write_pictures
+from busi_lab.report.writers.records import columns_of, pair_records, records, repeat_records
 from busi_lab.tracking import check_trackers, publish_report
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ _OWN_FILE = re.compile(r"report\.html|table\.(md|csv)|(repeats|pairs)\.csv|table
 
 def compare(
     folders: Sequence[Path], out: Path, formats: Sequence[str] = FORMATS, require_repeats: bool = False
-) -> Comparison:
+) -> Analysis:
     """Compare all runs at or below ``folders`` and write the files of ``formats`` into ``out``.
 
     ``out`` holds one comparison: files of an earlier one are replaced or removed, other files left alone.
@@ -43,36 +46,36 @@ def compare(
     """
     if not formats or not set(formats) <= set(FORMATS):
         raise UserError(f"--format: expected some of {','.join(FORMATS)}, found {','.join(formats) or 'none'}")
-    comparison = analyse(build(folders), require_repeats)
+    analysis = analyse(build(folders), require_repeats)
+    sections = sections_of(analysis)
     texts = {}
     if "html" in formats:
-        from busi_lab.report.html import render_html  # matplotlib costs a second: only where it is used
+        from busi_lab.report.writers.html import render_html  # Jinja costs a part of a second: only where it is used
 
-        texts[REPORT] = render_html(comparison)
+        texts[REPORT] = render_html(sections)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".new-") as folder:
             new = Path(folder)
-            drawn = {}
-            if "png" in formats:
-                from busi_lab.report.plots import draw
-
-                drawn = draw(comparison, new)
+            drawn = write_pictures(sections, new) if "png" in formats else []
             if "md" in formats:
-                texts[TABLE_MARKDOWN] = render_markdown(comparison, drawn)
+                texts[TABLE_MARKDOWN] = render_markdown(sections, drawn)
             for name, content in texts.items():
                 write_atomically(new / name, content)
             if "csv" in formats:
-                columns, rows = records(comparison)
-                write_rows(new / TABLE_CSV, rows, columns)
-                analysis = comparison.analysis
-                for name, found in {REPEATS_CSV: analysis.repeat_records, PAIRS_CSV: analysis.pair_records}.items():
-                    if found:
-                        write_rows(new / name, found, columns_of(found))
+                _write_tables(analysis, new)
             _replace(new, out)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error}); choose another folder with --out") from None
-    return comparison
+    return analysis
+
+
+def _write_tables(analysis: Analysis, folder: Path) -> None:
+    columns, rows = records(analysis)
+    write_rows(folder / TABLE_CSV, rows, columns)
+    for name, found in {REPEATS_CSV: repeat_records(analysis), PAIRS_CSV: pair_records(analysis)}.items():
+        if found:
+            write_rows(folder / name, found, columns_of(found, analysis.metrics))
 
 
 def _replace(new: Path, out: Path) -> None:
@@ -85,8 +88,8 @@ def _replace(new: Path, out: Path) -> None:
             path.unlink()
 
 
-def describe(comparison: Comparison, out: Path) -> str:
-    """The ranking and the failures as plain text, and a last line that says which files ``out`` holds."""
+def describe(analysis: Analysis, out: Path) -> str:
+    """What was found, and the ranking, as plain text, and a last line that says which files ``out`` holds."""
     tables = [name for name in (TABLE_MARKDOWN, TABLE_CSV, REPEATS_CSV, PAIRS_CSV) if (out / name).exists()]
     tables += ["plots"] if next(out.glob("table*_*.png"), None) else []
     listed = " and ".join([", ".join(tables[:-1]), tables[-1]] if len(tables) > 1 else tables)
@@ -94,14 +97,14 @@ def describe(comparison: Comparison, out: Path) -> str:
     last = f"{listed} {verb} in {out}" if listed else ""
     if (out / REPORT).exists():
         last = f"the report is {out / REPORT}" + (f"; {listed} {verb} beside it" if listed else "")
-    return f"{render_text(comparison)}\n{last}"
+    return f"{render_text(sections_of(analysis))}\n{last}"
 
 
-def show(comparison: Comparison, out: Path) -> None:
+def show(analysis: Analysis, out: Path) -> None:
     """Print :func:`describe`; a terminal without Unicode still gets its table."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    print(describe(comparison, out))
+    print(describe(analysis, out))
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -143,8 +146,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.open and "html" not in arguments.format:
             raise UserError("--open shows report.html: add html to --format")
         sent = _send_runs(folders, arguments.wandb) if arguments.wandb is not None else None
-        comparison = compare(folders, out, arguments.format, arguments.require_repeats)
-        show(comparison, out)
+        analysis = compare(folders, out, arguments.format, arguments.require_repeats)
+        show(analysis, out)
         if sent is not None:
             project = arguments.wandb or next(iter(sent.projects), None)
             settings = {"project": project} if project else {}

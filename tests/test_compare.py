@@ -9,12 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
-
-from busi_lab.compare import compare, main
-from busi_lab.errors import UserError
-from busi_lab.files import write_rows
-from busi_lab.report import plots
 from busi_lab.report.blocks import Block
 from busi_lab.report.evaluations import robustness
 from busi_lab.report.findings import findings
@@ -23,6 +17,12 @@ from busi_lab.report.plots import metric_bars
 from busi_lab.report.published import PUBLISHED, RELATED_WORK
 from busi_lab.report.render import display, ranking, render_text
 from busi_lab.report.tables import Row, Table
+from PIL import Image
+
+from busi_lab.compare import compare, main
+from busi_lab.errors import UserError
+from busi_lab.files import write_rows
+from busi_lab.report import plots
 from busi_lab.run_directory import Summary, write_summary
 from busi_lab.tracking.rebuild import Sent
 

@@ -11,12 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-
-from busi_lab.compare import compare
-from busi_lab.data.index import read_mask
-from busi_lab.data.phantom import generate_phantoms
-from busi_lab.files import write_rows
 from busi_lab.report.findings import findings
 from busi_lab.report.masks import running_median
 from busi_lab.report.predictions import (
@@ -29,6 +23,12 @@ from busi_lab.report.predictions import (
     wrong_classes,
 )
 from busi_lab.report.tables import Comparison
+from PIL import Image
+
+from busi_lab.compare import compare
+from busi_lab.data.index import read_mask
+from busi_lab.data.phantom import generate_phantoms
+from busi_lab.files import write_rows
 from busi_lab.run_directory import CLASSES, Run, Summary, read_run, write_masks, write_summary
 
 COUNTS = {"benign": 6, "malignant": 4, "normal": 2}

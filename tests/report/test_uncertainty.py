@@ -5,10 +5,8 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, norm, t
-
-from busi_lab.report.statistics import weighted_mean
-from busi_lab.report.uncertainty import (
+from busi_lab.report.results.statistics import weighted_mean
+from busi_lab.report.results.uncertainty import (
     bootstrap_p,
     cluster_weights,
     effective_groups,
@@ -19,6 +17,8 @@ from busi_lab.report.uncertainty import (
     swap_p,
     wilson_interval,
 )
+from scipy.stats import bootstrap, norm, t
+
 from tests.simulate_uncertainty import WORLDS, tally
 
 
