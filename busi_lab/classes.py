@@ -1,18 +1,31 @@
-"""The classes of a dataset and what they stand for."""
+"""The classes of a dataset, and the roles that they have in figures."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Class names in the order of every probability column, and which of them have a role."""
+    """Class names in the order of every probability column, logit and confusion matrix.
+
+    Attributes:
+        names: two at least, each once.
+        positive: the class that is looked for: sensitivity is the share of its images that are found. None for none.
+        without_lesion: the class of scans without a lesion, whose mask is empty. None where every scan has a lesion.
+    """
 
     names: tuple[str, ...]
-    positive: str | None
-    without_lesion: str | None
+    positive: str | None = None
+    without_lesion: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
 
     def number(self, label: str) -> int:
-        """Position of a label; -1 for the empty label of a scan whose class is not known."""
+        """Position of a label; -1 for the empty label of a scan whose class is not known.
+
+        Raises:
+            ValueError: it is no class of these.
+        """
         return self.names.index(label) if label else -1
 
     def name(self, number: int) -> str:
@@ -26,24 +39,27 @@ class Classes:
 
     @property
     def negative(self) -> str | None:
-        """The other lesion class beside ``positive`` where there are exactly two."""
+        """The other class with a lesion beside ``positive``; None where there is not exactly one."""
         others = [name for name in self.lesions if name != self.positive]
-        return others[0] if self.positive and len(self.lesions) == 2 else None
+        return others[0] if self.positive in self.lesions and len(others) == 1 else None
 
     @property
     def auroc_positive(self) -> str | None:
-        """The metric of the positive class against the rest."""
-        return f"auroc_{self.positive}" if self.positive else None
+        """Name of the AUROC of the positive class against the rest, as ``auroc_malignant``; None without that class."""
+        return None if self.positive is None else f"auroc_{self.positive}"
 
     @property
     def auroc_lesions(self) -> str | None:
-        """The metric of the positive class against the other lesions."""
-        return f"auroc_{self.negative}_{self.positive}" if self.negative else None
+        """Name of the AUROC between the two classes with a lesion, as ``auroc_benign_malignant``."""
+        return None if self.negative is None else f"auroc_{self.negative}_{self.positive}"
 
     @property
     def accuracy_lesions(self) -> str | None:
-        """The accuracy over the scans with a lesion."""
-        return f"accuracy_without_{self.without_lesion}" if self.without_lesion else None
+        """Name of the accuracy among scans with a lesion, as ``accuracy_without_normal``."""
+        return (
+            None if self.negative is None or self.without_lesion is None else f"accuracy_without_{self.without_lesion}"
+        )
 
 
-BUSI = Classes(("benign", "malignant", "normal"), "malignant", "normal")
+BUSI = Classes(("benign", "malignant", "normal"), positive="malignant", without_lesion="normal")
+"""The classes of BUSI, and of every dataset that does not say its own."""

@@ -3,14 +3,14 @@
 import inspect
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from busi_lab.errors import UserError, one_line
+from busi_lab.checking import checked, whole_keys, write_whole
+from busi_lab.errors import UserError
 from busi_lab.run_directory import CLASSES
 from busi_lab.suggestions import one_of
 
@@ -38,7 +38,7 @@ class DataConfig:
     subset: int | None = None
     classes: list[str] | None = None
     num_workers: int | None = None
-    cache_dir: str | None = None
+    cache_dir: str | None = "auto"
     phantom: Dict | None = None
 
 
@@ -46,7 +46,7 @@ class DataConfig:
 class SplitConfig:
     """Group ``split``: see :func:`busi_lab.data.splits.make_manifest`."""
 
-    protocol: str = "published"
+    protocol: str = "holdout"
     seed: int = 0
     fold: int = 0
     folds: int = 5
@@ -75,17 +75,38 @@ class AugmentConfig:
 
 
 @dataclass
-class ModelConfig:
-    """Group ``model``: see :func:`busi_lab.models.classifiers.build_classifier` and ``segmenters.build_segmenter``."""
+class NetworkSettings:
+    """What every network is configured with; one with further settings has a subclass.
+
+    Attributes:
+        name: of the network, as it is registered (:mod:`busi_lab.models.registry`).
+        weights: ``imagenet``, ``none``, or the path of a state dict.
+        in_chans: 1 or 3.
+        dropout: probability before the last layer.
+        freeze: ``none``, or ``backbone``, whose weights and batch-norm statistics then stay.
+    """
 
     name: str = "timm"
-    backbone: str | None = None
-    arch: str | None = None
-    encoder: str | None = None
-    weights: str = "none"
+    weights: str = "imagenet"
     in_chans: int = 3
     dropout: float = 0.0
     freeze: str = "none"
+
+    @property
+    def label(self) -> str:
+        """The network in a word, for people and ``summary.json``."""
+        return self.name
+
+
+@dataclass
+class ModelConfig(NetworkSettings):
+    """Group ``model``: what every network takes, and in ``own`` the other keys, which its settings check."""
+
+    own: Dict = field(default_factory=dict)
+
+    def flat(self) -> Dict:
+        """The group as it is written."""
+        return {**{item.name: getattr(self, item.name) for item in fields(NetworkSettings)}, **self.own}
 
 
 @dataclass
@@ -139,12 +160,6 @@ class RunConfig:
     resume: str | None = None
     command: str | None = None
 
-    @property
-    def model_label(self) -> str:
-        """The model in one word: its backbone, architecture with encoder, or its own name where it has neither."""
-        model = self.model
-        return f"{model.arch}-{model.encoder}" if model.arch else model.backbone or model.name
-
 
 @dataclass
 class EvalConfig:
@@ -153,7 +168,7 @@ class EvalConfig:
     run_dir: str
     run: str
     data: DataConfig = field(default_factory=DataConfig)
-    split: SplitConfig = field(default_factory=SplitConfig)
+    split: SplitConfig = field(default_factory=lambda: SplitConfig(protocol="all"))
     trainer: Dict = field(default_factory=dict)
     logger: dict[str, Dict | None] = field(default_factory=dict)
     flags: str | None = None
@@ -206,54 +221,22 @@ def parse_eval_config(config: DictConfig) -> EvalConfig:
 
 def _parse(config: DictConfig, kind: type[C]) -> C:
     """A configuration as an object of its schema; 8.0 becomes 8 in it, and null none, where these are meant."""
-    _write_whole(config, kind)
+    write_whole(config, (*(f"trainer.{name}" for name in _WHOLE_OF_TRAINER), *whole_keys(kind)))
     for group, name in (("model", "weights"), ("model", "freeze"), ("scheduler", "name")):
         if OmegaConf.is_dict(config.get(group)) and name in config[group] and config[group][name] is None:
             config[group][name] = "none"
-    try:
-        parsed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), config))
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        reason = one_line(error).split(" full_key:")[0]
-        if key and "not in" in reason:
-            group, _, name = str(key).rpartition(".")
-            known = _known_keys(kind, group)
-            raise UserError(one_of(f"{key}: unknown key", name, known, "known keys")) from None
-        raise UserError(f"configuration: {key or '?'}: {reason}") from None
-    assert isinstance(parsed, kind)
-    return parsed
+    content: Any = OmegaConf.to_container(config, resolve=True)
+    if isinstance(model := content.get("model"), dict):
+        common = {item.name for item in fields(NetworkSettings)}
+        own = {key: model.pop(key) for key in list(model) if key not in common}
+        content["model"] = {**model, "own": own}
+    return checked(kind, content)
 
 
 _WHOLE_OF_TRAINER = (
     *("max_epochs", "min_epochs", "max_steps", "min_steps", "accumulate_grad_batches", "check_val_every_n_epoch"),
     *("log_every_n_steps", "num_sanity_val_steps", "num_nodes", "devices"),
 )  # not those for which 1.0 means everything and 1 one batch
-
-
-def _write_whole(config: DictConfig, kind: Any) -> None:
-    """Write 8.0 as 8 where a whole number belongs: agents of sweeps write integers so."""
-    groups: dict[str, Any] = {"": kind, **{item.name: item.default_factory for item in fields(kind)}}
-    whole = [f"trainer.{name}" for name in _WHOLE_OF_TRAINER]
-    for group, schema in groups.items():
-        if is_dataclass(schema):
-            names = [item.name for item in fields(schema) if str(item.type) in _INTEGERS]
-            whole += [f"{group}.{name}" if group else name for name in names]
-    for key in whole:
-        try:
-            value = OmegaConf.select(config, key)
-        except OmegaConfBaseException:  # something else stands where the group belongs, which is said later
-            continue
-        if isinstance(value, float) and value.is_integer():
-            OmegaConf.update(config, key, int(value))
-
-
-_INTEGERS = (str(int), str(int | None))
-
-
-def _known_keys(kind: Any, group: str) -> list[str]:
-    groups = {item.name: item.default_factory for item in fields(kind)}
-    owner: Any = groups.get(group, kind) if group else kind
-    return [item.name for item in fields(owner)] if is_dataclass(owner) else []
 
 
 def _check_ranges(config: RunConfig) -> None:
@@ -272,10 +255,6 @@ def _check_ranges(config: RunConfig) -> None:
         raise UserError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
     if config.seed >= 2**32:
         raise UserError(f"seed={config.seed}: expected less than 2**32")
-    if model.name != "timm" and model.backbone is not None:
-        raise UserError(f"model.backbone={model.backbone}: {model.name} has no backbone; set model=timm")
-    if model.name in ("timm", "custom_cnn") and (model.arch or model.encoder):
-        raise UserError(f"model.arch={model.arch}, model.encoder={model.encoder}: belong to model=smp")
     nonnegative = {
         "seed": config.seed,
         "optim.weight_decay": optim.weight_decay,
@@ -332,6 +311,12 @@ def _check_data(data: DataConfig, split: SplitConfig) -> None:
         )
     if data.name == "phantom" and not data.phantom:
         raise UserError("data.name=phantom: means the phantoms that data=phantom makes; give your data another name")
+    if data.phantom is not None and (data.name != "phantom" or data.root is not None):
+        other = f"data.root={data.root}" if data.name == "phantom" else f"data.name={data.name}"
+        raise UserError(
+            f"data.phantom beside {other}: phantoms are made, other data are read from data.root; leave one out, or "
+            "set data=phantom for phantoms"
+        )
     if split.protocol == "published" and not split.manifest and split.test_fraction != 0.2:
         raise UserError(
             f"split.test_fraction={split.test_fraction}: split=published is fixed at 0.2; use split=holdout"

@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from busi_lab.commandline import Application, command_line, overridden_keys
 from busi_lab.config import EvalConfig, parse_eval_config
 from busi_lab.errors import UserError, exit_on_user_error, one_line
-from busi_lab.run_directory import CONFIG, SPLIT, Summary, read_summary, refuse_result
+from busi_lab.run_directory import CONFIG, SPLIT, refuse_result
+from busi_lab.summary import Summary, read_summary
 from busi_lab.tracking import check_trackers
 
 _MAY_CHANGE = ("root", "num_workers", "cache_dir", "eval_batch_size")  # of data that stay the run's own
@@ -52,7 +53,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = (), command: str | N
         for key in ("cache_dir", "num_workers", "eval_batch_size"):  # of this machine, not of the run's
             saved[key] = resolved.data[key]
         if saved.get("root"):
-            saved.root = summary.data.get("root") or saved.root  # absolute, whatever folder this is called from
+            saved.root = summary.data.root or saved.root  # absolute, whatever folder this is called from
         for key in (key[5:] for key in keys if key.startswith("data.")):
             saved[key] = resolved.data[key]
         resolved.data = saved
@@ -114,7 +115,7 @@ def _compare(results: Sequence[Path]) -> None:
     """Print the drop against each source, and write the report of all."""
     from busi_lab.compare import compare, show
 
-    sources = {Path((read_summary(result).source or {})["directory"]) for result in results}
+    sources = {Path(str(source.directory)) for result in results if (source := read_summary(result).source)}
     folders = [*sorted(path for path in sources if path.is_dir()), *results]
     out = results[0] / "comparison"
     show(compare(folders, out), out)

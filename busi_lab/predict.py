@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error
-from busi_lab.run_directory import SUMMARY, find_run_directories, read_summary
+from busi_lab.run_directory import find_run_directories
+from busi_lab.summary import SUMMARY, read_summary
 
 if TYPE_CHECKING:
     from busi_lab.inference.batch import Tally

@@ -1,20 +1,20 @@
-"""The record of one run: names, schema, and how it is written and read.
+"""The directory of one run: the names of its files, and how they are written and read.
 
 Everything that compares, resumes or applies a run goes through this module. It imports no torch, so that
 reading a hundred runs takes seconds.
 """
 
-import json
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from busi_lab.errors import UserError
-from busi_lab.files import read_rows, write_json
+from busi_lab.files import read_rows
+from busi_lab.summary import SUMMARY, Summary, read_summary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,6 @@ _CONTRACT = (
     *("dice", "iou", "lesion_pixels", "predicted_pixels", "pixels", "hd95", "hd95_pixels", "hd95_mm"),
 )  # columns of predictions.csv that have a meaning of their own
 
-SCHEMA = 1  # of summaries; that of checkpoints is in busi_lab.tasks.checkpoint
 CONFIG = "config.yaml"
 SPLIT = "split.json"
 METRICS = "metrics.csv"
@@ -44,7 +43,6 @@ STRESS = "stress.csv"
 SHORTCUTS = "shortcuts.csv"
 SOURCE_PREDICTIONS = "source_predictions.csv"
 SOURCE_CONFIG = "source_config.yaml"
-SUMMARY = "summary.json"
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
 PREVIOUS_CHECKPOINT = "checkpoints/previous.ckpt"
@@ -52,56 +50,6 @@ SWEEP_VARIABLE = "BUSI_LAB_JOB"
 """Environment variable with the sweep's name, set for its jobs."""
 LIFELINE_VARIABLE = "BUSI_LAB_LIFELINE"
 """Environment variable with a pipe that ends when the sweep dies, as ``NUMBER:INODE``, set for its jobs."""
-
-
-@dataclass
-class Summary:
-    """What ``summary.json`` holds; fields that a failed run never learned are None or empty.
-
-    ``metrics`` maps ``val/NAME`` and ``test/NAME`` to a number (``test/confusion_matrix`` to rows of counts),
-    ``seconds`` has ``fit, test, total``; ``objective`` is ``{metric, mode}``, the validation figure by which
-    the best epoch was chosen and by which runs are ranked. ``inference_milliseconds`` is the median time of the
-    network for one scan alone. ``best_epoch`` counts as in ``metrics.csv``, from 0.
-    ``peak_memory_bytes`` and ``peak_gpu_memory_bytes`` are the most that the process held at once, in main memory and
-    in what torch has taken of its GPU, since the process began; None where that cannot be told.
-    ``data`` counts the images that were used, those of the test also by class (``test_classes``), and has the
-    dataset's folder as ``root``; ``command`` is the command line without output paths. ``source`` is there in the
-    result of an evaluation alone: the run that was evaluated, as ``{directory, data, data_digest, split, train, val,
-    test, metrics}``; ``data`` then is what it was tested on.
-    """
-
-    status: str
-    schema: int = SCHEMA
-    error: str | None = None
-    task: str | None = None
-    experiment: str | None = None
-    model: str | None = None
-    weights: str | None = None
-    seed: int | None = None
-    split: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    parameters: int | None = None
-    epochs: int | None = None
-    best_epoch: int | None = None
-    objective: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    images_per_second: float | None = None
-    inference_milliseconds: float | None = None
-    device: str | None = None
-    peak_memory_bytes: int | None = None
-    peak_gpu_memory_bytes: int | None = None
-    precision: str | None = None
-    wandb: dict[str, Any] | None = None
-    versions: dict[str, str] = field(default_factory=dict)
-    git: str | None = None
-    command: str | None = None
-    source: dict[str, Any] | None = None
-
-    @property
-    def tested(self) -> bool:
-        """Whether the test images were touched; a run with ``test=false`` leaves them alone."""
-        return any(name.startswith("test/") for name in self.metrics)
 
 
 def class_number(label: str) -> int:
@@ -129,43 +77,6 @@ def refuse_result(directory: Path) -> None:
     """
     if any((directory / name).exists() for name in (CONFIG, SUMMARY)):
         raise UserError(f"{directory} holds a result; choose another hydra.run.dir or remove that folder")
-
-
-def write_summary(directory: Path, summary: Summary) -> None:
-    """Write ``summary.json``, the last act of a run."""
-    write_json(directory / SUMMARY, asdict(summary))
-
-
-def read_summary(directory: Path) -> Summary:
-    """Read ``summary.json`` of a run directory.
-
-    Raises:
-        UserError: the file is missing, cut, of a newer schema, or not a summary.
-    """
-    path = directory / SUMMARY
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{directory} is no ended run: it has no {SUMMARY}") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is cut or not JSON"
-        raise UserError(f"{path} cannot be read: {reason}; run the experiment again") from None
-    if not isinstance(content, dict) or "status" not in content or "schema" not in content:
-        raise UserError(f"{path} is not a busi-lab summary: expected the keys schema and status")
-    if content["schema"] != SCHEMA:
-        raise UserError(
-            f"{path} has schema {content['schema']}, this version reads {SCHEMA}; "
-            "use the busi-lab version that wrote it"
-        )
-    for key in ("split", "data", "objective", "metrics", "seconds", "source"):
-        if not isinstance(content.get(key) or {}, dict):
-            raise UserError(f"{path} is not a busi-lab summary: {key} must be an object")
-    if content["status"] not in ("finished", "failed"):
-        raise UserError(f"{path}: status {content['status']!r}, expected finished or failed")
-    if not isinstance(content.get("task"), str | None):
-        raise UserError(f"{path} is not a busi-lab summary: task must be a name")
-    known = {item.name for item in fields(Summary)}
-    return Summary(**{key: value for key, value in content.items() if key in known and value is not None})
 
 
 def add_further(row: Mapping[str, Any], further: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -235,7 +146,7 @@ class Run:
         return self._rows(VALIDATION, "val")
 
     def _rows(self, name: str, split: str) -> list[dict[str, str]]:
-        rows, images = read_rows(self.path / name), self.summary.data.get(split)
+        rows, images = read_rows(self.path / name), getattr(self.summary.data, split)
         if rows and isinstance(images, int) and len(rows) != images:
             raise ValueError(f"{name} has {len(rows)} rows of {images}")
         return rows

@@ -49,7 +49,7 @@ def train(config: DictConfig, overrides: Sequence[str] = (), command: str | None
     from busi_lab.run.fit import run_experiment  # torch and its company take seconds: not for --help
 
     summary = run_experiment(parsed, resolved)
-    return float(summary.metrics[summary.objective["metric"]])
+    return float(summary.metrics[str(summary.objective.metric)])
 
 
 def _job(config: DictConfig) -> float:

@@ -11,17 +11,16 @@ from collections.abc import Callable
 
 import torch
 
-from busi_lab.models.classifiers import build_classifier
-from busi_lab.models.segmenters import build_segmenter
+from busi_lab.models import Wanted, build_network, network_settings
 
 ROUNDS = 9
 
 
 def main(size: int, batch: int) -> None:
-    common = {"weights": "none", "in_chans": 3, "image_size": size, "dropout": 0.0}
-    classifier = build_classifier("timm", "mobilenetv1_100", num_classes=3, **common).network
-    unet = build_segmenter("mobilenet_unet", None, None, **common).network
-    joint = build_segmenter("mobilenet_unet", None, None, num_classes=3, **common).network
+    mobilenet, published = (network_settings({"name": name, "weights": "none"}) for name in ("timm", "mobilenet_unet"))
+    classifier = build_network(mobilenet, Wanted(3, False, size)).network
+    unet = build_network(published, Wanted(None, True, size)).network
+    joint = build_network(published, Wanted(3, True, size)).network
     networks = {"classifier": classifier, "U-Net": unet, "joint": joint, "encoder": unet.network.encoder}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for network in networks.values():
@@ -48,7 +47,7 @@ def _time(network: Callable[..., object], scans: torch.Tensor, training: bool) -
         outputs = network(scans)
         if training:
             parts = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)  # type: ignore[call-overload]
-            sum(part.float().mean() for part in parts).backward()  # type: ignore[union-attr]
+            sum(part.float().mean() for part in parts if part is not None).backward()  # type: ignore[union-attr]
     if scans.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - clock

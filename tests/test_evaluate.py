@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from busi_lab.data.resizing import resize_scan
 from busi_lab.evaluate import _compare
 from busi_lab.files import write_json, write_rows
 from busi_lab.run import evaluation, probes
-from busi_lab.run_directory import CLASSES, read_run, read_summary
+from busi_lab.run_directory import CLASSES, read_run
+from busi_lab.summary import Source, read_summary
 from busi_lab.tasks import load_task
 from tests.conftest import SMALL, TRAINED
 from tests.programs import call
@@ -113,16 +115,17 @@ def test_the_own_test_set_again_gives_the_same_result(
     summary, source = read_summary(result), read_summary(run)
     same_figures(summary.metrics, source.metrics)
     assert (summary.status, summary.error, summary.split) == ("finished", None, source.split)
-    kept = {key: value for key, value in source.data.items() if key not in ("train", "val")}
-    assert summary.data == kept | {"classes": list(CLASSES)}
-    assert summary.source == {
-        "directory": str(run.resolve()),
-        "data": "busi",
-        "data_digest": source.data["digest"],
-        "split": source.split,
-        **{part: source.data[part] for part in ("train", "val", "test")},
-        "metrics": {key: value for key, value in source.metrics.items() if key.startswith("test/")},
-    }
+    assert summary.data == replace(source.data, train=None, val=None, classes=CLASSES)
+    assert summary.source == Source(
+        directory=str(run.resolve()),
+        data="busi",
+        data_digest=source.data.digest,
+        split=source.split,
+        train=source.data.train,
+        val=source.data.val,
+        test=source.data.test,
+        metrics={key: value for key, value in source.metrics.items() if key.startswith("test/")},
+    )
     assert summary.command == f"busi-eval run={run}"
     masks = sorted(path.name for path in (run / "masks").glob("*"))
     assert masks == sorted(path.name for path in (result / "masks").glob("*"))
@@ -149,8 +152,8 @@ def test_the_layout_of_the_data_does_not_matter(
         assert (here["age"], here["labels_dice"]) == ("41", "7")
     summary, source = read_summary(result), read_summary(run)
     same_figures(summary.metrics, source.metrics)
-    assert summary.split["protocol"] == "all" and summary.split["leaked"] == 0
-    assert summary.data["root"] == str((tmp_path / "other").resolve())
+    assert summary.split.protocol == "all" and summary.split.leaked == 0
+    assert summary.data.root == str((tmp_path / "other").resolve())
     assert "image_size: 64" in (result / "config.yaml").read_text()
 
 
@@ -160,7 +163,7 @@ def test_learnt_images_are_counted_under_another_split(cli: Cli, trained: dict[s
     learnt, tested = manifest(run), manifest(result)["test"]
     expected = len({*learnt["train"], *learnt["val"]} & set(tested))
     assert expected > 0
-    assert read_summary(result).split["leaked"] == expected  # no two phantoms are near-copies
+    assert read_summary(result).split.leaked == expected  # no two phantoms are near-copies
     assert f"leaks: at least {expected} of {len(tested)} test images" in log(result)
     assert "split=grouped_holdout keeps them apart" not in log(result)
 
@@ -172,13 +175,13 @@ def test_classes_and_scans_that_a_run_left_out_are_not_learnt(
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("classes: null", "classes: [benign]"))
     assert config != (run / "config.yaml").read_text()
-    root = read_summary(run).data["root"]
+    root = read_summary(run).data.root
     arguments = (f"run={run}", "data=busi", f"data.root={root}", f"hydra.run.dir={tmp_path / 'result'}")
     assert cli(*arguments) == (0, "")
     learnt = manifest(run)
     expected = sum(image.startswith("benign") for image in (*learnt["train"], *learnt["val"]))
-    assert read_summary(tmp_path / "result").split["leaked"] == expected
-    assert read_summary(tmp_path / "result").data["test"] == 30
+    assert read_summary(tmp_path / "result").split.leaked == expected
+    assert read_summary(tmp_path / "result").data.test == 30
 
 
 def test_copies_of_learnt_images_in_other_data_are_counted(
@@ -190,7 +193,7 @@ def test_copies_of_learnt_images_in_other_data_are_counted(
     arguments = ("data=labels", f"data.root={tmp_path / 'other'}")
     assert cli(f"run={run}", *arguments, f"hydra.run.dir={tmp_path / 'result'}") == (0, "")
     summary, found = read_summary(tmp_path / "result"), rows(tmp_path / "result/predictions.csv")
-    assert summary.split["leaked"] == 4
+    assert summary.split.leaked == 4
     named = {row["near_copy_of"] for row in found} - {""}
     assert named == {*learnt["train"][:3], *learnt["val"][:1]}
     assert [bool(row["near_copy_of"]) for row in found].count(True) == 4
@@ -199,14 +202,14 @@ def test_copies_of_learnt_images_in_other_data_are_counted(
     assert f"({sum(clean) / 4:.4f} without near-copies)" in log(tmp_path / "result")
     gone = altered(run, tmp_path / "gone", data={"root": str(tmp_path / "nowhere")})
     assert cli(f"run={gone}", *arguments, f"hydra.run.dir={tmp_path / 'result2'}") == (0, "")
-    assert read_summary(tmp_path / "result2").split["leaked"] is None
+    assert read_summary(tmp_path / "result2").split.leaked is None
     assert evaluation._UNCOUNTED in log(tmp_path / "result2")
     # the data are there again for the run itself where data.root names them
     again = (f"run={gone}", f"hydra.run.dir={tmp_path / 'result3'}")
     code, error = cli(*again)
     assert code == 2 and "nowhere" in error
     assert cli(*again, f"data.root={phantom_root}") == (0, "")
-    assert read_summary(tmp_path / "result3").split["leaked"] == 0
+    assert read_summary(tmp_path / "result3").split.leaked == 0
 
 
 def test_data_of_two_classes_have_an_accuracy_of_their_own(
@@ -221,7 +224,7 @@ def test_data_of_two_classes_have_an_accuracy_of_their_own(
     right = [(float(r["p_malignant"]) > float(r["p_benign"])) == (r["label"] == "malignant") for r in found]
     metrics = read_summary(result).metrics
     assert metrics["test/accuracy_without_normal"] == pytest.approx(sum(right) / 16)
-    assert read_summary(result).data["classes"] == ["benign", "malignant"]
+    assert read_summary(result).data.classes == ("benign", "malignant")
     assert "test images: 8 benign, 8 malignant, 0 normal; fewer than 20 of benign and malignant" in log(result)
     assert "test/f1" not in metrics and 0 <= metrics["test/f1_present"] <= 1  # a class that it has learnt is absent
     assert f"test/accuracy_without_normal {sum(right) / 16:.4f}" in log(result)
@@ -234,7 +237,7 @@ def test_masks_of_scans_without_a_label(cli: Cli, trained: dict[str, Path], phan
     arguments = ("data=labels", f"data.root={other}")
     assert cli(f"run={trained['segmenter']}", *arguments, f"hydra.run.dir={tmp_path / 'result'}") == (0, "")
     assert [row["label"] for row in rows(tmp_path / "result/predictions.csv")] == ["", "", ""]
-    assert read_summary(tmp_path / "result").data["classes"] == []
+    assert read_summary(tmp_path / "result").data.classes == ()
     code, error = cli(f"run={trained['classifier']}", *arguments, f"hydra.run.dir={tmp_path / 'refused'}")
     assert code == 2 and "all 3 scans are without a label" in error
     assert not (tmp_path / "refused").exists()
@@ -257,9 +260,7 @@ def test_a_joint_run_on_data_with_one_half_is_judged_by_that(
     common = (f"run={trained['joint']}", "data=labels", f"data.root={other}", "data.name=my_hospital")
     assert cli(*common, f"hydra.run.dir={tmp_path / 'result'}") == (0, "")
     summary, found = read_summary(tmp_path / "result"), rows(tmp_path / "result/predictions.csv")
-    assert summary.data["name"] == "my_hospital" and summary.data["test"] == len(found) == (
-        9 if known == "labels" else 6
-    )
+    assert summary.data.name == "my_hospital" and summary.data.test == len(found) == (9 if known == "labels" else 6)
     classes, masks = {"prediction", "p_benign"} <= found[0].keys(), {"dice", "iou"} <= found[0].keys()
     assert (classes, masks) == (known == "labels", known == "masks")
     assert ("test/accuracy" in summary.metrics, "test/dice" in summary.metrics) == (classes, masks)
@@ -286,7 +287,7 @@ def test_a_run_with_relative_paths_is_evaluated_from_anywhere(
     assert call("train", f"data.root={phantom_root.name}", *SMALL, *TRAINED["classifier"], run, moved) == 0
     monkeypatch.chdir(tmp_path)
     assert cli("run=run", "hydra.run.dir=result", moved) == (0, "")
-    assert read_summary(tmp_path / "result").source["directory"] == str((tmp_path / "run").resolve())  # type: ignore[index]
+    assert read_summary(tmp_path / "result").source.directory == str((tmp_path / "run").resolve())  # type: ignore[union-attr]
 
 
 # ------------------------------------------------------------------------------------------------ strata
@@ -519,7 +520,7 @@ def edit_summary(**changes: Any) -> Callable[[Path], None]:
         (cut_config, "config.yaml cannot be read (it has no group data); name the data with data= and split="),
         (odd_config, "config.yaml cannot be read"),
         (greedy_config, "the group data refers to something else by ${...}"),
-        (edit_summary(task=["classification"]), "task must be a name"),
+        (edit_summary(task=["classification"]), "task must be a text"),
         (lambda run: (run / "config.yaml").unlink(), "config.yaml cannot be read"),
         (lambda run: (run / "split.json").unlink(), "split.json: no such file"),
     ],

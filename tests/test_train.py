@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from busi_lab.files import locked
-from busi_lab.run_directory import read_run, read_summary
+from busi_lab.run_directory import read_run
+from busi_lab.summary import read_summary
 from busi_lab.tasks import ClassificationTask
 from tests.programs import Programs, call
 
@@ -114,7 +115,7 @@ def test_a_manifest_can_be_used_again(cli: Cli, phantom_root: Path, tmp_path: Pa
     manifest = f"split.manifest={first / 'split.json'}"
     assert cli(f"data.root={phantom_root}", *FAST, manifest, f"hydra.run.dir={second}")[0] == 0
     assert read_summary(first).split == read_summary(second).split
-    assert read_summary(second).split["seed"] == 5
+    assert read_summary(second).split.seed == 5
 
 
 def test_leaks_are_counted_and_groups_travel_with_the_predictions(cli: Cli, phantom_copy: Path, tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_leaks_are_counted_and_groups_travel_with_the_predictions(cli: Cli, phan
         run = tmp_path / split
         smoke = (f"data.root={phantom_copy}", *FAST, "data.subset=null", f"split={split}", f"hydra.run.dir={run}")
         assert cli(*smoke)[0] == 0
-        assert read_summary(run).split["leaked"] == leaked
+        assert read_summary(run).split.leaked == leaked
         assert f"leaks: {'at least ' * leaked}{leaked} of " in (run / "train.log").read_text()
         tables = [rows(run / name) for name in ("predictions.csv", "validation.csv")]
         assert not {row["image"] for row in tables[0]} & {row["image"] for row in tables[1]}
@@ -138,7 +139,7 @@ def test_two_processes_share_one_run(programs: Programs, phantom_root: Path, tmp
     distributed = ("trainer.accelerator=cpu", "trainer.devices=2", "+trainer.strategy=ddp", f"hydra.run.dir={run}")
     programs.run("train", f"data.root={phantom_root}", *FAST, *distributed, cwd=tmp_path)
     images = [row["image"] for row in read_run(run).predictions]
-    assert len(images) == len(set(images)) == read_summary(run).data["test"]
+    assert len(images) == len(set(images)) == read_summary(run).data.test
     assert sum(map(sum, read_summary(run).metrics["test/confusion_matrix"])) == len(images)
 
 
@@ -324,7 +325,7 @@ def test_a_segmentation_run_holds_the_contract(cli: Cli, phantom_root: Path, tmp
     arguments = (*MASKS, "data.classes=[benign,malignant]", "task.resolution=original", "task.threshold=val")
     assert cli(f"data.root={phantom_root}", *arguments, f"hydra.run.dir={run}")[0] == 0
     summary = read_summary(run)
-    assert (summary.task, summary.data["classes"]) == ("segmentation", ["benign", "malignant"])
+    assert (summary.task, summary.data.classes) == ("segmentation", ("benign", "malignant"))
     assert "padded to 64" in (run / "train.log").read_text()
     rows = read_run(run).predictions
     columns = "image label group dice iou lesion_pixels predicted_pixels pixels hd95_pixels hd95_mm"

@@ -35,8 +35,7 @@ class ClassLogits(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map the network's input ``[B, C, S, S]`` to logits ``[B, 3]``."""
-        output = self.network(image)
-        logits: Tensor = output if isinstance(output, Tensor) else output[1]
+        logits: Tensor = self.network(image).classes
         return logits
 
 
@@ -59,7 +58,7 @@ class Explainer:
             import captum.attr as captum
         except ImportError:
             raise UserError("explanations need Captum: pip install 'busi-lab[explain]'") from None
-        if not tasks or not all(task.has_classes for task in tasks):
+        if not tasks or not all(task.needs_labels for task in tasks):
             raise UserError("explanations are of a class: give a classifier or a joint run")
         if unknown := sorted(set(methods) - METHODS.keys()):
             raise UserError(f"explanation {unknown[0]}: expected {' or '.join(METHODS)}")

@@ -17,8 +17,10 @@ from busi_lab.data.resizing import resize_scan
 from busi_lab.data.scan import Gray, Mask, Scan
 from busi_lab.errors import UserError
 from busi_lab.inference.measures import Lesion, Spacing, measure
-from busi_lab.run_directory import CLASSES, Summary
-from busi_lab.tasks import BaseTask, MaskTask, load_task
+from busi_lab.models import Outputs
+from busi_lab.run_directory import CLASSES
+from busi_lab.summary import Summary
+from busi_lab.tasks import BaseTask, load_task
 from busi_lab.tasks.loading import task_classes
 
 
@@ -98,7 +100,7 @@ class Predictor:
         loaded = {path: load_task(path) for path, _ in roles}
         for path, role in roles:
             task = loaded[path][0]
-            if not (isinstance(task, MaskTask) if role == "segmenter" else task.has_classes):
+            if not (task.needs_masks if role == "segmenter" else task.needs_labels):
                 raise UserError(f"{path} is a {task.kind} run and cannot be the {role}; give another run")
         self._tasks = {path: task.to(self.device) for path, (task, _) in loaded.items()}
         self.classifiers, self.segmenters = list(classifiers), list(segmenters)
@@ -140,10 +142,10 @@ class Predictor:
         outputs = {path: self._apply(task, scans) for path, task in self._tasks.items()}
         probabilities = masks = None
         if self.classifiers:
-            probabilities = torch.stack([outputs[path][1] for path in self.classifiers]).mean(dim=0).tolist()
+            probabilities = torch.stack([outputs[path][0] for path in self.classifiers]).mean(dim=0).tolist()
         if self.segmenters:
             masks = [
-                self._mask([outputs[path][0][i] for path in self.segmenters], scan) for i, scan in enumerate(scans)
+                self._mask([outputs[path][1][i] for path in self.segmenters], scan) for i, scan in enumerate(scans)
             ]
         found = []
         for i, scan in enumerate(scans):
@@ -164,12 +166,12 @@ class Predictor:
 
     @torch.inference_mode()
     def _apply(self, task: BaseTask, scans: Sequence[Scan]) -> tuple[Any, Any]:
-        """Mask logits ``[V, 1, S, S]`` of each scan in V views, and class probabilities ``[B, 3]`` on the CPU."""
+        """Class probabilities ``[B, 3]`` on the CPU, and mask logits ``[V, 1, S, S]`` of each scan in V views."""
         images = torch.from_numpy(np.stack([resize_scan(scan.pixels, task.image_size) for scan in scans]))[:, None]
         clock = time.perf_counter()
         images = images.to(self.device)
         views = [images, images.flip(-1)] if self._tta else [images]
-        outputs = [task.outputs(view) for view in views]
+        outputs: list[Outputs] = [task(view) for view in views]
         masks: Any = None
         if outputs[0].masks is not None:
             straight = [output.masks.float() for output in outputs if output.masks is not None]
@@ -181,7 +183,7 @@ class Predictor:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.model_seconds += time.perf_counter() - clock
-        return masks, classes
+        return classes, masks
 
     @torch.inference_mode()
     def _mask(self, logits: Sequence[Tensor], scan: Scan) -> Mask:
@@ -191,9 +193,7 @@ class Predictor:
         for view in views:
             resized = F.interpolate(view[None], scan.pixels.shape, mode="bilinear", align_corners=False)
             probability += resized[0, 0].sigmoid() / len(views)
-        thresholds = [
-            task.masks.threshold for path in self.segmenters if isinstance(task := self._tasks[path], MaskTask)
-        ]
+        thresholds = [value for path in self.segmenters if (value := self._tasks[path].mask_threshold) is not None]
         mask: Mask = (probability >= torch.stack(thresholds).mean()).cpu().numpy()
         return mask
 
@@ -201,13 +201,13 @@ class Predictor:
 def can_classify(task: str | None) -> bool:
     """Whether runs of a task, by the name that ``summary.json`` gives it, have a class output; unknown ones may."""
     kind = task_classes().get(str(task))
-    return kind is None or kind.has_classes
+    return kind is None or kind.needs_labels
 
 
 def can_segment(task: str | None) -> bool:
     """Whether runs of a task, by the name that ``summary.json`` gives it, have a mask output; unknown ones may."""
     kind = task_classes().get(str(task))
-    return kind is None or issubclass(kind, MaskTask)
+    return kind is None or kind.needs_masks
 
 
 def as_scan(image: "Gray | Scan | Image.Image | Path | str") -> Scan:
@@ -229,7 +229,7 @@ def as_scan(image: "Gray | Scan | Image.Image | Path | str") -> Scan:
 
 
 def _used(path: Path, summary: Summary, role: str) -> UsedRun:
-    split = {key: summary.split.get(key) for key in ("protocol", "seed", "fold", "digest", "leaked")}
+    split = {key: getattr(summary.split, key) for key in ("protocol", "seed", "fold", "digest", "leaked")}
     return UsedRun(str(path), role, summary.experiment, summary.model, summary.seed, split)
 
 

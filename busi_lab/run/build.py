@@ -23,7 +23,7 @@ from busi_lab.data.phantom import generate_phantoms
 from busi_lab.errors import UserError, one_line
 from busi_lab.run.checkpoints import AtomicCheckpointIO, BestCheckpoint
 from busi_lab.run_directory import CLASSES
-from busi_lab.tasks import BaseTask, MaskTask, SegmentationTask
+from busi_lab.tasks import BaseTask
 
 log = logging.getLogger(__name__)
 
@@ -53,23 +53,23 @@ def build_task(config: RunConfig) -> BaseTask:
         task_class = hydra.utils.get_class(target)
     except Exception as error:  # Hydra raises whatever importing the module raised
         raise UserError(f"task._target_={target}: cannot be imported ({one_line(error)})") from None
+    if not (isinstance(task_class, type) and issubclass(task_class, BaseTask)):
+        raise UserError(f"task._target_={target}: expected a subclass of busi_lab.tasks.BaseTask")
     check_arguments("task", task_class, arguments)
     weights, classes = arguments.get("class_weights"), config.data.classes
     if weights is not None and classes is not None and len(weights) == len(classes) < len(CLASSES):
         given = dict(zip(classes, weights, strict=True))  # in the order of data.classes
         arguments["class_weights"] = [given.get(name, 1.0) for name in CLASSES]
     task = task_class(
-        model=asdict(config.model),
+        model=config.model.flat(),
         image_size=config.data.image_size,
         optim=asdict(config.optim),
         scheduler=asdict(config.scheduler),
         **arguments,
     )
-    if not isinstance(task, BaseTask):
-        raise UserError(f"task._target_={target}: expected a subclass of busi_lab.tasks.BaseTask")
-    if not isinstance(task, SegmentationTask) and config.data.classes is not None and len(config.data.classes) < 2:
+    if task.needs_labels and config.data.classes is not None and len(config.data.classes) < 2:
         raise UserError(f"data.classes={config.data.classes}: a task with classes needs two or three")
-    if isinstance(task, MaskTask) and config.data.classes == ["normal"]:
+    if task.needs_masks and config.data.classes == ["normal"]:
         raise UserError("data.classes=[normal]: a task with masks needs lesions; add benign or malignant")
     names = [f"val/{name}" for name in ("loss", *task.metric_names)]
     if task.monitor not in names:
@@ -103,10 +103,10 @@ def build_data(
         **settings,
         split=asdict(split),
         augment=asdict(augment) if augment else None,
-        labels=not isinstance(task, SegmentationTask),
-        masks=isinstance(task, MaskTask),
+        labels=task.needs_labels,
+        masks=task.needs_masks,
         either=either,
-        original_masks=isinstance(task, MaskTask) and task.masks.original,
+        original_masks=task.original_masks,
         seed=seed,
     )
     data.setup()

@@ -22,6 +22,7 @@ from busi_lab.run.probes import cases_with_lesion, explain, read_flags, shortcut
 from busi_lab.run.record import (
     class_counts,
     class_line,
+    class_roles,
     leak_line,
     plain_metrics,
     refuse_nonfinite,
@@ -43,10 +44,10 @@ from busi_lab.run_directory import (
     SOURCE_PREDICTIONS,
     STRESS,
     VALIDATION,
-    Summary,
     refuse_result,
     write_masks,
 )
+from busi_lab.summary import DataRecord, Source, Summary
 from busi_lab.tasks import BaseTask, load_task
 from busi_lab.tracking import Job, Result
 
@@ -75,22 +76,22 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
     quieten()
     settings = trainer_settings({**config.trainer, "max_epochs": 1})
     task, source = load_task(source_directory)
-    task.learnt = source.data.get("classes") or CLASSES
+    task.learnt = source.data.classes or CLASSES
     config.data.image_size = resolved.data.image_size = task.image_size
     data = build_data(config.data, config.split, task, either=True)
     if not data.manifest.test:
         raise UserError(f"{data.index.root}: no image to test on; choose another data= or split=")
-    if config.explain and task.has_classes and not data.delivers[0]:
+    if config.explain and task.needs_labels and not data.delivers[0]:
         raise UserError(f"explain={config.explain}: explains classes, and the scans here have no labels; leave it out")
     flags = read_flags(Path(config.flags), data) if config.flags else []
-    explainer = Explainer([task] if task.has_classes else [], [config.explain]) if config.explain else None
-    if config.shortcuts and not (task.has_classes and cases_with_lesion(data)):
+    explainer = Explainer([task] if task.needs_labels else [], [config.explain]) if config.explain else None
+    if config.shortcuts and not (task.needs_labels and cases_with_lesion(data)):
         raise UserError("shortcuts=true: needs a run with classes, and benign or malignant images with a lesion mask")
     trainer = build_trainer(settings, [], directory)
     leaked = find_leaked(source, source_directory, data)
     summary = _start_summary(config, source, source_directory, data, trainer, leaked)
     _announce(summary, source, source_directory)
-    name = f"{summary.experiment}-on-{summary.data['name']}"
+    name = f"{summary.experiment}-on-{summary.data.name}"
     job = Job(directory, name, "eval", OmegaConf.to_container(resolved))  # type: ignore[arg-type]
     with session(summary, job, config.logger, started, refuse_result) as opened:
         opened.trackers.start(summary)
@@ -139,14 +140,15 @@ def _start_summary(
         status="failed",
         error=None,
         split=split_record(data.manifest, None if leaked is None else len(leaked)),
-        data={
-            "name": config.data.name,
-            "root": str(data.index.root.resolve()),
-            "digest": data.index.digest,
-            "test": len(data.manifest.test),
-            "classes": [name for name, count in counts.items() if count],
-            "test_classes": counts,
-        },
+        data=DataRecord(
+            name=config.data.name,
+            root=str(data.index.root.resolve()),
+            digest=data.index.digest,
+            test=len(data.manifest.test),
+            classes=tuple(name for name, count in counts.items() if count),
+            test_classes=counts,
+            **class_roles(source.data.roles),
+        ),
         metrics={name: value for name, value in source.metrics.items() if name.startswith("val/")},
         seconds={},
         device=device_name(trainer),
@@ -155,16 +157,16 @@ def _start_summary(
         precision=str(trainer.precision),
         wandb=None,
         command=config.command,
-        source={
-            "directory": str(source_directory.resolve()),
-            "data": source.data.get("name"),
-            "data_digest": source.data.get("digest"),
-            "split": source.split,
-            "train": source.data.get("train"),
-            "val": source.data.get("val"),
-            "test": source.data.get("test"),
-            "metrics": {name: value for name, value in source.metrics.items() if name.startswith("test/")},
-        },
+        source=Source(
+            directory=str(source_directory.resolve()),
+            data=source.data.name,
+            data_digest=source.data.digest,
+            split=source.split,
+            train=source.data.train,
+            val=source.data.val,
+            test=source.data.test,
+            metrics={name: value for name, value in source.metrics.items() if name.startswith("test/")},
+        ),
         **environment_record(),
     )
 
@@ -173,17 +175,17 @@ def _announce(summary: Summary, source: Summary, source_directory: Path) -> None
     """Say what is evaluated, what the run cannot know, and how far the test images are known to it."""
     log.info(
         "%s of %s on %s, split %s: %d test images; %s",
-        *(summary.model, source_directory, summary.data["name"], summary.split["protocol"], summary.data["test"]),
+        *(summary.model, source_directory, summary.data.name, summary.split.protocol, summary.data.test),
         summary.device,
     )
-    learnt = source.data.get("classes") or list(CLASSES)
-    if foreign := [name for name in summary.data["classes"] if name not in learnt]:
+    learnt = source.data.classes or list(CLASSES)
+    if foreign := [name for name in summary.data.classes if name not in learnt]:
         log.info(
             "the run has learnt no %s scans, which are tested here; data.classes=[%s] leaves them out",
             *(" or ".join(foreign), ",".join(learnt)),
         )
-    log.info(leak_line(summary) if summary.split["leaked"] is not None else _UNCOUNTED)
-    if summary.split["leaked"]:
+    log.info(leak_line(summary) if summary.split.leaked is not None else _UNCOUNTED)
+    if summary.split.leaked:
         log.info("predictions.csv names, as near_copy_of, an image for each of these that was learnt from")
     log.info(class_line(summary))
 

@@ -43,11 +43,11 @@ from busi_lab.run_directory import (
     METRICS,
     PREDICTIONS,
     VALIDATION,
-    Summary,
     median_speed,
     write_masks,
 )
-from busi_lab.tasks import BaseTask, MaskTask
+from busi_lab.summary import Summary
+from busi_lab.tasks import BaseTask
 from busi_lab.tasks.checkpoint import read_checkpoint
 from busi_lab.tracking import Job, Result, Trackers
 
@@ -141,7 +141,7 @@ def _stop_request(callbacks: list[Callback]) -> StopRequest:
 
 def _show_masks(trainer: Trainer, task: BaseTask, data: BusiDataModule, trackers: Trackers) -> None:
     """Send the masks of some validation scans, the same ones every time, to the trackers every few epochs."""
-    if not isinstance(task, MaskTask):
+    if not task.needs_masks:
         return
     for wanted, every, publish in trackers.mask_panels:
         count = min(wanted, len(data.val_set))

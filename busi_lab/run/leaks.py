@@ -15,7 +15,8 @@ from busi_lab.data.duplicates import cached_groups
 from busi_lab.data.index import Case, Index, index_dataset
 from busi_lab.data.splits import STRATA, Manifest, read_manifest
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import CONFIG, SPLIT, Summary
+from busi_lab.run_directory import CONFIG, SPLIT
+from busi_lab.summary import Summary
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +31,17 @@ def find_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -
     """
     try:
         index = data.index
-        if index.digest == source.data.get("digest"):
+        if index.digest == source.data.digest:
             learnt = _learnt(source_directory, index)
             known = replace(data.manifest, train=learnt.train, val=learnt.val)
             same = {*learnt.train, *learnt.val}
             found = _first_of_group(known.leaked(data.groups), sorted(same), data.groups)
             return found | {case_id: case_id for case_id in data.manifest.test if case_id in same}
-        root = source.data.get("root")
+        root = source.data.root
         if not root or not Path(root).is_dir():
             return None
         source_index = index_dataset(root)
-        if source_index.digest != source.data.get("digest"):
+        if source_index.digest != source.data.digest:
             return None
         learnt = _learnt(source_directory, source_index)
     except UserError as error:

@@ -22,8 +22,9 @@ from busi_lab.data.stress import LADDERS, SEVERITIES, degrade, lesion_alone, wit
 from busi_lab.errors import UserError, one_line
 from busi_lab.inference.explain import Explainer, energy_inside, pointing_hit
 from busi_lab.run.record import plain_metrics
-from busi_lab.run_directory import CLASSES, EXPLANATIONS, Summary, class_number, write_heat
-from busi_lab.tasks import BaseTask, MaskTask
+from busi_lab.run_directory import CLASSES, EXPLANATIONS, class_number, write_heat
+from busi_lab.summary import Summary
+from busi_lab.tasks import BaseTask
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +108,9 @@ def _test_changed(
     task: BaseTask, data: BusiDataModule, trainer: Trainer, cases: Sequence[Case], change: Changed
 ) -> dict[str, Any]:
     """Test metrics on changed scans; the task keeps their predictions."""
-    originals, masks = isinstance(task, MaskTask) and task.masks.original, data.delivers[1]
-    scans = _ChangedScans(data.index.root, cases, task.image_size, change, masks, originals)
+    scans = _ChangedScans(
+        data.index.root, cases, task.image_size, change, masks=data.delivers[1], originals=task.original_masks
+    )
     trainer.test(task, dataloaders=data.eval_loader(scans), verbose=False)
     return plain_metrics(task.results["test"], "test")
 

@@ -9,14 +9,16 @@ from lightning import Trainer
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from busi_lab.classes import BUSI, Classes
 from busi_lab.config import RunConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.splits import Manifest, write_manifest
 from busi_lab.errors import UserError
 from busi_lab.files import write_atomically
-from busi_lab.models.segmenters import STRIDE
+from busi_lab.models.inputs import STRIDE
 from busi_lab.run.environment import device_name, environment_record
-from busi_lab.run_directory import CLASSES, CONFIG, FEW_IMAGES, SPLIT, Summary, add_further
+from busi_lab.run_directory import CLASSES, CONFIG, FEW_IMAGES, SPLIT, add_further
+from busi_lab.summary import DataRecord, Objective, Source, SplitRecord, Summary
 from busi_lab.tasks import BaseTask
 
 
@@ -27,23 +29,24 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
     return Summary(
         status="failed",
         task=task.kind,
-        experiment=config.name or config.model_label,
-        model=config.model_label,
+        experiment=config.name or task.model_name,
+        model=task.model_name,
         weights=config.model.weights,
         seed=config.seed,
         split=split_record(manifest, data.leaked()),
-        data={
-            "name": config.data.name,
-            "root": str(data.cache.index.root.resolve()),
-            "digest": data.cache.index.digest,
-            "train": len(manifest.train),
-            "val": len(manifest.val),
-            "test": len(manifest.test),
-            "classes": learnt_classes(data),
-            "test_classes": class_counts(data),
-        },
+        data=DataRecord(
+            name=config.data.name,
+            root=str(data.cache.index.root.resolve()),
+            digest=data.cache.index.digest,
+            train=len(manifest.train),
+            val=len(manifest.val),
+            test=len(manifest.test),
+            classes=learnt_classes(data),
+            test_classes=class_counts(data),
+            **class_roles(BUSI),
+        ),
         parameters=sum(parameter.numel() for parameter in task.network.parameters()),
-        objective={"metric": task.monitor, "mode": task.monitor_mode},
+        objective=Objective(task.monitor, task.monitor_mode),
         device=device_name(trainer),
         precision=str(trainer.precision),
         command=config.command,
@@ -51,9 +54,9 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
     )
 
 
-def learnt_classes(data: BusiDataModule) -> list[str]:
+def learnt_classes(data: BusiDataModule) -> tuple[str, ...]:
     """The classes of the training images, in the order of ``CLASSES``."""
-    return [name for number, name in enumerate(CLASSES) if number in data.train_set.labels]
+    return tuple(name for number, name in enumerate(CLASSES) if number in data.train_set.labels)
 
 
 def class_counts(data: BusiDataModule) -> dict[str, int]:
@@ -62,17 +65,26 @@ def class_counts(data: BusiDataModule) -> dict[str, int]:
     return {name: labels[name] for name in CLASSES}
 
 
-def split_record(manifest: Manifest, leaked: int | None) -> dict[str, Any]:
-    """What ``summary.json`` says of a split."""
+def class_roles(classes: Classes) -> dict[str, Any]:
+    """The fields of a :class:`DataRecord` that name the classes and their roles."""
     return {
-        "protocol": manifest.protocol,
-        "seed": manifest.seed,
-        "fold": manifest.fold,
-        "folds": manifest.folds,
-        "digest": manifest.digest,
-        "test_digest": manifest.test_digest,
-        "leaked": leaked,
+        "class_names": classes.names,
+        "positive_class": classes.positive,
+        "class_without_lesion": classes.without_lesion,
     }
+
+
+def split_record(manifest: Manifest, leaked: int | None) -> SplitRecord:
+    """What ``summary.json`` says of a split."""
+    return SplitRecord(
+        protocol=manifest.protocol,
+        seed=manifest.seed,
+        fold=manifest.fold,
+        folds=manifest.folds,
+        digest=manifest.digest,
+        test_digest=manifest.test_digest,
+        leaked=leaked,
+    )
 
 
 def write_inputs(directory: Path, resolved: Any, data: BusiDataModule) -> None:
@@ -139,18 +151,18 @@ def headline(config: RunConfig, summary: Summary) -> str:
     )
     return (
         f"{summary.experiment}: {summary.model}, weights {summary.weights}, {summary.parameters or 0:,} parameters, "
-        f"seed {summary.seed}; {data['name']} at {size} px{padded}, "
-        f"split {split['protocol']} {split['digest']}: "
-        f"{data['train']} train, {data['val']} val, {data['test']} test; {summary.device}, {summary.precision}"
+        f"seed {summary.seed}; {data.name} at {size} px{padded}, "
+        f"split {split.protocol} {split.digest}: "
+        f"{data.train} train, {data.val} val, {data.test} test; {summary.device}, {summary.precision}"
     )
 
 
 def class_line(summary: Summary) -> str:
     """How many test images there are of each class, in a line, and of which there are few."""
-    counts: dict[str, int] = summary.data["test_classes"]
+    counts = summary.data.test_classes
     few = [name for name, count in counts.items() if 0 < count < FEW_IMAGES]
     told = [f"{count} {name}" for name, count in counts.items()]
-    if unknown := summary.data["test"] - sum(counts.values()):
+    if unknown := (summary.data.test or 0) - sum(counts.values()):
         told.append(f"{unknown} without a label")
     warning = f"; fewer than {FEW_IMAGES} of {' and '.join(few)}, whose figures say little" if few else ""
     return f"test images: {', '.join(told)}{warning}"
@@ -158,10 +170,10 @@ def class_line(summary: Summary) -> str:
 
 def leak_line(summary: Summary) -> str:
     """How far the test images are known to the model, in a line."""
-    leaked, tested = summary.split["leaked"], summary.data["test"]
-    share = f"{'at least ' if leaked else ''}{leaked} of {tested} test images ({leaked / tested:.0%})"
+    leaked, tested = summary.split.leaked or 0, summary.data.test or 0
+    share = f"{'at least ' if leaked else ''}{leaked} of {tested} test images ({leaked / max(tested, 1):.0%})"
     advice = "; split=grouped_holdout keeps them apart" if leaked and not summary.source else ""
-    across = (summary.source or {}).get("data_digest") not in (None, summary.data["digest"])
+    across = (summary.source or Source()).data_digest not in (None, summary.data.digest)
     kin = "a near-copy (patients of two datasets are not compared)" if across else "a near-copy or the same patient"
     return f"leaks: {share} have {kin} in training or validation{advice}"
 

@@ -12,7 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 from busi_lab.commandline import overridden_keys
 from busi_lab.config import may_change_on_resume
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SPLIT, SUMMARY, quoted, read_summary
+from busi_lab.run_directory import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SPLIT, quoted
+from busi_lab.summary import SUMMARY, read_summary
 
 
 def refuse_occupied(directory: Path) -> None:

@@ -15,7 +15,8 @@ from busi_lab.errors import UserError, one_line
 from busi_lab.files import locked
 from busi_lab.run.environment import forget_peak_memory, peak_memory
 from busi_lab.run.stop import Interrupted
-from busi_lab.run_directory import SWEEP_VARIABLE, Summary, quoted, write_summary
+from busi_lab.run_directory import SWEEP_VARIABLE, quoted
+from busi_lab.summary import Summary, write_summary
 from busi_lab.tracking import Job, Result, Trackers, open_trackers
 
 log = logging.getLogger(__name__)

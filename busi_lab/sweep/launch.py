@@ -22,12 +22,10 @@ from busi_lab.run_directory import (
     PREDICTIONS,
     PREVIOUS_CHECKPOINT,
     SPLIT,
-    SUMMARY,
     SWEEP_VARIABLE,
-    Summary,
     quoted,
-    write_summary,
 )
+from busi_lab.summary import SUMMARY, Summary, write_summary
 from busi_lab.sweep.executors import LOST, Command, Executor, Process, executor_class
 from busi_lab.sweep.outcome import Sweep, finished, objective, reason
 from busi_lab.sweep.plan import Job, make_plan

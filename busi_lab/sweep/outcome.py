@@ -11,7 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import SUMMARY, SWEEP_VARIABLE, Summary, read_summary, write_summary
+from busi_lab.run_directory import SWEEP_VARIABLE
+from busi_lab.summary import SUMMARY, Summary, read_summary, write_summary
 from busi_lab.sweep.executors import Executor
 from busi_lab.tracking import publish_report, record_failed_start
 
@@ -57,7 +58,7 @@ def reason(directory: Path) -> str:
 def objective(directory: Path) -> float:
     """The validation objective of a job; NaN for one that has not finished."""
     summary = finished(directory)
-    value = None if summary is None else summary.metrics.get(summary.objective.get("metric", ""))
+    value = None if summary is None else summary.metrics.get(summary.objective.metric or "")
     return float("nan") if value is None else float(value)
 
 

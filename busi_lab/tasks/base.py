@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import asdict
+from typing import Any, TypeVar
 
 import numpy as np
 import timm.optim
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torchmetrics import MeanMetric
 
-from busi_lab.models.classifiers import BuiltModel
+from busi_lab.models import BuiltModel, Outputs, Wanted, build_network, find_network, network_settings
 from busi_lab.run_directory import CLASSES, class_name
 from busi_lab.tasks.checkpoint import SCHEMA
 
@@ -23,23 +24,16 @@ T = TypeVar("T")
 HALF_EPSILON = 1e-4  # float16 has no normal number below 6.1e-5
 
 
-class Outputs(NamedTuple):
-    """Logits of a batch: ``classes`` ``[B, 3]``, ``masks`` ``[B, 1, S, S]``; None for what a task has not."""
-
-    classes: Tensor | None
-    masks: Tensor | None
-
-
 class BaseTask(LightningModule):
     """A task takes gray scans as bytes, ``image`` uint8 ``[B, 1, S, S]``, and does all scaling itself.
 
-    So a checkpoint carries everything that turns a scan into an answer. Subclasses implement
-    :meth:`configure_network`, :meth:`outputs`, :meth:`_step`, :meth:`summarize` and :meth:`columns`. Constructor
-    arguments are plain values, so that ``load_from_checkpoint`` rebuilds the task with ``weights_only=True`` and
-    without the original weight files.
+    So a checkpoint carries everything that turns a scan into an answer. Subclasses declare ``kind``,
+    ``needs_labels``, ``needs_masks`` and :attr:`metric_names`, and implement :meth:`_step`, :meth:`summarize` and
+    :meth:`columns`; those with masks derive from :class:`MaskTask`. Constructor arguments are plain values, so that
+    ``load_from_checkpoint`` rebuilds the task with ``weights_only=True`` and without the original weight files.
 
     Args:
-        model: the ``model`` group of the configuration.
+        model: the ``model`` group of the configuration; see :func:`busi_lab.models.network_settings`.
         image_size: side of the input, pixels.
         optim: ``name`` (timm's optimiser name), ``lr``, ``weight_decay``, ``backbone_lr`` (None: as ``lr``).
         scheduler: ``name`` (none, cosine, onecycle, plateau) and its settings.
@@ -51,8 +45,11 @@ class BaseTask(LightningModule):
     kind: str
     """What the task is called in ``summary.json``."""
 
-    has_classes = False
-    """Whether the network has a class output."""
+    needs_labels = False
+    """Whether it learns the labels of scans; its network then has a class output."""
+
+    needs_masks = False
+    """Whether it learns the masks of scans; its network then has a mask output."""
 
     def __init__(
         self,
@@ -66,7 +63,8 @@ class BaseTask(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.model_settings = dict(model)
+        self._settings = network_settings(model)
+        self.hparams["model"] = self.model_settings = asdict(self._settings)
         self.image_size = image_size
         self.monitor = monitor
         self.monitor_mode = monitor_mode
@@ -91,13 +89,14 @@ class BaseTask(LightningModule):
         self._case_ids: dict[str, list[str]] = {"val": [], "test": []}
         self._rows: dict[str, list[dict[str, Any]]] = {"val": [], "test": []}
 
-    @abstractmethod
     def configure_network(self) -> BuiltModel:
-        """Build the network from ``self.model_settings``."""
+        """Build the network that the settings name, for what the task needs.
 
-    @abstractmethod
-    def outputs(self, image: Tensor) -> Outputs:
-        """Logits of scans uint8 ``[B, 1, S, S]``, told apart."""
+        Raises:
+            UserError: the network does not give that, or cannot be built.
+        """
+        classes = len(CLASSES) if self.needs_labels else None
+        return build_network(self._settings, Wanted(classes, self.needs_masks, self.image_size))
 
     @abstractmethod
     def _step(self, batch: Batch, split: str) -> Tensor:
@@ -122,9 +121,19 @@ class BaseTask(LightningModule):
         """Bare names of the scalar metrics, any of which, or ``loss``, can be monitored as ``val/NAME``."""
 
     @property
+    def original_masks(self) -> bool:
+        """Whether test masks are judged at the scans' own resolution."""
+        return False
+
+    @property
+    def mask_threshold(self) -> Tensor | None:
+        """Lesion probability from which on a pixel is lesion, a scalar; None where no masks are predicted."""
+        return None
+
+    @property
     def frozen(self) -> bool:
         """Whether the backbone keeps its weights and batch-norm statistics."""
-        return bool(self.model_settings.get("freeze") == "backbone")
+        return self._settings.freeze == "backbone"
 
     @property
     def head_modules(self) -> tuple[nn.Module, ...]:
@@ -133,9 +142,8 @@ class BaseTask(LightningModule):
 
     @property
     def model_name(self) -> str:
-        """The network's backbone or encoder, for people."""
-        settings = self.model_settings
-        return str(settings.get("backbone") or settings.get("encoder") or settings["name"])
+        """The network in a word, for people and ``summary.json``."""
+        return self._settings.label
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Parameters behind the backbone."""
@@ -167,9 +175,10 @@ class BaseTask(LightningModule):
         scaled = ((image.float() / 255 - mean.float()) / std.float()).to(mean.dtype)  # type: ignore[operator,arg-type]
         return scaled.contiguous(memory_format=torch.channels_last) if self._channels_last else scaled
 
-    def forward(self, image: Tensor) -> Any:
+    def forward(self, image: Tensor) -> Outputs:
         """Logits of scans uint8 ``[B, 1, S, S]``."""
-        return self.network(self.scale(image))
+        outputs: Outputs = self.network(self.scale(image))
+        return outputs
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One optimisation step."""
@@ -256,9 +265,15 @@ class BaseTask(LightningModule):
         """Let a checkpoint stand for itself, without the original weights and in the middle of an epoch."""
         checkpoint["gathered"] = {name: torch.cat(parts) for name, parts in self._gathered["train"].items()}
         checkpoint["schema"] = SCHEMA
+        checkpoint["packages"] = self._packages()
         parameters = dict(checkpoint["hyper_parameters"])
         parameters["model"] = {**parameters["model"], "weights": "none"}
         checkpoint["hyper_parameters"] = parameters
+
+    def _packages(self) -> dict[str, str]:
+        """The packages that have brought the task and its network, where these are not ours."""
+        brought = {"task": type(self).__module__.partition(".")[0], "model": find_network(self._settings.name).package}
+        return {what: package for what, package in brought.items() if package != __name__.partition(".")[0]}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the batches of an epoch that was cut."""

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from busi_lab.config import MAX_IMAGE_SIZE, ModelConfig, OptimConfig, SchedulerConfig
+from busi_lab.config import MAX_IMAGE_SIZE, OptimConfig, SchedulerConfig
 from busi_lab.errors import UserError, one_line
+from busi_lab.models import network_settings
 
 SCHEMA = 1
 """Version of what :meth:`BaseTask.on_save_checkpoint` writes; raise it when older checkpoints can no longer be read."""
 
-_GROUPS: Mapping[str, Any] = {"model": ModelConfig, "optim": OptimConfig, "scheduler": SchedulerConfig}
+_GROUPS: Mapping[str, Any] = {"optim": OptimConfig, "scheduler": SchedulerConfig}
 
 
 def with_defaults(task_class: type, saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,6 +26,9 @@ def with_defaults(task_class: type, saved: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         task_class: the task's class, whose constructor has the defaults.
         saved: ``hyper_parameters`` of a checkpoint.
+
+    Raises:
+        UserError: the network is not installed here, or lacks a setting.
     """
     parameters = inspect.signature(task_class).parameters.values()
     defaults = {item.name: item.default for item in parameters if item.default is not inspect.Parameter.empty}
@@ -32,6 +36,7 @@ def with_defaults(task_class: type, saved: Mapping[str, Any]) -> dict[str, Any]:
     for name, group in _GROUPS.items():
         if isinstance(filled.get(name), Mapping):
             filled[name] = {**asdict(group()), **filled[name]}
+    filled["model"] = asdict(network_settings(filled["model"]))
     return filled
 
 

@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from busi_lab.metrics import MACRO, PRESENT, classification_metrics, present_averages
-from busi_lab.models.classifiers import BuiltModel, build_classifier
 from busi_lab.run_directory import CLASSES
-from busi_lab.tasks.base import BaseTask, Batch, Outputs
+from busi_lab.tasks.base import BaseTask, Batch
 
 
 class ClassificationPart(nn.Module):
@@ -69,7 +68,7 @@ class ClassificationTask(BaseTask):
     """Cross-entropy over the classes, with the contract's metrics.
 
     Args:
-        model: ``name`` (custom_cnn, timm), ``backbone``, ``weights``, ``in_chans``, ``dropout``, ``freeze``.
+        model: settings of a network that gives classes.
         image_size: see :class:`BaseTask`, as for the arguments up to ``channels_last``.
         optim: see :class:`BaseTask`.
         scheduler: see :class:`BaseTask`.
@@ -81,7 +80,7 @@ class ClassificationTask(BaseTask):
     """
 
     kind = "classification"
-    has_classes = True
+    needs_labels = True
 
     def __init__(
         self,
@@ -98,30 +97,13 @@ class ClassificationTask(BaseTask):
         super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last)
         self.classes = ClassificationPart(label_smoothing, class_weights)
 
-    def configure_network(self) -> BuiltModel:
-        """Build the classifier."""
-        settings = self.model_settings
-        return build_classifier(
-            name=settings["name"],
-            backbone=settings.get("backbone"),
-            weights=settings["weights"],
-            num_classes=len(CLASSES),
-            in_chans=settings["in_chans"],
-            image_size=self.image_size,
-            dropout=settings["dropout"],
-        )
-
-    def outputs(self, image: Tensor) -> Outputs:
-        """Class logits alone."""
-        return Outputs(self(image), None)
-
     @property
     def metric_names(self) -> list[str]:
         """Names of the scalar metrics."""
         return list(self.classes.names)
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        logits = self(batch["image"])
+        logits = self(batch["image"]).classes
         self.gather(split, logits=logits.detach().float())
         return self.classes.loss(logits, batch["label"], split)
 

@@ -6,9 +6,14 @@ from functools import cache
 from pathlib import Path
 
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import BEST_CHECKPOINT, Summary, read_summary
+from busi_lab.extensions import installed, load_extension
+from busi_lab.run_directory import BEST_CHECKPOINT
+from busi_lab.summary import Summary, read_summary
 from busi_lab.tasks.base import BaseTask
 from busi_lab.tasks.checkpoint import read_checkpoint, with_defaults
+
+EXTENSIONS = "busi_lab.tasks"
+"""Group of entry points by which packages bring tasks, by their ``kind``."""
 
 
 @cache
@@ -26,33 +31,57 @@ def task_classes() -> dict[str, type[BaseTask]]:
     return dict(sorted(found.items()))
 
 
+def find_task(kind: str | None) -> type[BaseTask] | None:
+    """A task class by its kind: one of ours, else that of an installed package, which is imported now.
+
+    Raises:
+        UserError: its package is broken, or brings something else.
+    """
+    if kind is None or kind in task_classes():
+        return task_classes().get(str(kind))
+    found = load_extension(EXTENSIONS, kind)
+    if found is not None and not (isinstance(found, type) and issubclass(found, BaseTask)):
+        raise UserError(f"{kind}: the entry point of {EXTENSIONS} is no subclass of busi_lab.tasks.BaseTask")
+    return found
+
+
 def load_task(directory: Path) -> tuple[BaseTask, Summary]:
     """Rebuild the task of a finished run, in evaluation mode on the CPU.
 
-    The checkpoint is read as tensors and plain values alone, and the task's class is one of :func:`task_classes`, so
-    that a directory from elsewhere can do no more than give wrong answers.
+    The checkpoint is read as tensors and plain values alone, and task and network are ours or those of installed
+    packages, so that a directory from elsewhere can do no more than give wrong answers.
 
     Raises:
-        UserError: no finished run, an evaluation of one, another schema, an unknown task, or a checkpoint that is
-            missing, damaged, holds more than tensors and plain values, or does not fit.
+        UserError: no finished run, an evaluation of one, another schema, a task or a network that is not installed, or
+            a checkpoint that is missing, damaged, holds more than tensors and plain values, or does not fit.
     """
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder; give the directory of a finished run")
     summary = read_summary(directory)
     if summary.status != "finished":
         raise UserError(f"{directory}: the run failed ({summary.error}); give the directory of a finished run")
-    if summary.task not in (known := task_classes()):
-        raise UserError(f"{directory}: task {summary.task!r}, expected {', '.join(known)}")
     if summary.source is not None:
-        run = summary.source.get("directory")
-        raise UserError(f"{directory} holds the evaluation of a run; give the directory of that run, {run}")
+        raise UserError(
+            f"{directory} holds the evaluation of a run; give the directory of that run, {summary.source.directory}"
+        )
     path = directory / BEST_CHECKPOINT
     content = read_checkpoint(path)
-    task_class = known[summary.task]
+    brought = content.get("packages") or {}
+    task_class = find_task(summary.task)
+    if task_class is None:
+        known = ", ".join((*task_classes(), *installed(EXTENSIONS)))
+        raise UserError(f"{directory}: task {summary.task!r}, expected {known}{_install(brought.get('task'))}")
     try:
         settings = with_defaults(task_class, content["hyper_parameters"])
         task = task_class(**{**settings, "model": {**settings["model"], "weights": "none"}})
         task.load_state_dict(content["state_dict"])
+    except UserError as error:
+        raise UserError(f"{directory}: {one_line(error)}{_install(brought.get('model'))}") from None
     except (TypeError, KeyError, AttributeError, RuntimeError, ValueError) as error:
         raise UserError(f"{path} does not fit a {summary.task} task ({one_line(error)[:160]})") from None
     return task.eval(), summary
+
+
+def _install(package: str | None) -> str:
+    """What to do about something that a package has brought to a run, and that is not there."""
+    return f"; install the package {package}, with which the run was made" if package else ""

@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 
 from busi_lab.errors import UserError
-from busi_lab.models.classifiers import BuiltModel
-from busi_lab.models.segmenters import build_segmenter
-from busi_lab.run_directory import CLASSES
-from busi_lab.tasks.base import Batch, Outputs
+from busi_lab.tasks.base import Batch
 from busi_lab.tasks.classification import ClassificationPart
-from busi_lab.tasks.segmentation import MaskTask, SegmentationPart, segmenter_settings
+from busi_lab.tasks.segmentation import MaskTask, SegmentationPart
 
 
 class MultiTask(MaskTask):
@@ -22,7 +19,7 @@ class MultiTask(MaskTask):
     ``f1_dice``, the mean of macro F1 and Dice, is there to choose the best epoch by.
 
     Args:
-        model: as for :class:`SegmentationTask`.
+        model: settings of a network that gives both.
         image_size: see :class:`BaseTask`, as for the arguments up to ``channels_last``.
         optim: see :class:`BaseTask`.
         scheduler: see :class:`BaseTask`.
@@ -44,7 +41,7 @@ class MultiTask(MaskTask):
     """
 
     kind = "multitask"
-    has_classes = True
+    needs_labels = True
 
     def __init__(
         self,
@@ -75,23 +72,13 @@ class MultiTask(MaskTask):
         self.masks = SegmentationPart(loss, threshold, resolution, focal_gamma, tversky_beta)
         self._weights = (classification_weight, segmentation_weight)
 
-    def configure_network(self) -> BuiltModel:
-        """Build the shared encoder with its two heads."""
-        settings = segmenter_settings(self.model_settings)
-        return build_segmenter(image_size=self.image_size, num_classes=len(CLASSES), **settings)
-
-    def outputs(self, image: Tensor) -> Outputs:
-        """Class and mask logits."""
-        masks, classes = self(image)
-        return Outputs(classes, masks)
-
     @property
     def metric_names(self) -> list[str]:
         """Names of the scalar metrics."""
         return [*self.classes.names, *self.masks.names, "f1_dice", "classification_loss", "segmentation_loss"]
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        mask_logits, class_logits = self(batch["image"])
+        class_logits, mask_logits = self(batch["image"])
         losses = [torch.full((), math.nan, device=class_logits.device)] * 2
         gathered: dict[str, Tensor] = {}
         if split != "test" or bool((batch["label"] >= 0).all()):  # an evaluation may know labels or masks alone

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from busi_lab.errors import UserError
 from busi_lab.losses import SegmentationLoss
 from busi_lab.metrics import SEGMENTATION_METRICS, SegmentationMetrics, hausdorff95, overlap
-from busi_lab.models.classifiers import BuiltModel
-from busi_lab.models.segmenters import build_segmenter
-from busi_lab.tasks.base import BaseTask, Batch, Outputs, of_all_ranks
+from busi_lab.tasks.base import BaseTask, Batch, of_all_ranks
 
 CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds that are tried on validation."""
@@ -231,11 +229,22 @@ def _defined(values: Tensor) -> list[float | None]:
 class MaskTask(BaseTask):
     """A task whose network has a mask output, in the charge of ``self.masks``."""
 
+    needs_masks = True
     masks: SegmentationPart
+
+    @property
+    def original_masks(self) -> bool:
+        """Whether test masks are judged at the scans' own resolution."""
+        return self.masks.original
+
+    @property
+    def mask_threshold(self) -> Tensor:
+        """Lesion probability from which on a pixel is lesion, a scalar."""
+        return self.masks.threshold
 
     def predict_masks(self, image: Tensor) -> Tensor:
         """Masks bool ``[B, 1, S, S]`` of scans uint8 ``[B, 1, S, S]``."""
-        logits = self.outputs(image).masks
+        logits = self(image).masks
         assert logits is not None
         return self.masks.predict(logits)
 
@@ -260,8 +269,7 @@ class SegmentationTask(MaskTask):
     """Lesion masks, with the contract's metrics and their policy for empty masks (:class:`SegmentationMetrics`).
 
     Args:
-        model: ``name`` (mobilenet_unet, smp), ``arch``, ``encoder``, ``weights``, ``in_chans``, ``dropout``,
-            ``freeze``.
+        model: settings of a network that gives masks.
         image_size: see :class:`BaseTask`, as for the arguments up to ``channels_last``.
         optim: see :class:`BaseTask`.
         scheduler: see :class:`BaseTask`.
@@ -295,21 +303,13 @@ class SegmentationTask(MaskTask):
         super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last)
         self.masks = SegmentationPart(loss, threshold, resolution, focal_gamma, tversky_beta)
 
-    def configure_network(self) -> BuiltModel:
-        """Build the segmenter."""
-        return build_segmenter(image_size=self.image_size, **segmenter_settings(self.model_settings))
-
-    def outputs(self, image: Tensor) -> Outputs:
-        """Mask logits alone."""
-        return Outputs(None, self(image))
-
     @property
     def metric_names(self) -> list[str]:
         """Names of the scalar metrics."""
         return list(self.masks.names)
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        logits = self(batch["image"])
+        logits = self(batch["image"]).masks
         self.gather(split, **self.masks.count(logits, batch, split))
         loss: Tensor = self.masks.loss(logits, batch["mask"])
         return loss
@@ -321,10 +321,3 @@ class SegmentationTask(MaskTask):
     def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
         """Overlap and pixel counts of each image."""
         return self.masks.columns(gathered)
-
-
-def segmenter_settings(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of :func:`build_segmenter` in the ``model`` group."""
-    return {key: model.get(key) for key in ("name", "arch", "encoder")} | {
-        key: model[key] for key in ("weights", "in_chans", "dropout")
-    }

@@ -13,7 +13,8 @@ from PIL import Image
 
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import read_rows, write_atomically
-from busi_lab.run_directory import BEST_CHECKPOINT, PREDICTIONS, SWEEP_VARIABLE, Summary
+from busi_lab.run_directory import BEST_CHECKPOINT, PREDICTIONS, SWEEP_VARIABLE
+from busi_lab.summary import Summary
 from busi_lab.tracking import panels
 from busi_lab.tracking.protocol import Job, Result, Settings, Shown, Tracker
 

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from busi_lab.report import words
 from busi_lab.report.figures.curves import pr_points
-from busi_lab.report.results.cases import Cases, read_cases, roles_of
+from busi_lab.report.results.cases import Cases, read_cases
 from busi_lab.report.results.examples import dice_examples, right_classes, wrong_classes
-from busi_lab.run_directory import Summary
+from busi_lab.summary import Summary
 from busi_lab.tracking.protocol import Result
 
 CASES = 8
@@ -41,11 +41,11 @@ def start_values(summary: Summary) -> dict[str, Any]:
     return {
         "parameters": summary.parameters,
         "device": summary.device,
-        "split_digest": summary.split.get("digest"),
-        "test_digest": summary.split.get("test_digest"),
-        "leaked_test_images": summary.split.get("leaked"),
-        "data_digest": summary.data.get("digest"),
-        "images": {split: summary.data.get(split) for split in ("train", "val", "test")},
+        "split_digest": summary.split.digest,
+        "test_digest": summary.split.test_digest,
+        "leaked_test_images": summary.split.leaked,
+        "data_digest": summary.data.digest,
+        "images": {split: getattr(summary.data, split) for split in ("train", "val", "test")},
     }
 
 
@@ -72,7 +72,7 @@ def final_values(summary: Summary) -> dict[str, Any]:
 
 def cases_of(result: Result) -> Cases | None:
     """What a result predicted for each image; None without predictions, or where they cannot be used."""
-    return read_cases(lambda: result.rows, roles_of(result.summary))
+    return read_cases(lambda: result.rows, result.summary.data.roles)
 
 
 def mask_cases(cases: Cases) -> dict[str, list[Picked]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from busi_lab.run_directory import Summary
+from busi_lab.summary import Summary
 
 Settings = Mapping[str, Any]
 """One entry of the group ``logger``, resolved."""

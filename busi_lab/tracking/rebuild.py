@@ -26,13 +26,11 @@ from busi_lab.run_directory import (
     METRICS,
     PREDICTIONS,
     SPLIT,
-    SUMMARY,
     SWEEP_VARIABLE,
-    Summary,
     find_run_directories,
     quoted,
-    read_summary,
 )
+from busi_lab.summary import SUMMARY, Objective, SplitRecord, Summary, read_summary
 from busi_lab.tracking.mode import choose_mode
 from busi_lab.tracking.protocol import Job, Result
 from busi_lab.tracking.settings import WandbSettings, wandb_settings
@@ -121,13 +119,13 @@ def _send(directory: Path, project: str | None, found: Sent) -> None:
     settings = _settings(config, directory, summary, project)
     rows = read_rows(directory / METRICS)
     result = _result(directory, config, summary) if summary.status == "finished" else None
-    kind, name = ("eval", f"on-{summary.data.get('name')}") if summary.source else ("train", f"seed{summary.seed}")
+    kind, name = ("eval", f"on-{summary.data.name}") if summary.source else ("train", f"seed{summary.seed}")
     job = Job(directory, f"{summary.experiment or directory.name}-{name}", kind, config, live=False)
     tracker = WandbTracker(settings, job)
     failed = True
     try:
         if kind == "train" and rows:
-            monitor, mode = summary.objective.get("metric", "val/loss"), summary.objective.get("mode", "min")
+            monitor, mode = summary.objective.metric or "val/loss", summary.objective.mode or "min"
             tracker.start(summary, monitor, mode, _metric_names(rows))
             tracker.earlier(rows)
         else:
@@ -175,8 +173,8 @@ def _read_summary(directory: Path, config: Mapping[str, Any]) -> tuple[Summary, 
         experiment=config.get("name") or model.get("backbone") or model.get("name"),
         seed=config.get("seed"),
         epochs=epochs,
-        split={"digest": split.get("digest")},
-        objective={"metric": task.get("monitor") or "val/loss", "mode": task.get("monitor_mode") or "min"},
+        split=SplitRecord(digest=split.get("digest")),
+        objective=Objective(task.get("monitor") or "val/loss", task.get("monitor_mode") or "min"),
     )
     return summary, words
 
@@ -200,7 +198,7 @@ def _result(directory: Path, config: Mapping[str, Any], summary: Summary) -> Res
     """What a finished run has found; without pictures where its scans are not at hand."""
     rows = [_typed(row) for row in read_rows(directory / PREDICTIONS)]
     names = [row["image"] for row in rows]
-    pictures, true_masks = _scans(summary.data.get("root"), (config.get("data") or {}).get("image_size"), names)
+    pictures, true_masks = _scans(summary.data.root, (config.get("data") or {}).get("image_size"), names)
     masks = {}
     for name in names:
         with suppress(OSError, UnreadableImageError):

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import Summary
+from busi_lab.summary import Summary
 from busi_lab.tracking.lightning import LightningTracker
 from busi_lab.tracking.protocol import Job, Result, Settings, Shown, Tracker
 

@@ -20,7 +20,8 @@ from PIL import Image
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import read_rows, write_atomically
 from busi_lab.report.results.cases import Cases
-from busi_lab.run_directory import BEST_CHECKPOINT, Summary
+from busi_lab.run_directory import BEST_CHECKPOINT
+from busi_lab.summary import Summary
 from busi_lab.tracking import panels
 from busi_lab.tracking.mode import choose_mode
 from busi_lab.tracking.protocol import Job, Result, Settings, Shown, Tracker
@@ -149,7 +150,7 @@ class WandbTracker(Tracker):
         """
         import wandb
 
-        name, digest = summary.data.get("name"), summary.data.get("digest")
+        name, digest = summary.data.name, summary.data.digest
         if not name or not digest:
             return
         record = {"name": name, "digest": digest}

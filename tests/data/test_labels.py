@@ -23,7 +23,8 @@ from busi_lab.data.splits import make_manifest, write_manifest
 from busi_lab.errors import UserError
 from busi_lab.report.figures.gallery import _files, _picture
 from busi_lab.report.results.examples import Example
-from busi_lab.run_directory import Run, Summary, add_further, class_name, class_number, write_masks
+from busi_lab.run_directory import Run, add_further, class_name, class_number, write_masks
+from busi_lab.summary import Summary
 from tests.programs import outcome
 
 RANDOM = np.random.default_rng(0)
@@ -500,8 +501,8 @@ def test_a_smoke_run(labelled: Path, tmp_path: Path, task: str, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     assert train("data=labels", f"data.root={labelled}", *FAST, *MODELS[task], "hydra.run.dir=run") == (0, "")
     run = read_run(tmp_path / "run")
-    assert run.summary.data["name"] == "labels"
-    assert run.summary.split["leaked"] == 0
+    assert run.summary.data.name == "labels"
+    assert run.summary.split.leaked == 0
     log = (tmp_path / "run/train.log").read_text()
     assert f"{4 if task == 'classification' else 2} scans without a" in log
     for rows in (run.predictions, run.validation):

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from busi_lab.inference import writer
-from busi_lab.run_directory import BEST_CHECKPOINT, Summary, write_summary
+from busi_lab.run_directory import BEST_CHECKPOINT
+from busi_lab.summary import Summary, write_summary
 from busi_lab.tasks import BaseTask, ClassificationTask, SegmentationTask
 from busi_lab.tasks.checkpoint import SCHEMA
 

@@ -14,6 +14,7 @@ from busi_lab import predict
 from busi_lab.data.scan import Gray
 from busi_lab.errors import UserError
 from busi_lab.inference.explain import METHODS, Explainer, energy_inside, last_features, pointing_hit
+from busi_lab.models import Outputs
 from busi_lab.run_directory import CLASSES
 from busi_lab.tasks import BaseTask, ClassificationTask, MultiTask
 from tests.inference.small_runs import make_classifier, make_segmenter, make_task, save_run, scan
@@ -100,9 +101,8 @@ class Seer(nn.Module):
         self.head = nn.Linear(weights[0].numel(), 3, bias=False)
         self.head.weight.data = 8 * weights.flatten(1) / weights[0, 0].numel()
 
-    def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(image).flatten(1))
-        return logits
+    def forward(self, image: Tensor) -> Outputs:
+        return Outputs(classes=self.head(self.features(image).flatten(1)))
 
 
 def seeing(malignant: tuple[slice, slice], feature: int = 0, sign: float = 1.0) -> ClassificationTask:

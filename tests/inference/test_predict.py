@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from busi_lab import predict
-from busi_lab.run_directory import BEST_CHECKPOINT, CLASSES, SCHEMA
+from busi_lab.run_directory import BEST_CHECKPOINT, CLASSES
+from busi_lab.summary import SCHEMA
 from busi_lab.tasks import checkpoint as of_checkpoint
 from tests.inference.small_runs import SHARES, Cli, scan
 

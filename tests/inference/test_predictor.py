@@ -7,7 +7,8 @@ from PIL import Image
 
 from busi_lab import predict
 from busi_lab.errors import UserError
-from busi_lab.run_directory import CLASSES, Summary, read_run, write_summary
+from busi_lab.run_directory import CLASSES, read_run
+from busi_lab.summary import Summary, write_summary
 from tests.inference.small_runs import SHARES, Cli, scan
 
 

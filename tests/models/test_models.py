@@ -10,14 +10,21 @@ import torch
 from safetensors.torch import save_file
 
 from busi_lab.errors import UserError
-from busi_lab.models import pretrained
-from busi_lab.models.classifiers import CustomCNN, build_classifier
-from busi_lab.models.segmenters import MobileNetEncoder, MobileNetUNet, PaddedNetwork, build_segmenter
+from busi_lab.models import BuiltModel, Outputs, PaddedNetwork, Wanted, build_network, network_settings, pretrained
+from busi_lab.models.custom_cnn import CustomCNN
+from busi_lab.models.mobilenet_unet import MobileNetEncoder, MobileNetUNet
 
 
-def build(name: str = "timm", backbone: str | None = "mobilenetv1_100", **changes: object) -> object:
-    arguments = {"weights": "none", "num_classes": 3, "in_chans": 3, "image_size": 64, "dropout": 0.0, **changes}
-    return build_classifier(name, backbone, **arguments)  # type: ignore[arg-type]
+def build(name: str = "timm", image_size: int = 64, **model: object) -> Any:
+    return built(name, Wanted(3, False, image_size), **model)
+
+
+def segmenter(name: str = "mobilenet_unet", num_classes: int | None = None, image_size: int = 64, **model: Any) -> Any:
+    return built(name, Wanted(num_classes, True, image_size), **model)
+
+
+def built(name: str, wanted: Wanted, **model: object) -> BuiltModel:
+    return build_network(network_settings({"name": name, "weights": "none", **model}), wanted)
 
 
 @pytest.fixture
@@ -32,11 +39,11 @@ def test_custom_cnn_has_the_published_layers() -> None:
     convolutions = (3 * 9 * 32 + 32) + (32 * 9 * 64 + 64) + (64 * 9 * 128 + 128)
     dense = (128 * 26 * 26 * 512 + 512) + (512 * 256 + 256) + (256 * 3 + 3)
     assert sum(parameter.numel() for parameter in model.parameters()) == convolutions + dense
-    assert model(torch.zeros(2, 3, 224, 224)).shape == (2, 3)
+    assert model(torch.zeros(2, 3, 224, 224)).classes.shape == (2, 3)
 
 
 def test_custom_cnn_needs_22_pixels() -> None:
-    assert CustomCNN(image_size=22)(torch.zeros(1, 3, 22, 22)).shape == (1, 3)
+    assert CustomCNN(image_size=22)(torch.zeros(1, 3, 22, 22)).classes.shape == (1, 3)
     with pytest.raises(UserError, match="at least 22"):
         CustomCNN(image_size=21)
 
@@ -46,14 +53,14 @@ def test_custom_cnn_needs_22_pixels() -> None:
 def test_timm_models_take_both_channel_counts(backbone: str, size: int, in_chans: int) -> None:
     built = build(backbone=backbone, image_size=size, in_chans=in_chans)
     built.network.eval()
-    assert built.network(torch.zeros(2, in_chans, size, size)).shape == (2, 3)
+    assert built.network(torch.zeros(2, in_chans, size, size)).classes.shape == (2, 3)
     assert len(built.mean) == len(built.std) == in_chans
 
 
 def test_normalisation_is_the_models_own() -> None:
     assert build().mean == (0.5, 0.5, 0.5)  # MobileNetV1, inception_v3: TensorFlow's scaling
     assert build(backbone="resnet18").mean == (0.485, 0.456, 0.406)
-    cnn = build("custom_cnn", None)
+    cnn = build("custom_cnn")
     assert (cnn.mean, cnn.std) == ((0.0,) * 3, (1.0,) * 3)  # the paper's division by 255
 
 
@@ -133,7 +140,7 @@ def test_pickled_code_is_refused(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"backbone": "resnet5"}, "not a model of timm"),
-        ({"backbone": None}, "expected custom_cnn, or timm with a backbone"),
+        ({"backbone": None}, r"model\.backbone: .*'None'"),
         ({"weights": "/nowhere/weights.pth"}, "no such file"),
         ({"name": "custom_cnn", "weights": "imagenet"}, "no pretrained weights"),
         ({"backbone": "inception_v3", "image_size": 64}, "image_size=64 does not suit inception_v3"),
@@ -142,11 +149,6 @@ def test_pickled_code_is_refused(tmp_path: Path) -> None:
 def test_wrong_model_settings(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build(**changes)
-
-
-def segmenter(name: str = "mobilenet_unet", arch: str | None = None, encoder: str | None = None, **more: object) -> Any:
-    arguments = {"weights": "none", "in_chans": 3, "image_size": 64, "dropout": 0.0, **more}
-    return build_segmenter(name, arch, encoder, **arguments)  # type: ignore[arg-type]
 
 
 def test_the_published_unet_has_the_named_taps() -> None:
@@ -168,25 +170,29 @@ def test_the_published_unet_ends_with_32_filters_and_one_channel() -> None:
     assert all(isinstance(up[0], torch.nn.ConvTranspose2d) for up in ups)
     assert [up[0].out_channels for up in ups] == [512, 256, 128, 64, 32]
     assert [tuple(align.kernel_size) for align in network.decoder.aligned] == [(1, 1)] * 4
-    assert network(torch.zeros(2, 3, 256, 256)).shape == (2, 1, 256, 256)
+    assert network(torch.zeros(2, 3, 256, 256)).masks.shape == (2, 1, 256, 256)
 
 
 @pytest.mark.parametrize("size", [64, 75, 100])
 def test_images_of_any_size_get_logits_of_that_size(size: int) -> None:
-    for built in (segmenter(image_size=size), segmenter("smp", "FPN", "tu-mobilenetv2_100", image_size=size)):
-        assert built.network.eval()(torch.zeros(2, 3, size, size)).shape == (2, 1, size, size)
+    for built in (segmenter(image_size=size), smp("FPN", "tu-mobilenetv2_100", image_size=size)):
+        assert built.network.eval()(torch.zeros(2, 3, size, size)).masks.shape == (2, 1, size, size)
+
+
+def smp(arch: str, encoder: str, **more: Any) -> Any:
+    return segmenter("smp", arch=arch, encoder=encoder, **more)
 
 
 def test_padding_repeats_edges_and_is_cut_off() -> None:
     seen = []
 
-    def network(image: torch.Tensor) -> torch.Tensor:
+    def network(image: torch.Tensor) -> Outputs:
         seen.append(image)
-        return image
+        return Outputs(masks=image)
 
     image = torch.arange(40 * 33, dtype=torch.float32).view(1, 1, 40, 33)
     padded = PaddedNetwork(network)  # type: ignore[arg-type]
-    assert torch.equal(padded(image), image)
+    assert torch.equal(padded(image).masks, image)
     assert seen[0].shape == (1, 1, 64, 64)
     assert torch.equal(seen[0][0, 0, :40, 33], image[0, 0, :, 32])
 
@@ -196,8 +202,8 @@ def test_padding_repeats_edges_and_is_cut_off() -> None:
     [("Unet", "tu-mobilenetv1_100"), ("UnetPlusPlus", "mobilenet_v2"), ("DeepLabV3Plus", "tu-resnet18")],
 )
 def test_architectures_and_encoders_by_name(arch: str, encoder: str) -> None:
-    built = segmenter("smp", arch, encoder, num_classes=3, in_chans=1)
-    mask, classes = built.network.eval()(torch.zeros(2, 1, 64, 64))
+    built = smp(arch, encoder, num_classes=3, in_chans=1)
+    classes, mask = built.network.eval()(torch.zeros(2, 1, 64, 64))
     assert (mask.shape, classes.shape) == ((2, 1, 64, 64), (2, 3))
     heads = sum(p.numel() for head in built.heads for p in head.parameters())
     encoder_size = sum(p.numel() for p in built.network.network.encoder.parameters())
@@ -206,24 +212,20 @@ def test_architectures_and_encoders_by_name(arch: str, encoder: str) -> None:
 
 def test_normalisation_is_the_encoders_own() -> None:
     assert segmenter().mean == (0.5, 0.5, 0.5)
-    assert segmenter("smp", "Unet", "tu-mobilenetv1_100").mean == (0.5, 0.5, 0.5)
-    assert segmenter("smp", "Unet", "tu-mobilenetv2_100").mean == (0.485, 0.456, 0.406)
-    assert segmenter("smp", "Unet", "mobilenet_v2").std == (0.229, 0.224, 0.225)
+    assert smp("Unet", "tu-mobilenetv1_100").mean == (0.5, 0.5, 0.5)
+    assert smp("Unet", "tu-mobilenetv2_100").mean == (0.485, 0.456, 0.406)
+    assert smp("Unet", "mobilenet_v2").std == (0.229, 0.224, 0.225)
 
 
-@pytest.mark.parametrize(
-    ("name", "arch", "encoder"), [("mobilenet_unet", None, None), ("smp", "Unet", "tu-mobilenetv1_100")]
-)
-def test_a_weight_folder_fills_the_encoder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, arch: str | None, encoder: str | None
-) -> None:
+@pytest.mark.parametrize("name", ["mobilenet_unet", "smp"])
+def test_a_weight_folder_fills_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     state = timm.create_model("mobilenetv1_100").state_dict()
     save_file(state, tmp_path / "mobilenetv1_100.safetensors")
     monkeypatch.setenv("BUSI_WEIGHTS", str(tmp_path))
-    built = segmenter(name, arch, encoder, weights="imagenet").network.network.encoder
-    loaded = dict(built.state_dict()) if arch else {}
+    built = segmenter(name, weights="imagenet").network.network.encoder
+    loaded = dict(built.state_dict()) if name == "smp" else {}
     for tensor in ("conv_stem.weight", "bn1.running_var", "blocks.4.1.conv_pw.weight"):
-        ours = loaded[f"model.{tensor}"] if arch else _in_taps(built, tensor)
+        ours = loaded[f"model.{tensor}"] if loaded else _in_taps(built, tensor)
         assert torch.equal(ours, state[tensor]), tensor
 
 
@@ -239,31 +241,28 @@ def test_a_weight_file_that_lacks_a_layer_is_refused(tmp_path: Path) -> None:
     del state["blocks.2.0.conv_pw.weight"]
     save_file(state, tmp_path / "part.safetensors")
     with pytest.raises(UserError, match="does not fit mobilenetv1_100"):
-        segmenter("smp", "Unet", "tu-mobilenetv1_100", weights=str(tmp_path / "part.safetensors"))
+        smp("Unet", "tu-mobilenetv1_100", weights=str(tmp_path / "part.safetensors"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arch", "encoder", "message"),
     [
-        (("smp", "Unett", "tu-mobilenetv1_100"), r"model\.arch=Unett: not an architecture.*known: Unet, UnetPlusPlus"),
-        (("smp", "Unet", "tu-mobilnet"), r"model\.encoder=tu-mobilnet: timm .* knows no mobilnet; similar: tu-mobil"),
-        (("smp", "Unet", "mobilenetv2"), r"model\.encoder=mobilenetv2: smp .* similar: mobilenet_v2"),
-        (("smp", "Unet", "tu-vit_tiny_patch16_224"), "cannot be built"),
-        (("smp", None, None), "expected mobilenet_unet, or smp with both"),
-        (("timm", None, None), "set model=mobilenet_unet or model=smp"),
-        (("mobilenet_unet", "Unet", None), "mobilenet_unet has its own"),
+        ("Unett", "tu-mobilenetv1_100", r"model\.arch=Unett: not an architecture.*known: Unet, UnetPlusPlus"),
+        ("Unet", "tu-mobilnet", r"model\.encoder=tu-mobilnet: timm .* knows no mobilnet; similar: tu-mobil"),
+        ("Unet", "mobilenetv2", r"model\.encoder=mobilenetv2: smp .* similar: mobilenet_v2"),
+        ("Unet", "tu-vit_tiny_patch16_224", "cannot be built"),
     ],
 )
-def test_networks_that_do_not_exist(arguments: tuple[str, str | None, str | None], message: str) -> None:
+def test_networks_that_do_not_exist(arch: str, encoder: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        segmenter(*arguments)
+        smp(arch, encoder)
     assert "\n" not in str(caught.value)
 
 
 def test_encoder_weights_out_of_reach(no_hub: None) -> None:
     with pytest.raises(UserError, match=r"ImageNet weights of model\.encoder=mobilenet_v2 cannot be had"):
-        segmenter("smp", "Unet", "mobilenet_v2", weights="imagenet")
+        smp("Unet", "mobilenet_v2", weights="imagenet")
     with pytest.raises(UserError, match="ImageNet weights of mobilenetv2_100 cannot be had"):
-        segmenter("smp", "Unet", "tu-mobilenetv2_100", weights="imagenet")
+        smp("Unet", "tu-mobilenetv2_100", weights="imagenet")
     with pytest.raises(UserError, match="weight files fit tu- encoders alone"):
-        segmenter("smp", "Unet", "mobilenet_v2", weights="/some/file.pth")
+        smp("Unet", "mobilenet_v2", weights="/some/file.pth")

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from busi_lab.report.results.statistics import (
     area_under,
     bland_altman,
@@ -21,7 +22,6 @@ from busi_lab.report.results.statistics import (
     youden_threshold,
 )
 from busi_lab.report.results.uncertainty import cluster_weights
-
 from busi_lab.tasks.classification import ClassificationPart
 
 POSITIVE = np.array([True, True, False, True, False, False, True, False])

@@ -5,6 +5,8 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap, norm, t
+
 from busi_lab.report.results.statistics import weighted_mean
 from busi_lab.report.results.uncertainty import (
     bootstrap_p,
@@ -17,8 +19,6 @@ from busi_lab.report.results.uncertainty import (
     swap_p,
     wilson_interval,
 )
-from scipy.stats import bootstrap, norm, t
-
 from tests.simulate_uncertainty import WORLDS, tally
 
 

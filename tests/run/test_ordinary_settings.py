@@ -17,7 +17,8 @@ from busi_lab.data.splits import Manifest
 from busi_lab.errors import UserError
 from busi_lab.inference.predictor import as_scan
 from busi_lab.run import fit
-from busi_lab.run_directory import read_run, read_summary
+from busi_lab.run_directory import read_run
+from busi_lab.summary import read_summary
 from busi_lab.train import train
 from tests.programs import outcome
 
@@ -34,7 +35,7 @@ def test_precisions(phantom_root: Path, tmp_path: Path, precision: str) -> None:
     assert run(phantom_root, tmp_path, *SMALL, f"trainer.precision={precision}") == (0, "")
     summary = read_summary(tmp_path / "run")
     assert summary.precision == precision
-    assert sum(map(sum, summary.metrics["test/confusion_matrix"])) == summary.data["test"]
+    assert sum(map(sum, summary.metrics["test/confusion_matrix"])) == summary.data.test
 
 
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_spawn_find_unused_parameters_true"])

@@ -15,7 +15,8 @@ import torch
 
 from busi_lab.errors import UserError
 from busi_lab.run.state import find_state
-from busi_lab.run_directory import read_run, read_summary
+from busi_lab.run_directory import read_run
+from busi_lab.summary import read_summary
 from busi_lab.tasks import ClassificationTask
 from busi_lab.tasks.checkpoint import with_defaults
 from tests.programs import SLOWLY, Programs, Started, call, descendants, is_alive

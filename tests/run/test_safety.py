@@ -15,7 +15,7 @@ import torch
 from busi_lab import files
 from busi_lab.errors import UserError
 from busi_lab.files import locked, read_rows, write_rows
-from busi_lab.run_directory import read_summary
+from busi_lab.summary import read_summary
 from busi_lab.tasks import load_task
 from tests.golden import record
 from tests.programs import SLOWLY, Programs, call, outcome

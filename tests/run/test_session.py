@@ -14,7 +14,8 @@ from busi_lab.errors import UserError
 from busi_lab.files import locked
 from busi_lab.run.session import Session, session
 from busi_lab.run.stop import Interrupted, StopRequest, sweep_has_died
-from busi_lab.run_directory import LIFELINE_VARIABLE, Summary, read_summary
+from busi_lab.run_directory import LIFELINE_VARIABLE
+from busi_lab.summary import Summary, read_summary
 from busi_lab.tracking import Job, Result, Tracker
 
 TOLD: list[tuple[Any, ...]] = []

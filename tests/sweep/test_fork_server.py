@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from busi_lab.run_directory import read_summary
+from busi_lab.summary import read_summary
 from busi_lab.sweep import fork_server
 from busi_lab.sweep.executors import local
 from busi_lab.sweep.fork_server import LOST, ForkServer, ServerError

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from busi_lab.errors import UserError
 from busi_lab.files import locked
-from busi_lab.run_directory import Summary, read_summary, write_summary
+from busi_lab.summary import Summary, read_summary, write_summary
 from busi_lab.sweep.executors import executor_class
 from busi_lab.sweep.executors.local import LocalExecutor, visible_gpus
 from busi_lab.sweep.outcome import record_failure

@@ -74,7 +74,7 @@ def test_learns_four_images_by_heart(tmp_path: Path) -> None:
     batch = next(iter(batches))
     task.train()  # batch statistics: running ones lag behind after 25 steps
     with torch.no_grad():
-        assert task(batch["image"]).argmax(1).tolist() == batch["label"].tolist()
+        assert task(batch["image"]).classes.argmax(1).tolist() == batch["label"].tolist()
 
 
 def test_frozen_backbone_changes_in_nothing(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_checkpoint_rebuilds_the_task_without_weight_files(tmp_path: Path, monke
     image = next(iter(make_batches()))["image"]
     task.eval(), again.eval()
     with torch.no_grad():
-        assert torch.equal(task(image), again(image))
+        assert torch.equal(task(image).classes, again(image).classes)
     assert again.hparams["label_smoothing"] == 0.1
 
 
@@ -139,7 +139,7 @@ def test_loss_options_apply_to_training_alone() -> None:
     weighted.load_state_dict(plain.state_dict())
     plain.eval(), weighted.eval()
     batch = next(iter(make_batches()))
-    logits = plain(batch["image"])
+    logits = plain(batch["image"]).classes
     expected = nn.functional.cross_entropy(
         logits, batch["label"], weight=torch.tensor([1.0, 5.0, 1.0]), label_smoothing=0.2
     )
@@ -317,7 +317,7 @@ def test_the_joint_loss_is_the_weighted_sum_of_both() -> None:
     task = make_mask_task(MultiTask, classification_weight=2.0, segmentation_weight=0.5)
     task.eval()
     batch = next(iter(make_batches()))
-    mask_logits, class_logits = task(batch["image"])
+    class_logits, mask_logits = task(batch["image"])
     classes, masks = task.classes.loss(class_logits, batch["label"], "val"), task.masks.loss(mask_logits, batch["mask"])
     assert task._step(batch, "val").item() == pytest.approx((2 * classes + 0.5 * masks).item(), rel=1e-5)
 

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from busi_lab.files import write_rows
-from busi_lab.run_directory import PREDICTIONS, Summary
+from busi_lab.run_directory import PREDICTIONS
+from busi_lab.summary import DataRecord, SplitRecord, Summary
 from busi_lab.tracking import Job, Result, Tracker
 
 CASES = (("a", "benign", "benign", 0.9), ("b", "malignant", "benign", 0.7), ("c", "normal", "normal", 0.6))
@@ -37,8 +38,8 @@ def made_result(folder: Path) -> Result:
     summary = Summary(
         "finished",
         experiment="small",
-        split={"digest": "s", "test_digest": "t", "leaked": 0},
-        data={"digest": "d", "train": 8, "val": 4, "test": 4},
+        split=SplitRecord(digest="s", test_digest="t", leaked=0),
+        data=DataRecord(digest="d", train=8, val=4, test=4),
         parameters=12,
         best_epoch=3,
         images_per_second=5.0,

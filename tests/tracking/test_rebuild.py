@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from tracking_server import WandbServer, wandb_server
 
 from busi_lab.files import write_rows
-from busi_lab.run_directory import Summary, write_summary
+from busi_lab.summary import Objective, Summary, write_summary
 
 ROWS = [
     {"epoch": n, "train/loss": 1.0 - n / 10, "val/loss": 0.9, "val/f1": f1, "lr": 0.1, "seconds": 1.0}
@@ -39,7 +39,7 @@ def made_run(directory: Path, status: str | None, rows: int = 3) -> Path:
     write_rows(directory / "metrics.csv", ROWS[:rows], ROWS[0])
     if status is None:
         return directory
-    summary = Summary(status, experiment="small", seed=4, objective={"metric": "val/f1", "mode": "max"}, best_epoch=1)
+    summary = Summary(status, experiment="small", seed=4, objective=Objective("val/f1", "max"), best_epoch=1)
     summary.data = {"name": "busi", "digest": "d", "root": "/nowhere"}
     summary.device, summary.peak_gpu_memory_bytes = "NVIDIA H100", 2**30
     if status == "finished":

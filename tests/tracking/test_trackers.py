@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 
 from busi_lab.config import config_dir
 from busi_lab.errors import UserError
-from busi_lab.run_directory import Summary, read_summary
+from busi_lab.summary import Summary, read_summary
 from busi_lab.tracking import (
     Job,
     Trackers,

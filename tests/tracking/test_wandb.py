@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from doubles import Recorder, Result
 
 from busi_lab.errors import UserError
 from busi_lab.files import write_rows
-from busi_lab.run_directory import Summary, read_summary
+from busi_lab.summary import Summary, read_summary
 from busi_lab.tracking import Job
 from busi_lab.tracking.wandb import WandbTracker
 
@@ -123,7 +124,7 @@ def test_online_the_dataset_is_an_input_and_a_failure_an_alert(
     recorder: Recorder, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("busi_lab.tracking.wandb.choose_mode", lambda *_: "online")
-    result.summary.data["name"] = "busi"
+    result.summary.data = replace(result.summary.data, name="busi")
     tracker = opened(tmp_path, mode="auto")
     tracker.start(result.summary, "val/f1", "max", ())
     tracker.failure("why")
@@ -222,7 +223,7 @@ def test_real_offline_files_of_a_run_and_its_evaluation(phantom_root: Path, tmp_
     assert summary.wandb == {"id": (run / "wandb/id").read_text().strip(), "group": None, "directory": "wandb"}
     assert (wandb["run_id"], wandb["state"], wandb["exit_code"]) == (summary.wandb["id"], "finished", 0)
     assert (wandb["project"], wandb["name"], wandb["notes"]) == ("busi-lab", "mobilenet_unet-seed0", "why")
-    assert wandb["config"]["split_digest"] == summary.split["digest"]
+    assert wandb["config"]["split_digest"] == summary.split.digest
     assert wandb["config"]["model"]["name"] == "mobilenet_unet"
     found = wandb["summary"]
     for name in ("accuracy", "f1", "auroc", "loss"):

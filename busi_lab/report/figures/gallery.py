@@ -45,7 +45,7 @@ def pictures_of(run: Run, examples: Sequence[Example], explained: Sequence[Run])
 
 def dataset_of(run: Run) -> Path | None:
     """The folder of the scans that a run was tested on; None where it is not recorded, or no longer there."""
-    root = run.summary.data.get("root")
+    root = run.summary.data.root
     try:
         return Path(root) if isinstance(root, str) and root and Path(root).is_dir() else None
     except (OSError, ValueError):

@@ -130,7 +130,7 @@ def _scopes(experiments: Sequence[Experiment]) -> tuple[Scope, ...]:
     """
     found: dict[tuple[str, str | None, str, str | None], list[Experiment]] = defaultdict(list)
     for item in experiments:
-        digests = {row.run.summary.split.get("test_digest") for row in item.rows}
+        digests = {row.run.summary.split.test_digest for row in item.rows}
         digest = item.table.test_digest if len(digests) == 1 and item.expected_folds is None else None
         found[item.table.dataset, item.table.data_digest, item.protocol, digest].append(item)
     ranked = {key: sorted(items, key=lambda item: item.rank) for key, items in found.items()}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from busi_lab.classes import BUSI, Classes
 from busi_lab.report.results.statistics import Indices, Roc, class_figures, roc, weighted_mean
 from busi_lab.report.results.uncertainty import Bools, Floats, cluster_weights, effective_groups
-from busi_lab.run_directory import Run, Summary
+from busi_lab.run_directory import Run
 
 _HAUSDORFF = ("hd95", "hd95_pixels", "hd95_mm")  # the first by older runs, in another unit
 _MASK_COLUMNS = ("dice", "iou", *_HAUSDORFF, "lesion_pixels", "predicted_pixels", "pixels")
@@ -168,17 +168,12 @@ def _weights(clusters: tuple[str, ...]) -> Floats:
 
 def read_test_cases(run: Run) -> Cases | None:
     """The test images of ``run``; None without a ``predictions.csv`` or where it is damaged."""
-    return read_cases(lambda: run.predictions, roles_of(run.summary))
+    return read_cases(lambda: run.predictions, run.summary.data.roles)
 
 
 def read_validation_cases(run: Run) -> Cases | None:
     """The validation images of ``run``; None without a ``validation.csv`` or where it is damaged."""
-    return read_cases(lambda: run.validation, roles_of(run.summary))
-
-
-def roles_of(summary: Summary) -> Classes:
-    """The classes of a run's data."""
-    return BUSI
+    return read_cases(lambda: run.validation, run.summary.data.roles)
 
 
 def read_cases(rows_of: Callable[[], Sequence[Mapping[str, Any]]], classes: Classes) -> Cases | None:

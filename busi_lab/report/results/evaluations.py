@@ -5,20 +5,20 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from busi_lab.files import read_rows
-from busi_lab.report.results.cases import Cases, read_cases, read_test_cases, roles_of
+from busi_lab.report.results.cases import Cases, read_cases, read_test_cases
 from busi_lab.report.results.estimates import Estimate, difference_of, estimate
 from busi_lab.report.results.metrics import shown_metrics
 from busi_lab.report.results.pairwise import joint_weights
 from busi_lab.report.results.tables import Comparison
 from busi_lab.report.results.uncertainty import Bools, Floats
-from busi_lab.report.words import number, text
+from busi_lab.report.words import text
 from busi_lab.run_directory import FLAGS, Run
+from busi_lab.summary import Source, SplitRecord
 
 Rows = Sequence[Mapping[str, str]]
 
@@ -38,26 +38,26 @@ class Evaluation:
     @property
     def elsewhere(self) -> bool:
         """Whether the images are not the run's own test images."""
-        summary, source = self.run.summary, self.run.summary.source or {}
-        data, test = source.get("data_digest"), self.split.get("test_digest")
-        return (data, test) != (summary.data.get("digest"), summary.split.get("test_digest"))
+        summary, source = self.run.summary, self.run.summary.source or Source()
+        data, test = source.data_digest, self.split.test_digest
+        return (data, test) != (summary.data.digest, summary.split.test_digest)
 
     @property
     def other_data(self) -> bool:
         """Whether the images are of another dataset than the run's own."""
-        return (self.run.summary.source or {}).get("data_digest") != self.run.summary.data.get("digest")
+        source = self.run.summary.source or Source()
+        return source.data_digest != self.run.summary.data.digest
 
     @property
-    def split(self) -> Mapping[str, Any]:
+    def split(self) -> SplitRecord:
         """What the run says of the split that it was trained under."""
-        split = (self.run.summary.source or {}).get("split")
-        return split if isinstance(split, dict) else {}
+        source = self.run.summary.source
+        return source.split if source and source.split else SplitRecord()
 
     @property
     def leaked(self) -> int | None:
         """Test images that the run has learnt from, or from a near-copy of; None where nobody has counted them."""
-        count = number(self.run.summary.split.get("leaked"))
-        return None if count is None else int(count)
+        return self.run.summary.split.leaked
 
     def rows(self, name: str) -> Rows:
         """Rows of one of the evaluation's tables; none where it is missing or damaged, as when it was cut."""
@@ -72,7 +72,7 @@ def evaluations(comparison: Comparison) -> list[Evaluation]:
     """All evaluations in a comparison, in its order."""
     found = [(row.folder, row.run) for table in comparison.tables for row in table.rows if row.evaluated]
     found += comparison.again
-    names = [f"{text(run.name)} on {text(run.summary.data.get('name'))}" for _, run in found]
+    names = [f"{text(run.name)} on {text(run.summary.data.name)}" for _, run in found]
     return [
         Evaluation(name if names.count(name) == 1 else f"{name} ({folder})", run)
         for (folder, run), name in zip(found, names, strict=True)
@@ -115,7 +115,7 @@ class Drop:
 
 def drop(item: Evaluation) -> Drop | None:
     """The figures here beside those on the run's own test images; None where either side cannot be read."""
-    classes = roles_of(item.run.summary)
+    classes = item.run.summary.data.roles
     here, own = item.cases, read_cases(lambda: item.run.source_predictions, classes)
     if not item.elsewhere or here is None or own is None:
         return None

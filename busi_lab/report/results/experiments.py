@@ -3,10 +3,9 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from busi_lab.report.results.metrics import test_metrics
 from busi_lab.report.results.settings import Settings
 from busi_lab.report.results.tables import Row, Table
 from busi_lab.report.words import number, text
+from busi_lab.summary import SplitRecord
 
 Seeds = tuple[str, str]
 """Seed of the split and seed of the training, as words."""
@@ -172,12 +172,12 @@ class Experiment:
         """
         counts, sizes = [], []
         for rows in self.repeats.values():
-            leaks = [number(row.run.summary.split.get("leaked")) for row in rows]
+            leaks = [number(row.run.summary.split.leaked) for row in rows]
             known = [int(leak) for leak in leaks if leak is not None]
             if len(known) < len(rows):
                 return None
             counts.append(sum(known))
-            sizes.append(sum(number(row.run.summary.data.get("test")) or math.nan for row in rows))
+            sizes.append(sum(number(row.run.summary.data.test) or math.nan for row in rows))
         return counts, sizes[0] if len(set(sizes)) == 1 else None
 
 
@@ -189,18 +189,18 @@ def _deviation(groups: Sequence[Sequence[float]]) -> float | None:
 
 def protocol_of(row: Row) -> str:
     """The name of a run's split protocol."""
-    return text(row.run.summary.split.get("protocol")) or "unknown"
+    return text(row.run.summary.split.protocol) or "unknown"
 
 
 def fold_of(row: Row) -> int | None:
     """A run's fold; None without folds."""
-    fold = number(row.run.summary.split.get("fold"))
+    fold = number(row.run.summary.split.fold)
     return None if fold is None else int(fold)
 
 
 def folds_of(row: Row) -> int | None:
     """How many folds a run's split has, as recorded or else as configured; None where neither says so."""
-    recorded = number(row.run.summary.split.get("folds"))
+    recorded = number(row.run.summary.split.folds)
     if recorded is None and fold_of(row) is not None:
         configured = (row.settings or {}).get("split.folds", "")
         return int(configured) if configured.isdigit() else None
@@ -211,11 +211,11 @@ def seeds_of(row: Row) -> Seeds:
     """A run's seeds, of its split and of its training; of an evaluation, the split that the run was trained under."""
     summary = row.run.summary
     trained = trained_under(row)
-    seed = f"{trained.get('seed')}, fold {trained.get('fold')}" if trained else str(summary.split.get("seed"))
+    seed = str(summary.split.seed) if trained is None else f"{trained.seed}, fold {trained.fold}"
     return seed, str(summary.seed)
 
 
-def trained_under(row: Row) -> Mapping[str, Any]:
-    """The split that an evaluated run was trained under; empty for a run itself."""
-    split = (row.run.summary.source or {}).get("split")
-    return split if isinstance(split, dict) else {}
+def trained_under(row: Row) -> SplitRecord | None:
+    """The split that an evaluated run was trained under; None for a run itself."""
+    source = row.run.summary.source
+    return source.split if source else None

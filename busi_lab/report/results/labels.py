@@ -59,10 +59,7 @@ def experiment_labels(experiments: Sequence[Experiment]) -> list[str]:
             [text(summary.model) or MISSING for summary in summaries],
             [Path(str(summary.weights)).name for summary in summaries],
             [f"{item.expected_folds} folds" for item in group],
-            [
-                f"trained under {text(trained_under(item.rows[0]).get('protocol')) or protocol_of(item.rows[0])}"
-                for item in group
-            ],
+            [f"trained under {_trained_under(item)}" for item in group],
             [f"test set {(item.table.test_digest or 'unknown')[:12]}" for item in group],
         ]
         told = [column for column in facts if len(set(column)) > 1]
@@ -78,3 +75,8 @@ def experiment_labels(experiments: Sequence[Experiment]) -> list[str]:
             words = ", ".join(column[i] for column in told if column[i])
             labels[id(item)] = f"{text(item.label)} ({words})" if words else text(item.label) or MISSING
     return [labels[id(item)] for item in experiments]
+
+
+def _trained_under(item: Experiment) -> str:
+    source = trained_under(item.rows[0])
+    return text(source.protocol if source else None) or protocol_of(item.rows[0])

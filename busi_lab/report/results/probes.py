@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from busi_lab.report.results.cases import read_cases, roles_of
+from busi_lab.report.results.cases import read_cases
 from busi_lab.report.results.estimates import Estimate, estimate
 from busi_lab.report.results.evaluations import Evaluation
 from busi_lab.report.words import number
@@ -68,7 +68,7 @@ class Shortcuts:
 
 def shortcuts(item: Evaluation) -> Shortcuts | None:
     """What a run sees with the lesion blanked, and in other conditions; None without such predictions."""
-    classes = roles_of(item.run.summary)
+    classes = item.run.summary.data.roles
     accuracy, area = classes.accuracy_lesions or "accuracy", classes.auroc_positive
     rows_of: dict[str, list[Mapping[str, str]]] = defaultdict(list)
     for row in item.rows(SHORTCUTS):

@@ -19,10 +19,10 @@ from busi_lab.run_directory import (
     PREVIOUS_CHECKPOINT,
     SPLIT,
     Run,
-    Summary,
     find_run_directories,
     read_run,
 )
+from busi_lab.summary import Summary
 
 
 def build(folders: Sequence[Path]) -> Comparison:
@@ -75,13 +75,13 @@ def build(folders: Sequence[Path]) -> Comparison:
 
 def _is_again(summary: Summary, directories: Sequence[Path]) -> bool:
     """Whether this is the evaluation of one of the runs on its own test images."""
-    source = summary.source or {}
-    split = source.get("split")
+    source = summary.source
     return (
-        isinstance(split, dict)
-        and Path(str(source.get("directory"))) in directories
-        and source.get("data_digest") == summary.data.get("digest")
-        and split.get("test_digest") == summary.split.get("test_digest")
+        source is not None
+        and source.split is not None
+        and Path(str(source.directory)) in directories
+        and source.data_digest == summary.data.digest
+        and source.split.test_digest == summary.split.test_digest
     )
 
 
@@ -121,25 +121,25 @@ def _progress(directory: Path, base: Path) -> str:
 def _group(summary: Summary) -> tuple[str, ...]:
     """Runs are compared only where all of these agree."""
     split, data = summary.split, summary.data
-    test_set = split.get("test_digest") or split.get("digest") or _protocol(summary)
-    return tuple(text(part) or "" for part in (summary.task, data.get("name"), data.get("digest"), test_set))
+    test_set = split.test_digest or split.digest or _protocol(summary)
+    return tuple(text(part) or "" for part in (summary.task, data.name, data.digest, test_set))
 
 
 def _protocol(summary: Summary) -> str:
     """Protocol with its fold and seed; `published` is deterministic and needs neither."""
     split = summary.split
-    name = text(split.get("protocol")) or "unknown"
-    fold, seed = split.get("fold"), split.get("seed")
+    name = text(split.protocol) or "unknown"
+    fold, seed = split.fold, split.seed
     parts = [f"{name} protocol"] if fold is None else [f"{name} protocol", f"fold {fold}"]
     return ", ".join(parts if seed is None or name == "published" else [*parts, f"split seed {seed}"])
 
 
 def objective_of(summary: Summary) -> tuple[str, str]:
     """The validation figure by which a run chose its best epoch, and max or min."""
-    metric = text(summary.objective.get("metric"))
+    metric = text(summary.objective.metric)
     if metric is None:
         return "val/loss", "min"
-    return metric, "min" if summary.objective.get("mode") == "min" else "max"
+    return metric, "min" if summary.objective.mode == "min" else "max"
 
 
 def _table(index: int, runs: Sequence[tuple[str, Run]]) -> Table:
@@ -163,16 +163,16 @@ def _table(index: int, runs: Sequence[tuple[str, Run]]) -> Table:
         rank = rows[-1].rank if rows and rows[-1].objective == objective else place
         rows.append(Row(run, folder, label, None if objective is None else rank, objective))
     first = runs[0][1].summary
-    digest = first.split.get("test_digest") or first.split.get("digest")
+    digest = first.split.test_digest or first.split.digest
     protocol = " / ".join(sorted({_protocol(run.summary) for _, run in runs}))
     return Table(
         index,
         text(first.task) or "unknown task",
-        text(first.data.get("name")) or "unknown data",
-        text(first.data.get("digest")),
+        text(first.data.name) or "unknown data",
+        text(first.data.digest),
         protocol,
         text(digest),
-        first.data.get("test"),
+        first.data.test,
         metric,
         mode,
         tuple(rows),

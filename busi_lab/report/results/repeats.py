@@ -41,7 +41,8 @@ def gather(comparison: Comparison) -> list[Experiment]:
 def _key(table: Table, row: Row) -> tuple[str, ...]:
     summary = row.run.summary
     parts = (row.run.name, summary.task, summary.model, summary.weights, table.dataset, table.data_digest)
-    trained = trained_under(row).get("protocol")
+    source = trained_under(row)
+    trained = source.protocol if source else None
     settings = row.settings
     same = f"unknown, of {row.folder}" if settings is None else str(dict(settings))
     return (*map(str, parts), protocol_of(row), str(folds_of(row)), str(trained), same)

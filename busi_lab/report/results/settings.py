@@ -33,7 +33,7 @@ def settings_of(run: Run) -> Settings | None:
     path = run.path / CONFIG
     if run.summary.source:  # older evaluations did not take the run's configuration along
         path = run.path / SOURCE_CONFIG
-        path = path if path.is_file() else run.path.parent / str(run.summary.source.get("directory")) / CONFIG
+        path = path if path.is_file() else run.path.parent / str(run.summary.source.directory) / CONFIG
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
     except (OSError, ValueError, yaml.YAMLError):

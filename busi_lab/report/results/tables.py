@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 
 from busi_lab.classes import Classes
-from busi_lab.report.results.cases import read_test_cases, roles_of
+from busi_lab.report.results.cases import read_test_cases
 from busi_lab.report.results.published import PAPER_DATASET, published_for
 from busi_lab.report.results.settings import Settings, settings_of
 from busi_lab.report.words import number
-from busi_lab.run_directory import PREDICTIONS, Run, Summary
+from busi_lab.run_directory import PREDICTIONS, Run
+from busi_lab.summary import Summary
 
 TASKS = ("classification", "segmentation", "multitask")
 
@@ -43,7 +44,7 @@ class Row:
     @property
     def classes(self) -> Classes:
         """The classes of the images that it was tested on."""
-        return roles_of(self.run.summary)
+        return self.run.summary.data.roles
 
     @property
     def evaluated(self) -> bool:
@@ -54,8 +55,8 @@ class Row:
     def published(self) -> Mapping[str, float]:
         """The paper's figures for this run's experiment, by metric name; none beside figures on other data."""
         summary = self.run.summary
-        trained_on = (summary.source or {}).get("data_digest", summary.data.get("digest"))
-        elsewhere = summary.data.get("name") != PAPER_DATASET or trained_on != summary.data.get("digest")
+        trained_on = summary.source.data_digest if summary.source else summary.data.digest
+        elsewhere = summary.data.name != PAPER_DATASET or trained_on != summary.data.digest
         return {} if elsewhere or is_phantom(summary) else published_for(summary.experiment)
 
     def metric(self, name: str) -> float | None:
@@ -122,7 +123,7 @@ class Table:
     @property
     def leaked(self) -> list[int]:
         """Test images with a near-copy or the same patient in training or validation, of each run that counted them."""
-        counts = (number(row.run.summary.split.get("leaked")) for row in self.rows)
+        counts = (number(row.run.summary.split.leaked) for row in self.rows)
         return [int(count) for count in counts if count is not None]
 
 
@@ -152,5 +153,5 @@ class Comparison:
 
 def is_phantom(summary: Summary) -> bool:
     """Whether a run was tested on phantoms, as the name of its data, or of their folder, says."""
-    names = (str(summary.data.get("name")), Path(str(summary.data.get("root"))).name)
+    names = (str(summary.data.name), Path(str(summary.data.root)).name)
     return any("phantom" in name.lower() for name in names)

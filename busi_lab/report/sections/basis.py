@@ -51,8 +51,8 @@ def _place(table: Table) -> str:
 def images(table: Table) -> str:
     """The runs and their images."""
     data = table.rows[0].run.summary.data
-    own = {} if table.evaluated else data  # an evaluation has learnt from none of these images
-    sizes = [f"{own[part]} {word}" for part, word in (("train", "training"), ("val", "validation")) if own.get(part)]
+    learnt = () if table.evaluated else ((data.train, "training"), (data.val, "validation"))
+    sizes = [f"{count} {what}" for count, what in learnt if count]
     test = f"{table.test_images if table.test_images is not None else 'an unknown number of'} test images"
     runs = "One run" if len(table.rows) == 1 else f"{len(table.rows)} runs"
     return (
@@ -95,8 +95,8 @@ def _notes(tables: Sequence[Table]) -> list[str]:
 def notes(table: Table) -> list[str]:
     """What a reader must know before believing the ranking or the figures beside each other."""
     summaries = [row.run.summary for row in table.rows]
-    protocols = sorted({str(summary.split.get("protocol")) for summary in summaries})
-    unmeasured = {str(s.split.get("protocol")) for s in summaries if words.number(s.split.get("leaked")) is None}
+    protocols = sorted({str(summary.split.protocol) for summary in summaries})
+    unmeasured = {str(s.split.protocol) for s in summaries if words.number(s.split.leaked) is None}
     caveats = CAVEATS if table.dataset == PAPER_DATASET and not table.phantoms else {}
     found = [PHANTOMS] if table.phantoms else []
     if any(count > 0 for count in table.leaked):
@@ -111,7 +111,7 @@ def notes(table: Table) -> list[str]:
         found.append(f"{PREDICTIONS} is damaged, so nothing is made of it: {', '.join(damaged)}.")
     if table.test_digest is None:
         found.append("The runs do not say which images they were tested on: they may differ.")
-    if len({words.text(summary.split.get("digest")) for summary in summaries}) > 1:
+    if len({words.text(summary.split.digest) for summary in summaries}) > 1:
         found.append("Training or validation images differ between these runs, so the ranking is rough.")
     if len({objective_of(summary) for summary in summaries}) > 1:
         found.append(f"The runs chose their best epochs by different objectives; {table.metric} ranks them.")

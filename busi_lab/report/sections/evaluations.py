@@ -11,6 +11,7 @@ from busi_lab.report.results.uncertainty import FEW_GROUPS, RESAMPLES
 from busi_lab.report.sections import probes
 from busi_lab.report.sections.section import Grid, Section, count, difference, interval, word
 from busi_lab.run_directory import FEW_IMAGES
+from busi_lab.summary import Source
 
 
 def evaluations(analysis: Analysis) -> list[Section]:
@@ -66,7 +67,7 @@ def _drop_sentences(item: Evaluation, found: Drop) -> list[str]:
 
 
 def _where_from(item: Evaluation, found: Drop) -> str:
-    summary, source = item.run.summary, item.run.summary.source or {}
+    summary, source = item.run.summary, item.run.summary.source or Source()
     own, here = found.images
     if item.leaked is None:
         leaked = "an unknown number have"
@@ -75,9 +76,9 @@ def _where_from(item: Evaluation, found: Drop) -> str:
         leaked = f"{least}{words.leaks([item.leaked], here)} {'has' if item.leaked == 1 else 'have'}"
     what = "a near-copy" if item.other_data else "a near-copy or the same patient"
     return (
-        f"Trained on {words.text(source.get('data'))} under the {words.text(item.split.get('protocol'))} protocol, "
-        f"tested there on {own} images and here on {here} of {words.text(summary.data.get('name'))} "
-        f"({words.text(summary.split.get('protocol'))} protocol), of which {leaked} {what} among the images that were "
+        f"Trained on {words.text(source.data)} under the {words.text(item.split.protocol)} protocol, "
+        f"tested there on {own} images and here on {here} of {words.text(summary.data.name)} "
+        f"({words.text(summary.split.protocol)} protocol), of which {leaked} {what} among the images that were "
         "learnt from."
     )
 

@@ -47,7 +47,8 @@ def examples(analysis: Analysis, table: Table) -> Section:
     if not chosen:
         return Section(title, (f"{who}, got every test image right.",))
     again = [run for _, run in analysis.again]
-    explained = [best.run, *(run for run in again if (run.summary.source or {}).get("directory") == str(best.run.path))]
+    of_it = [run for run in again if run.summary.source and run.summary.source.directory == str(best.run.path)]
+    explained = [best.run, *of_it]
     lead = (f"{who}: {', then '.join(kinds)}.",)
     return Section(title, lead, gallery=lambda: hang(best.run, chosen, masks, explained))
 

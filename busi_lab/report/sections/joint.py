@@ -47,7 +47,7 @@ def _sentences(pair: Pair) -> list[str]:
     elif pair.encoder is None:
         sentences.append("No such pair has the joint model's encoder, so encoders differ as well as tasks.")
     summaries = [row.run.summary for row in (pair.joint, pair.classifier, pair.segmenter)]
-    if len({summary.split.get("digest") for summary in summaries}) > 1:
+    if len({summary.split.digest for summary in summaries}) > 1:
         sentences.append("Their training or validation images differ.")
     if len({(summary.device, summary.precision) for summary in summaries}) > 1:
         sentences.append("They ran on different devices or in different precision, so their times do not compare.")

@@ -102,7 +102,11 @@ def difference(found: Estimate | None, digits: int = 3) -> Cell:
 
 def without_empty(titles: Sequence[str], lines: Sequence[Sequence[Cell]], kept: Sequence[str] = ()) -> Grid:
     """A grid without the columns that have no value, but for those that are ``kept``."""
-    columns = [i for i, title in enumerate(titles) if title in kept or any(line[i].value is not None for line in lines)]
+
+    def holds(i: int) -> bool:
+        return titles[i] in kept or any(line[i].value is not None or line[i].second for line in lines)
+
+    columns = [i for i in range(len(titles)) if holds(i)]
     return Grid(
         tuple(titles[i] for i in columns), tuple(tuple(line[i] for i in columns) for line in lines), sortable=True
     )

@@ -12,7 +12,7 @@ from busi_lab.report.results.uncertainty import RESAMPLES
 from busi_lab.report.sections.scopes import leaked_words
 from busi_lab.report.sections.tests import outcome
 from busi_lab.report.words import number, text
-from busi_lab.run_directory import Summary
+from busi_lab.summary import Summary
 
 
 def records(analysis: Analysis) -> tuple[list[str], list[dict[str, Any]]]:
@@ -64,12 +64,12 @@ _SAME = (
 def _record(summary: Summary) -> dict[str, Any]:
     split, data = summary.split, summary.data
     record = {name: getattr(summary, name) for name in _SAME}
-    record |= {"protocol": split.get("protocol"), "split_seed": split.get("seed"), "fold": split.get("fold")}
-    record |= {"leaked_test_images": number(split.get("leaked"))}
-    record |= {"split_digest": split.get("digest"), "test_digest": split.get("test_digest")}
-    record |= {"data": data.get("name"), "data_digest": data.get("digest")}
+    record |= {"protocol": split.protocol, "split_seed": split.seed, "fold": split.fold}
+    record |= {"leaked_test_images": number(split.leaked)}
+    record |= {"split_digest": split.digest, "test_digest": split.test_digest}
+    record |= {"data": data.name, "data_digest": data.digest}
     learnt = summary.source or data  # an evaluation tests on data that the run has not learnt from
-    record |= {f"{part}_images": learnt.get(part) for part in ("train", "val")} | {"test_images": data.get("test")}
+    record |= {f"{part}_images": getattr(learnt, part) for part in ("train", "val")} | {"test_images": data.test}
     record |= {f"{part}_seconds": summary.seconds.get(part) for part in ("fit", "test", "total")}
     record = {key: text(value) if isinstance(value, str) else value for key, value in record.items()}
     scalars = {name: number(value) for name, value in summary.metrics.items() if not isinstance(value, list)}

@@ -1,0 +1,237 @@
+"""``summary.json``: what is known of a run, as typed records, and how it is written and read."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin
+
+from busi_lab.classes import BUSI, Classes
+from busi_lab.errors import UserError
+from busi_lab.files import write_json
+
+SCHEMA = 1  # of summaries; that of checkpoints is in busi_lab.tasks.checkpoint
+SUMMARY = "summary.json"
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """How the images were shared out; None for what is not known.
+
+    Attributes:
+        protocol: as in ``split.protocol``.
+        seed: ``split.seed``.
+        fold: which of ``folds`` was tested.
+        folds: of a protocol with folds.
+        digest: of all parts.
+        test_digest: of the test images.
+        leaked: test images with a near-copy, or the same patient, in training or validation.
+    """
+
+    protocol: str | None = None
+    seed: int | None = None
+    fold: int | None = None
+    folds: int | None = None
+    digest: str | None = None
+    test_digest: str | None = None
+    leaked: int | None = None
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """The dataset of a run and how many of its images were used; None for what is not known.
+
+    Attributes:
+        name: ``data.name``.
+        root: the dataset's folder, absolute.
+        digest: of all its pixels, masks and labels.
+        train: images; none in an evaluation.
+        val: images; none in an evaluation.
+        test: images.
+        classes: those of the training images, in an evaluation of the test images.
+        test_classes: test images of each class.
+        class_names: all classes of the dataset, in the order of probabilities; empty in older summaries.
+        positive_class: see :class:`Classes`.
+        class_without_lesion: see :class:`Classes`.
+    """
+
+    name: str | None = None
+    root: str | None = None
+    digest: str | None = None
+    train: int | None = None
+    val: int | None = None
+    test: int | None = None
+    classes: tuple[str, ...] = ()
+    test_classes: dict[str, int] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    positive_class: str | None = None
+    class_without_lesion: str | None = None
+
+    @property
+    def roles(self) -> Classes:
+        """The classes by which the run predicts; BUSI's where an older summary does not say."""
+        return Classes(self.class_names, self.positive_class, self.class_without_lesion) if self.class_names else BUSI
+
+
+@dataclass(frozen=True)
+class Source:
+    """The run that an evaluation has evaluated; None for what is not known.
+
+    Attributes:
+        directory: of the run.
+        data: name of the dataset that it has learnt from.
+        data_digest: of that dataset.
+        split: that it has learnt under.
+        train: images.
+        val: images.
+        test: images.
+        metrics: ``test/NAME`` of the run itself.
+    """
+
+    directory: str | None = None
+    data: str | None = None
+    data_digest: str | None = None
+    split: SplitRecord | None = None
+    train: int | None = None
+    val: int | None = None
+    test: int | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The validation figure that chose the best epoch and ranks runs, and whether ``max`` or ``min`` of it is best."""
+
+    metric: str | None = None
+    mode: str | None = None
+
+
+@dataclass
+class Summary:
+    """What ``summary.json`` holds; fields that a failed run never learned are None or empty.
+
+    ``metrics`` maps ``val/NAME`` and ``test/NAME`` to a number (``test/confusion_matrix`` to rows of counts),
+    ``seconds`` has ``fit, test, total``. ``inference_milliseconds`` is the median time of the network for one scan
+    alone. ``best_epoch`` counts as in ``metrics.csv``, from 0.
+    ``peak_memory_bytes`` and ``peak_gpu_memory_bytes`` are the most that the process held at once, in main memory and
+    in what torch has taken of its GPU, since the process began; None where that cannot be told.
+    ``command`` is the command line without output paths. ``source`` is there in the result of an evaluation alone;
+    ``data`` and ``split`` then are what it was tested on.
+    """
+
+    status: str
+    schema: int = SCHEMA
+    error: str | None = None
+    task: str | None = None
+    experiment: str | None = None
+    model: str | None = None
+    weights: str | None = None
+    seed: int | None = None
+    split: SplitRecord = field(default_factory=SplitRecord)
+    data: DataRecord = field(default_factory=DataRecord)
+    parameters: int | None = None
+    epochs: int | None = None
+    best_epoch: int | None = None
+    objective: Objective = field(default_factory=Objective)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    images_per_second: float | None = None
+    inference_milliseconds: float | None = None
+    device: str | None = None
+    peak_memory_bytes: int | None = None
+    peak_gpu_memory_bytes: int | None = None
+    precision: str | None = None
+    wandb: dict[str, Any] | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    git: str | None = None
+    command: str | None = None
+    source: Source | None = None
+
+    @property
+    def tested(self) -> bool:
+        """Whether the test images were touched; a run with ``test=false`` leaves them alone."""
+        return any(name.startswith("test/") for name in self.metrics)
+
+
+def write_summary(directory: Path, summary: Summary) -> None:
+    """Write ``summary.json``, the last act of a run."""
+    write_json(directory / SUMMARY, asdict(summary))
+
+
+def read_summary(directory: Path) -> Summary:
+    """Read ``summary.json`` of a run directory.
+
+    Raises:
+        UserError: the file is missing, cut, of a newer schema, or not a summary.
+    """
+    path = directory / SUMMARY
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{directory} is no ended run: it has no {SUMMARY}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is cut or not JSON"
+        raise UserError(f"{path} cannot be read: {reason}; run the experiment again") from None
+    if not isinstance(content, dict) or "status" not in content or "schema" not in content:
+        raise UserError(f"{path} is not a busi-lab summary: expected the keys schema and status")
+    if content["schema"] != SCHEMA:
+        raise UserError(
+            f"{path} has schema {content['schema']}, this version reads {SCHEMA}; "
+            "use the busi-lab version that wrote it"
+        )
+    if content["status"] not in ("finished", "failed"):
+        raise UserError(f"{path}: status {content['status']!r}, expected finished or failed")
+    try:
+        return _read(Summary, content)
+    except TypeError as error:
+        raise UserError(f"{path} is not a busi-lab summary: {error}") from None
+
+
+_NESTED: Mapping[str, type] = {
+    "split": SplitRecord,
+    "data": DataRecord,
+    "objective": Objective,
+    "source": Source,
+}
+
+
+def _read(record: type[R], content: Any, where: str = "") -> R:
+    """A record from its JSON; keys of later versions and null are passed over.
+
+    Raises:
+        TypeError: a value of another type than the record's; names the key.
+    """
+    if not isinstance(content, dict):
+        raise TypeError(f"{where.rstrip('.')} must be an object")
+    values: dict[str, Any] = {}
+    for item in fields(record):  # type: ignore[arg-type]
+        value = content.get(item.name)
+        if value is None:
+            continue
+        nested = _NESTED.get(item.name) if item.name != "data" or record is Summary else None
+        if nested is not None:
+            values[item.name] = _read(nested, value, f"{where}{item.name}.")
+        else:
+            values[item.name] = _checked(value, item.type, f"{where}{item.name}")
+    return record(**values)
+
+
+_WORDS = {str: "a text", int: "a whole number", float: "a number", dict: "an object", tuple: "a list of texts"}
+
+
+def _checked(value: Any, annotation: Any, where: str) -> Any:
+    """``value`` where it has the type of a field; whole numbers may be written as 3.0."""
+    kinds = (
+        [k for k in get_args(annotation) if k is not NoneType] if isinstance(annotation, UnionType) else [annotation]
+    )
+    kind = get_origin(kinds[0]) or kinds[0]
+    if kind is tuple and isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return tuple(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or isinstance(value, bool):
+        raise TypeError(f"{where} must be {_WORDS[kind]}, found {str(value)[:40]!r}")
+    return value
