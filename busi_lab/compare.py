@@ -6,15 +6,17 @@ import re
 import sys
 import tempfile
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error
 from busi_lab.files import write_atomically, write_rows
 from busi_lab.report.results.analysis import Analysis, analyse
+from busi_lab.report.results.gate import FIGURES, Key, Level, judge_against, levels_of, read_baseline
 from busi_lab.report.results.reading import build
 from busi_lab.report.sections.contents import sections_of
+from busi_lab.report.writers.gate import exit_code, lines_of
 from busi_lab.report.writers.markdown import render_markdown
 from busi_lab.report.writers.plain import render_text
 from busi_lab.report.writers.png import write_pictures
@@ -111,6 +113,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
         prog="busi-compare",
         description="Compare runs: rank them by validation, pool folds and seeds, test what differs.",
+        epilog="With --baseline the exit code is 0 where no figure is worse by more than --tolerance, 1 where one is "
+        "or where an experiment of the baseline has no test figure now, and 2 where the baseline cannot be used or an "
+        "experiment has another test set. Compared are the means over the runs of an experiment (name, task, data and "
+        f"protocol) of {', '.join(FIGURES)} on the test images, as far as both tables have them.",
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="run directory, or a folder of them")
     parser.add_argument("--out", type=Path, help="where the files go (default: DIR/comparison)")
@@ -133,6 +139,19 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         const="",
         help="send every run below DIR, whole, and the comparison to W&B: to this project, or to that of each run",
     )
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="TABLE_CSV",
+        help="table.csv of an earlier comparison: say which experiments are worse now, by the exit code as well",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="SHARE",
+        default=0.02,
+        help="how much less than in the baseline a figure may be (default: %(default)s)",
+    )
     parser.add_argument("--open", action="store_true", help=f"show {REPORT} in the web browser")
     return parser.parse_args(argv)
 
@@ -145,6 +164,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         out: Path = arguments.out or (folders[0] if len(folders) == 1 else Path()) / "comparison"
         if arguments.open and "html" not in arguments.format:
             raise UserError("--open shows report.html: add html to --format")
+        if not arguments.tolerance >= 0:
+            raise UserError(f"--tolerance: expected 0 or more, found {arguments.tolerance}")
+        before = read_baseline(arguments.baseline) if arguments.baseline else None  # perhaps replaced by what follows
         sent = _send_runs(folders, arguments.wandb) if arguments.wandb is not None else None
         analysis = compare(folders, out, arguments.format, arguments.require_repeats)
         show(analysis, out)
@@ -154,8 +176,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             publish_report({"wandb": settings}, out, f"report-{out.resolve().parent.name}", {"WANDB_MODE": sent.mode})
         if arguments.open:
             webbrowser.open((out / REPORT).resolve().as_uri())
-        if sent is not None and sent.failed:
-            sys.exit(1)
+        failed = 1 if sent is not None and sent.failed else 0
+        if before is not None:
+            failed = _gate(before, analysis, arguments.tolerance) or failed
+        if failed:
+            sys.exit(failed)
+
+
+def _gate(before: Mapping[Key, Level], analysis: Analysis, tolerance: float) -> int:
+    """Say what is worse than in the baseline; returns the exit code."""
+    verdict = judge_against(before, levels_of(records(analysis)[1]), tolerance)
+    print("\n".join(lines_of(verdict, tolerance)))
+    return exit_code(verdict)
 
 
 def _send_runs(folders: Sequence[Path], project: str) -> "Sent":

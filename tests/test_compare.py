@@ -342,9 +342,7 @@ def test_failures_are_listed_with_their_reasons_and_stop_nothing(
     assert re.fullmatch(r"silent +silent +failed +no reason recorded \(status failed\)", told["silent"])
     assert re.match("cut +cut +unreadable +summary.json cannot be read", told["cut"])
     assert re.match("newer +newer +unreadable +summary.json has schema 99", told["newer"])
-    assert re.match(
-        "listed +listed +unreadable +summary.json is not a busi-lab summary: metrics", told["listed"]
-    )
+    assert re.match("listed +listed +unreadable +summary.json is not a busi-lab summary: metrics", told["listed"])
     assert lines[-1] == f"table.md, table.csv and repeats.csv are in {runs / 'comparison'}"
     markdown = (runs / "comparison/table.md").read_text(encoding="utf-8")
     assert "| bad | paper/vgg16 | failed | loss is NaN in epoch 3 |" in markdown

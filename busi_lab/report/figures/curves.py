@@ -48,9 +48,9 @@ def roc_panel(title: str, curves: Iterable[tuple[str, Roc | None]], coloured: in
         )
         for i, (_, curve) in enumerate(known)
     )
-    legend = [(i, f"{label}: AUC {words.figure(curve.auc)}") for i, (label, curve) in enumerate(known[:coloured])]
+    legend = [(i, f"{label}: AUROC {words.figure(curve.auc)}") for i, (label, curve) in enumerate(known[:coloured])]
     if others := [curve.auc for _, curve in known[coloured:]]:
-        legend.append((GRAY, f"{len(others)} more in gray: AUC {words.spanned(others, 3)}"))
+        legend.append((GRAY, f"{len(others)} more in gray: AUROC {words.spanned(others, 3)}"))
     plot = Plot(
         series, Axis("false positive rate", -0.01, 1.01), Axis("true positive rate", -0.01, 1.01), diagonal=True
     )
@@ -95,7 +95,9 @@ def roc(table: Table, shown: int) -> Group:
     if len(found) > 1 and positive:
         curves = [(row.label, known.roc(positive)) for row, known in found]
         panels.append(roc_panel(f"All runs: {positive} against the rest", curves))
-    caption = "From the probabilities in predictions.csv; AUC is the area under the curve: 0.5 is chance, 1 is perfect."
+    caption = (
+        "From the probabilities in predictions.csv; AUROC is the area under the curve: 0.5 is chance, 1 is perfect."
+    )
     return Group("ROC curves", caption, tuple(panel for panel in panels if panel))
 
 

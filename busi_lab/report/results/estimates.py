@@ -81,7 +81,7 @@ def mean_figures(
 ) -> dict[str, Floats]:
     """The mean over ``parts`` of each figure, ``[B]``, under weights ``[B, N]`` of the images of ``whole``.
 
-    A run that does not define a figure, such as an AUROC without a malignant image, is left out of its mean.
+    A run that does not define a figure, such as an AUROC without a positive image, is left out of its mean.
     """
     return _means(_figures_of_each(parts, whole, weights, figures))
 

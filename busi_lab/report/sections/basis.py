@@ -120,6 +120,11 @@ def notes(table: Table) -> list[str]:
 
 def _terms(analysis: Analysis) -> list[str]:
     """What abbreviations mean, of the metrics that any run has."""
-    held = {name for table in analysis.tables for row in table.rows for name in row.run.summary.metrics}
-    used = [told for term, told in _TERMS.items() if any(name.startswith(f"test/{term}") for name in held)]
-    return used
+    held = {
+        name.removeprefix("test/")
+        for table in analysis.tables
+        for row in table.rows
+        for name in row.run.summary.metrics
+    }
+    held |= {name for item in analysis.experiments for name in item.estimates}
+    return [told for term, told in _TERMS.items() if any(name.startswith(term) for name in held)]

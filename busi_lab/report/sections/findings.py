@@ -38,6 +38,7 @@ def findings(analysis: Analysis) -> list[Section]:
         for scope in analysis.scopes
         for task in dict.fromkeys(item.table.task for item in scope.experiments)
     ]
+    kinds.sort(key=lambda kind: kind[2][0].table.evaluated)  # what runs found on their own test images comes first
     told = [_of_scope(scope, task, items) for scope, task, items in kinds[:_SHOWN]]
     if len(told) == 1:
         sentences, groups = told[0].sentences, told[0].groups
