@@ -51,14 +51,17 @@ class Classes:
     @property
     def auroc_lesions(self) -> str | None:
         """Name of the AUROC between the two classes with a lesion, as ``auroc_benign_malignant``."""
-        return None if self.negative is None else f"auroc_{self.negative}_{self.positive}"
+        return f"auroc_{self.negative}_{self.positive}" if self._lesions_apart else None
 
     @property
     def accuracy_lesions(self) -> str | None:
         """Name of the accuracy among scans with a lesion, as ``accuracy_without_normal``."""
-        return (
-            None if self.negative is None or self.without_lesion is None else f"accuracy_without_{self.without_lesion}"
-        )
+        return f"accuracy_without_{self.without_lesion}" if self._lesions_apart else None
+
+    @property
+    def _lesions_apart(self) -> bool:
+        """Whether figures of scans with a lesion alone say more than those of all scans."""
+        return self.negative is not None and self.without_lesion is not None
 
 
 BUSI = Classes(("benign", "malignant", "normal"), positive="malignant", without_lesion="normal")

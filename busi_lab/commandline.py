@@ -7,13 +7,13 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from hydra import version
+from hydra import compose, initialize_config_dir, version
 from hydra._internal.utils import _run_hydra, get_args_parser  # hydra.main takes no arguments but those of sys.argv
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
@@ -91,15 +91,37 @@ class Application:
         for flag in flags:
             parser.add_argument(flag, action="store_true")
         given = understood(sys.argv[1:] if argv is None else argv, parser)
+        parser.error = _refuse  # type: ignore[method-assign]
         arguments = parser.parse_intermixed_args(given)  # options may stand between overrides
         if arguments.experimental_rerun is not None:
             raise UserError("--experimental-rerun: not supported; summary.json has the command that gives a run again")
         version.setbase("1.3")
         folders = [config_dir(), *([Path(arguments.config_dir)] if arguments.config_dir else [])]
-        explained = partial(explain, schema=schema, folders=folders)
+        chosen = partial(_chosen_groups, config_name, list(arguments.overrides), folders[1:])
+        explained = partial(explain, schema=schema, folders=folders, compose=chosen)
         with hydra_errors(lambda: bool(self.entered) or self.sweep is not None, explained):
             _run_hydra(arguments, parser, self, str(config_dir()), config_name)
         return arguments
+
+
+def _refuse(message: str) -> NoReturn:
+    """Say in one line what argparse does not understand."""
+    unknown = re.match(rf"unrecognized arguments: (--({_KEY}))(?: |$)", message)
+    if unknown is None:
+        raise UserError(f"{message}; --help lists the options")
+    option, key = unknown.groups()
+    raise UserError(f"{option}: no such option; for a key of the configuration give a value, as in {key}=VALUE")
+
+
+def _chosen_groups(config_name: str, overrides: Sequence[str], folders: Sequence[Path]) -> Mapping[str, Any]:
+    """The configuration that the choices of groups alone give; empty where they give none."""
+    choices = [item for item in overrides if re.match(r"[+~]{0,2}\w+=[\w/.-]+$", item)]
+    paths = ",".join(f"'file://{path.absolute()}'" for path in folders)
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return compose(config_name, [*choices, *([f"hydra.searchpath=[{paths}]"] if paths else [])])
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return {}
 
 
 _KEY = r"[+~]{0,2}[A-Za-z_][\w./@-]*"

@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from busi_lab.checking import checked, whole_keys, write_whole
 from busi_lab.errors import UserError
-from busi_lab.run_directory import CLASSES
 from busi_lab.suggestions import one_of
 
 MAX_IMAGE_SIZE = 4096  # pixels; a network for more would take the memory of any machine
@@ -275,11 +274,8 @@ def _check_ranges(config: RunConfig) -> None:
     if not isinstance(smoothing, int | float) or not 0 <= smoothing < 1:
         raise UserError(f"task.label_smoothing={smoothing}: expected at least 0 and less than 1")
     weights = config.task.get("class_weights")
-    count = len(CLASSES if data.classes is None else data.classes)
     if weights is not None and not (
-        isinstance(weights, list)
-        and len(weights) in (count, len(CLASSES))
-        and all(isinstance(w, int | float) and w > 0 for w in weights)
+        isinstance(weights, list) and weights and all(isinstance(w, int | float) and w > 0 for w in weights)
     ):
         raise UserError(
             f"task.class_weights={weights}: expected null or a factor above 0 for each class, as in [1,2,3]"
@@ -311,11 +307,15 @@ def _check_data(data: DataConfig, split: SplitConfig) -> None:
         )
     if data.name == "phantom" and not data.phantom:
         raise UserError("data.name=phantom: means the phantoms that data=phantom makes; give your data another name")
-    if data.phantom is not None and (data.name != "phantom" or data.root is not None):
-        other = f"data.root={data.root}" if data.name == "phantom" else f"data.name={data.name}"
+    if data.phantom is not None and data.name != "phantom":
         raise UserError(
-            f"data.phantom beside {other}: phantoms are made, other data are read from data.root; leave one out, or "
-            "set data=phantom for phantoms"
+            f"data.phantom beside data.name={data.name}: only data=phantom, which is called phantom, makes phantoms; "
+            "leave it out, or set data=phantom and leave data.name out"
+        )
+    if data.phantom is not None and data.root is not None:
+        raise UserError(
+            f"data.phantom beside data.root={data.root}: phantoms are made, and read from no other folder; leave "
+            "data.root out, or set data=busi or data=labels for that folder"
         )
     if split.protocol == "published" and not split.manifest and split.test_fraction != 0.2:
         raise UserError(
@@ -330,8 +330,8 @@ def _check_data(data: DataConfig, split: SplitConfig) -> None:
             f"data.image_size={data.image_size}: expected 32, where backbones keep one position, to {MAX_IMAGE_SIZE}"
         )
     classes = data.classes
-    if classes is not None and (not classes or len(set(classes)) < len(classes) or not set(classes) <= set(CLASSES)):
-        raise UserError(f"data.classes={classes}: expected null or some of {', '.join(CLASSES)}, each once")
+    if classes is not None and (not classes or len(set(classes)) < len(classes)):
+        raise UserError(f"data.classes={classes}: expected null or some of the dataset's classes, each once")
     _check_positive({"data.eval_batch_size": data.eval_batch_size})
     if data.subset is not None:
         _check_positive({"data.subset": data.subset})

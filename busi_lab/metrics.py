@@ -20,6 +20,8 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
+from busi_lab.classes import BUSI, Classes
+
 
 class DefinedAUROC(BinaryAUROC):
     """Area under the ROC curve where there are images of either side, else NaN, which torchmetrics would call 0."""
@@ -69,41 +71,41 @@ class PresentClassAUROC(MulticlassAUROC):
 
 
 class LesionAUROC(DefinedAUROC):
-    """Area under the ROC curve of malignant against benign, over the images of both, whatever else there is.
+    """Area under the ROC curve of the positive against the negative class, over the images of both alone.
 
-    The score is p_malignant / (p_benign + p_malignant), in float64, and 0.5 where both are 0.
+    The score is p_positive / (p_negative + p_positive), in float64, and 0.5 where both are 0.
 
     Args:
-        benign: the class's column.
-        malignant: the class's column.
+        negative: the class's column.
+        positive: the class's column.
     """
 
-    def __init__(self, benign: int, malignant: int) -> None:
+    def __init__(self, negative: int, positive: int) -> None:
         super().__init__(ignore_index=-1)
-        self._columns = benign, malignant
+        self._columns = negative, positive
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add probabilities ``[B, C]`` and labels ``[B]``."""
-        benign, malignant = (preds[:, column].double() for column in self._columns)
-        both = benign + malignant
-        score = torch.where(both > 0, malignant / both, 0.5)
+        negative, positive = (preds[:, column].double() for column in self._columns)
+        both = negative + positive
+        score = torch.where(both > 0, positive / both, 0.5)
         lesion = (target == self._columns[0]) | (target == self._columns[1])
         super().update(score, torch.where(lesion, (target == self._columns[1]).long(), -1))
 
 
 class LesionAccuracy(Metric):
-    """Share of the benign and malignant images where the more probable one of both is right; of equals benign.
+    """Share of the images of two classes where the more probable one of both is right; of equals the negative.
 
     Args:
-        benign: the class's column.
-        malignant: the class's column.
+        negative: the class's column.
+        positive: the class's column.
     """
 
     full_state_update = False
 
-    def __init__(self, benign: int, malignant: int) -> None:
+    def __init__(self, negative: int, positive: int) -> None:
         super().__init__()
-        self._columns = benign, malignant
+        self._columns = negative, positive
         self.add_state("right", default=torch.zeros(2), dist_reduce_fx="sum")
         self.add_state("images", default=torch.zeros(2), dist_reduce_fx="sum")
 
@@ -143,15 +145,16 @@ def present_averages(confusion: Tensor) -> dict[str, Tensor]:
     return {name: share[present].mean().float() for name, share in zip(PRESENT, shares, strict=True)}
 
 
-def classification_metrics(num_classes: int = 3, malignant: int = 1, benign: int = 0) -> MetricCollection:
+def classification_metrics(classes: Classes = BUSI) -> MetricCollection:
     """Metrics of probabilities ``[B, C]`` against labels ``[B]``.
 
     ``accuracy`` over all images; ``precision``, ``recall`` and ``f1`` as means over the classes that occur in
     labels or predictions; ``auroc`` as the mean over the classes that occur, each against the rest;
     ``auroc_malignant``; ``confusion_matrix`` as counts, rows actual, columns predicted. ``accuracy_without_normal`` and
     ``auroc_benign_malignant`` are those of benign and malignant images alone (:class:`LesionAccuracy`,
-    :class:`LesionAUROC`), NaN without both.
+    :class:`LesionAUROC`), NaN without both. Classes other than BUSI's have names and figures by their roles.
     """
+    num_classes = len(classes)
     macro = {"num_classes": num_classes, "average": "macro"}
     metrics: dict[str, Metric | MetricCollection] = {
         "accuracy": MulticlassAccuracy(num_classes=num_classes, average="micro"),
@@ -159,14 +162,24 @@ def classification_metrics(num_classes: int = 3, malignant: int = 1, benign: int
         "recall": MulticlassRecall(**macro),  # type: ignore[arg-type]
         "f1": MulticlassF1Score(**macro),  # type: ignore[arg-type]
         "auroc": PresentClassAUROC(num_classes),
-        "auroc_malignant": OneClassAUROC(malignant),
-        "accuracy_without_normal": LesionAccuracy(benign, malignant),
-        "auroc_benign_malignant": LesionAUROC(benign, malignant),
+        **_by_role(classes),
         "confusion_matrix": MulticlassConfusionMatrix(num_classes=num_classes),
     }
     shared = [list(MACRO)]
     alone = [[name] for name in metrics if name not in shared[0]]
     return MetricCollection(metrics, compute_groups=shared + alone)
+
+
+def _by_role(classes: Classes) -> dict[str, Metric | MetricCollection]:
+    """Metrics of the positive class, against the rest and among scans with a lesion."""
+    found: dict[str, Metric | MetricCollection] = {}
+    if classes.auroc_positive is not None and classes.positive is not None:
+        found[classes.auroc_positive] = OneClassAUROC(classes.number(classes.positive))
+    if classes.accuracy_lesions and classes.auroc_lesions and classes.negative and classes.positive:
+        columns = classes.number(classes.negative), classes.number(classes.positive)
+        found[classes.accuracy_lesions] = LesionAccuracy(*columns)
+        found[classes.auroc_lesions] = LesionAUROC(*columns)
+    return found
 
 
 SEGMENTATION_METRICS = (

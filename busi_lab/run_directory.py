@@ -33,6 +33,7 @@ _CONTRACT = (
 
 CONFIG = "config.yaml"
 SPLIT = "split.json"
+PACKAGES = "packages.txt"
 METRICS = "metrics.csv"
 PREDICTIONS = "predictions.csv"
 VALIDATION = "validation.csv"

@@ -2,31 +2,37 @@
 
 import inspect
 import re
-from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from busi_lab.checking import groups_of
 from busi_lab.errors import one_line
 from busi_lab.suggestions import nearest, one_of
 
 
-def explain(error: Exception, schema: type, folders: Sequence[Path]) -> str | None:
+def explain(
+    error: Exception, schema: type, folders: Sequence[Path], compose: Callable[[], Mapping[str, Any]]
+) -> str | None:
     """A line for an unknown key or option of the command line; None for any other error.
 
     Args:
         error: Hydra's.
         schema: of the configuration, a dataclass with a dataclass for each group.
         folders: of configurations: ours, and that of ``--config-dir``.
+        compose: the configuration of the chosen groups alone; empty where that is none.
     """
     if missing := getattr(error, "missing_cfg_file", None):  # of MissingConfigException; Hydra is not imported here
         group, slash, option = str(missing).removesuffix(".yaml").partition("/")
         options = _options(group, folders)
+        if group == "split" and (fold := option.removeprefix("fold/")) != option:
+            return f"split={option}: no such option; set split=grouped_kfold split.fold={fold}"
         return one_of(f"{group}={option}: no such option", option, options, "choices") if slash and options else None
     match = re.match(r"Could not override '([^']+)'", one_line(error))
-    return _unknown_key(match.group(1), schema, folders) if match else None
+    return _unknown_key(match.group(1), schema, folders, compose) if match else None
 
 
 def _options(group: str, folders: Sequence[Path]) -> list[str]:
@@ -39,7 +45,7 @@ def _options(group: str, folders: Sequence[Path]) -> list[str]:
     return sorted(found)
 
 
-def _unknown_key(key: str, schema: type, folders: Sequence[Path]) -> str:
+def _unknown_key(key: str, schema: type, folders: Sequence[Path], compose: Callable[[], Mapping[str, Any]]) -> str:
     group, _, name = key.rpartition(".")
     if group == "trainer":
         arguments = _trainer_arguments()
@@ -48,6 +54,11 @@ def _unknown_key(key: str, schema: type, folders: Sequence[Path]) -> str:
         hint = nearest(name, arguments)
         return f"{key}: unknown key; {hint or 'expected an argument of the Trainer of Lightning, as +trainer.NAME'}"
     groups = _groups(schema, folders)
+    if group in ("model", "task") and isinstance(chosen := compose().get(group), Mapping):  # their keys depend on it
+        what = f"known keys of {chosen['name']}" if "name" in chosen else "known keys"
+        return one_of(f"{key}: unknown key", name, [str(each) for each in chosen if each != "_target_"], what)
+    if key.startswith("data.phantom."):
+        return f"{key}: unknown key; phantoms belong to data=phantom"
     if group in groups:
         return one_of(f"{key}: unknown key", name, groups[group], "known keys")
     names = [*(item.name for item in fields(schema)), *groups]
@@ -66,10 +77,9 @@ def _groups(schema: type, folders: Sequence[Path]) -> dict[str, list[str]]:
             keys = [str(key) for key in content if key != "defaults"] if isinstance(content, dict) else []
             known = found.setdefault(path.parent.name, [])
             known += [key for key in keys if key not in known]
-    for item in fields(schema):
-        kind: Any = item.default_factory
-        if isinstance(kind, type) and is_dataclass(kind):
-            found[item.name] = [each.name for each in fields(kind)]
+    for name, kind in groups_of(schema).items():
+        if name != "model":  # each network has its own
+            found[name] = [each.name for each in fields(kind)]
     return found
 
 

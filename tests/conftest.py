@@ -3,6 +3,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test processes side by side would wait for each other
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import json
 import logging
 import re
 import shutil
@@ -60,6 +61,18 @@ def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def phantom_copy(phantom_root: Path, tmp_path: Path) -> Path:
     """The same dataset, to damage."""
     return Path(shutil.copytree(phantom_root, tmp_path / "phantoms"))
+
+
+@pytest.fixture
+def cysts(phantom_root: Path, tmp_path: Path) -> Path:
+    """The phantoms in BUSI's layout, with two classes of other names."""
+    root = tmp_path / "cysts"
+    for old, new in (("benign", "cyst"), ("malignant", "solid")):
+        (root / new).mkdir(parents=True)
+        for path in (phantom_root / old).iterdir():
+            shutil.copy(path, root / new / path.name.replace(old, new))
+    (root / "dataset.json").write_text(json.dumps({"classes": ["cyst", "solid"], "positive": "solid"}))
+    return root
 
 
 @pytest.fixture(scope="session")

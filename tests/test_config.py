@@ -1,15 +1,23 @@
 """Shipped configurations, the schema, and what it refuses."""
 
+import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from busi_lab.config import RunConfig, config_dir, parse_config
+from busi_lab.config import EvalConfig, RunConfig, SchedulerConfig, config_dir, parse_config, parse_eval_config
+from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.data.phantom import generate_phantoms
+from busi_lab.data.splits import make_manifest
 from busi_lab.errors import UserError
+from busi_lab.tracking.settings import WandbSettings
 
 CONF = config_dir()
 EXPERIMENTS = sorted(
@@ -26,9 +34,55 @@ def load(*overrides: str) -> RunConfig:
     return parse_config(OmegaConf.create(OmegaConf.to_container(config, resolve=True)))
 
 
+@pytest.fixture
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BUSI_ROOT", "BUSI_LAB_CACHE", "WANDB_PROJECT", "WANDB_ENTITY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_what_is_left_out_means_what_the_files_say(bare_environment: None) -> None:
+    """One set of defaults: the schema fills older configurations and checkpoints with what ``conf`` says today."""
+    composed, bare = load(), RunConfig(run_dir="/nowhere")
+    composed.model.own = {}  # those of the network: tests/models/test_registry.py
+    composed.augment = load("augment=none").augment  # a file of augmentations lists what it does; the rest is off
+    for group in ("task", "trainer", "callbacks", "logger"):  # arguments of classes: see below
+        setattr(composed, group, {})
+    assert composed == bare
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        evaluation = parse_eval_config(compose("evaluate", ["run_dir=/nowhere", "run=a"]))
+    assert evaluation.trainer.pop("accelerator") == "auto"
+    assert evaluation == replace(EvalConfig("/nowhere", "a"), trainer=evaluation.trainer)
+    for scheduler in ("cosine", "onecycle", "plateau"):
+        assert load(f"scheduler={scheduler}").scheduler == SchedulerConfig(scheduler)
+
+
+def test_the_defaults_of_classes_are_those_of_the_files(bare_environment: None) -> None:
+    pairs: list[tuple[Any, dict[str, Any]]] = [
+        (get_class(load(f"task={path.stem}").task["_target_"]), load(f"task={path.stem}").task)
+        for path in (CONF / "task").glob("*.yaml")
+    ]
+    composed = load("callbacks=default", "data=phantom")
+    pairs += [(get_class(item["_target_"]), item) for item in composed.callbacks.values() if item]
+    pairs += [(generate_phantoms, composed.data.phantom or {}), (WandbSettings, composed.logger["wandb"] or {})]
+    pairs += [(BusiDataModule, vars(composed.data)), (make_manifest, vars(composed.split))]
+    for target, settings in pairs:
+        for name, item in inspect.signature(target).parameters.items():
+            if name in settings and item.default is not item.empty and repr(item.default) != "<factory>":
+                expected = () if settings[name] is None and name == "exclude" else settings[name]
+                assert item.default == expected, (target, name)
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_is_valid_and_carries_its_own_name(experiment: str) -> None:
     assert load(f"experiment={experiment}").name == experiment
+
+
+def test_the_smoke_sweep_runs_every_shipped_experiment() -> None:
+    content = yaml.safe_load((CONF / "sweep/smoke.yaml").read_text(encoding="utf-8"))
+    assert sorted(content["hydra"]["sweeper"]["params"]["experiment"].split(",")) == EXPERIMENTS
+    config = load("sweep=smoke", "experiment=paper/unet")
+    assert (config.data.name, config.data.subset, config.trainer["max_epochs"]) == ("phantom", 4, 2)
+    assert (config.model.weights, config.logger) == ("none", {})
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -109,4 +163,4 @@ def test_a_users_own_experiment_file(tmp_path: Path) -> None:
     text = "# @package _global_\n" + OmegaConf.to_yaml(OmegaConf.create(own))
     (tmp_path / "experiment" / "mine.yaml").write_text(text)
     config = load("experiment=mine", f"hydra.searchpath=[file://{tmp_path}]")
-    assert (config.name, config.model_label) == ("mine", "resnet18")
+    assert (config.name, config.model.flat()["backbone"]) == ("mine", "resnet18")

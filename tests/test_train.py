@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,7 @@ def test_run_directory_holds_the_contract(cli: Cli, phantom_root: Path, tmp_path
     assert float(best["val/f1"]) == max(float(row["val/f1"]) for row in epochs)
     assert (run / "config.yaml").exists()
     assert len(json.loads((run / "split.json").read_text())["test"]) >= summary["data"]["test"]
+    assert re.search(r"(?m)^torch==\d", (run / "packages.txt").read_text())
 
 
 def test_figures_follow_from_the_predictions(cli: Cli, phantom_root: Path, tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_best_checkpoint_gives_the_predictions_and_is_small(cli: Cli, phantom_ro
     scan = Image.open(phantom_root / row["label"] / f"{row['image']}.png").resize((32, 32), Image.Resampling.BILINEAR)
     image = torch.tensor(list(scan.tobytes()), dtype=torch.uint8).view(1, 1, 32, 32)
     with torch.no_grad():
-        probabilities = task(image).softmax(1)[0].tolist()
+        probabilities = task(image).classes.softmax(1)[0].tolist()
     expected = [float(row[f"p_{name}"]) for name in ("benign", "malignant", "normal")]
     assert probabilities == pytest.approx(expected, abs=1e-5)
 
@@ -279,9 +281,9 @@ def test_damaged_data(cli: Cli, phantom_copy: Path, tmp_path: Path, what: str, m
         (("split=holdout", "split.fold=1"), "split=holdout has no folds"),
         (("split.exclude=/nowhere.txt",), "split.exclude=/nowhere.txt: cannot be read"),
         (("split.groups=/nowhere.csv",), "/nowhere.csv cannot be read"),
-        (("data.classes=[benign]",), "a task with classes needs two or three"),
+        (("data.classes=[benign]",), "a task with classes needs two of them at least"),
         (("data.cache_dir=/dev/null/cache",), "pixel cache cannot be written"),
-        (("data.cache_dir=null", "data=phantom"), "needs data.cache_dir"),
+        (("data=phantom", "data.root=null", "data.cache_dir=null"), "needs data.cache_dir"),
         (("callbacks.best=null",), "callbacks.best: expected a BestCheckpoint"),
         (
             ("callbacks=early_stopping", "callbacks.early_stopping.monitor=val/f2"),
@@ -293,14 +295,16 @@ def test_damaged_data(cli: Cli, phantom_copy: Path, tmp_path: Path, what: str, m
         (("augment=strong", "augment.contrast=1.5"), "augment.contrast=1.5"),
         (("task.class_weights=[1,2]",), "task.class_weights=[1, 2]"),
         (("seed=99999999999",), "seed=99999999999"),
-        (("model=custom_cnn", "+model.backbone=resnet50"), "custom_cnn has no backbone"),
-        (("data=phantom", "data.phantom.counts=5"), "data.phantom"),
-        (("data=phantom", "data.phantom.seed=abc"), "data.phantom"),
+        (("model=custom_cnn", "+model.backbone=resnet50"), "model.backbone: unknown key; known keys of custom_cnn: "),
+        (("data=phantom", "data.root=/somewhere"), "data.phantom beside data.root=/somewhere: phantoms are made"),
+        (("+data.phantom.seed=1",), "data.phantom beside data.name=busi: only data=phantom"),
+        (("data=phantom", "data.root=null", "data.phantom.counts=5"), "data.phantom={'counts': 5"),
+        (("data=phantom", "data.root=null", "data.phantom.seed=abc"), "data.phantom={"),
         (("task.monitor=val/f2",), "val/f2"),
-        (("data.classes=[cyst]",), "data.classes=['cyst']: expected null or some of benign, malignant, normal"),
+        (("data.classes=[cyst]",), "data.classes=['cyst']: no class cyst; classes: benign, malignant, normal"),
         (("data.classes=[]",), "data.classes=[]"),
         (("task=segmentation",), "set model=mobilenet_unet or model=smp for this task"),
-        (("model=smp",), "or task=segmentation or task=multitask for networks with masks"),
+        (("model=smp",), "set model=custom_cnn or model=timm for this task, or choose another task="),
         (("experiment=paper/unet", "model=mobilenet_unet", "data.classes=[normal]"), "a task with masks needs lesions"),
         (("task=segmentation", "model=smp", "model.weights=none", "model.encoder=tu-none"), "knows no none"),
         (("task=segmentation", "model=mobilenet_unet", "task.loss.bce=-1"), "task.loss.bce=-1"),

@@ -23,6 +23,12 @@ from busi_lab.train import main
         ("experimnt=paper/unet", "experimnt: unknown key; did you mean experiment?"),
         ("seeed=1", "seeed: unknown key; did you mean seed?"),
         ("qqq=1", "qqq: unknown key; --help lists groups and keys"),
+        ("model.backbon=x", "model.backbon: unknown key; did you mean backbone? known keys of timm: name, backbone,"),
+        ("data.phantom.seed=1", "data.phantom.seed: unknown key; phantoms belong to data=phantom"),
+        ("--optim.lr", "--optim.lr: no such option; for a key of the configuration give a value, as in optim.lr=VALUE"),
+        ("--mutlirun", "--mutlirun: no such option; "),
+        ("split=fold/7", "split=fold/7: no such option; set split=grouped_kfold split.fold=7"),
+        ("--cfg=jub", "argument --cfg/-c: invalid choice: 'jub' (choose from "),
         ("task.monitr=x", "task.monitr: unknown key; did you mean monitor? known keys: "),
         ("+logger.wandb.projct=x", "logger.wandb.projct: unknown key; did you mean project? known keys: "),
         (
@@ -42,6 +48,21 @@ def test_a_typo_is_one_line_with_the_nearest_name(
     printed = capsys.readouterr().err
     assert printed.startswith(f"error: {line}") and printed.count("\n") == 1
     assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "known"),
+    [
+        (["model=custom_cnn"], "custom_cnn: name, weights, in_chans, dropout, freeze"),
+        (["experiment=paper/unet_smp"], "smp: name, arch, encoder, weights, in_chans, dropout, freeze"),
+    ],
+)
+def test_the_known_keys_of_a_network_are_its_own(
+    overrides: list[str], known: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*overrides, "model.backbone=resnet18"])
+    assert capsys.readouterr().err == f"error: model.backbone: unknown key; known keys of {known}\n"
 
 
 def test_options_of_a_folder_of_ones_own_are_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from busi_lab.data.dataset import DATASET, read_classes
 from busi_lab.data.index import Case, Index, index_dataset
 from busi_lab.data.layout import LABELS, has_labels, list_files, resolve_root
 from busi_lab.data.resizing import resize_mask, resize_scan
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError, one_line
 
-_VERSION = 4  # raise when what is stored of the same files would differ
+_VERSION = 5  # raise when what is stored of the same files would differ
 _LEFTOVERS = f".{'[0-9a-f]' * 12}-*px-*"  # temporary folders of builders, of any dataset and size
 _CHECKSUMS = "checksums.json"
 _DAY = 24 * 3600  # seconds; no builder takes that long
@@ -199,11 +200,13 @@ def _stamp(root: Path) -> str:
 
 
 def _files(root: Path) -> list[Path]:
-    """What a dataset's pixels are read from: all in the class folders, or the table and the files that it names."""
+    """What a dataset is read from: its own classes, and the class folders, or the table and the files that it names."""
+    own = [root / DATASET] if (root / DATASET).exists() else []
     if not has_labels(root):
-        return [path for label in sorted(root.iterdir()) if label.is_dir() for path in sorted(label.iterdir())]
+        folders = (entry for entry in sorted(root.iterdir()) if entry.is_dir())
+        return [*own, *(path for folder in folders for path in sorted(folder.iterdir()))]
     cases, _ = list_files(root)
-    return [root / name for name in (LABELS, *(name for case in cases for name in (case.image, *case.masks)))]
+    return [*own, *(root / name for name in (LABELS, *(name for c in cases for name in (c.image, *c.masks))))]
 
 
 def _build(root: Path, image_size: int, allocate: Callable[[str, tuple[int, int]], Any]) -> PixelCache:
@@ -286,4 +289,6 @@ def _load(root: Path, image_size: int, directory: Path) -> PixelCache:
     except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"the pixel cache {directory} is damaged ({error}); delete that folder") from None
     images, masks = tensors
-    return PixelCache(Index(root, cases), image_size, images.view(-1, image_size, image_size), masks, directory)
+    return PixelCache(
+        Index(root, cases, read_classes(root)), image_size, images.view(-1, image_size, image_size), masks, directory
+    )

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from busi_lab.classes import BUSI
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error, one_line
 from busi_lab.files import new_folder, write_rows
-from busi_lab.run_directory import CLASSES
 
 if TYPE_CHECKING:
     from busi_lab.data.index import Case
@@ -36,14 +36,15 @@ def check(root: str) -> bool:
 
     index, defects = check_dataset(root)
     counts = ", ".join(f"{count} {label}" for label, count in index.counts.items())
-    empty = sum(case.label == "normal" and not case.lesion_pixels for case in index.cases)
     print(f"dataset: {index.root}")
     if unlabelled := sum(not case.label for case in index.cases):
         counts += f", {unlabelled} without a label"
     print(f"images: {len(index.cases)} ({counts})")
     print(f"mask files: {sum(len(case.masks) for case in index.cases)}")
     print(f"images with several masks: {sum(len(case.masks) > 1 for case in index.cases)}")
-    print(f"normal images with an empty mask: {empty} of {index.counts['normal']}")
+    if without := index.classes.without_lesion:
+        empty = sum(case.label == without and not case.lesion_pixels for case in index.cases)
+        print(f"{without} images with an empty mask: {empty} of {index.counts[without]}")
     if unmasked := sum(not case.mask_known for case in index.cases):
         print(f"images without a known mask: {unmasked}")
     if patients := {case.patient for case in index.cases} - {""}:
@@ -220,7 +221,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
     making = add("phantom", "write speckle phantoms in BUSI's layout: no download, for demos and tests")
     making.add_argument("root", type=Path, metavar="DIR", help="new or empty folder")
-    for label, count in zip(CLASSES, (60, 50, 40), strict=True):
+    for label, count in zip(BUSI.names, (60, 50, 40), strict=True):
         making.add_argument(f"--{label}", type=int, default=count, metavar="N", help=f"{label} images ({count})")
     making.add_argument("--seed", type=int, default=0, metavar="S", help="0 or greater (0)")
     making.add_argument("--height", type=int, default=256, metavar="H", help="mean height, pixels (256)")
@@ -251,7 +252,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             duplicates(given.root, given.out)
         elif given.command == "phantom":
             phantom(
-                given.root, {label: getattr(given, label) for label in CLASSES}, given.seed, given.height, given.width
+                given.root,
+                {label: getattr(given, label) for label in BUSI.names},
+                given.seed,
+                given.height,
+                given.width,
             )
         else:
             fetch(given.root, given.source)

@@ -10,16 +10,16 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from busi_lab.classes import Classes
 from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir, sizes_of
 from busi_lab.data.duplicates import cached_groups
 from busi_lab.data.groups import join_patients, read_groups
 from busi_lab.data.index import Case, Index, read_case
 from busi_lab.data.scan import Gray
-from busi_lab.data.splits import STRATA, Manifest, make_manifest, read_exclusions, read_manifest
+from busi_lab.data.splits import Manifest, make_manifest, read_exclusions, read_manifest
 from busi_lab.data.transforms import Augmentation
 from busi_lab.errors import UserError
 from busi_lab.machine import cpu_count
-from busi_lab.run_directory import class_number
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ Draw = tuple[int, int]  # position in the dataset, seed of its augmentation
 class ScanDataset(Dataset[dict[str, Any]]):
     """Scans of one split.
 
-    An item has ``image`` (uint8 ``[1, S, S]``, gray levels), ``label`` (position in ``CLASSES``, -1 where it is not
+    An item has ``image`` (uint8 ``[1, S, S]``, gray levels), ``label`` (position in ``classes``, -1 where it is not
     known), ``case_id`` and, with masks, ``mask`` (uint8 ``[1, S, S]`` of 0 and 1), ``size`` (rows and columns of the
     stored scan, int64 ``[2]``) and ``spacing`` (millimetres between them, float32 ``[2]``, NaN where they are not
     known); with original masks also
@@ -44,7 +44,9 @@ class ScanDataset(Dataset[dict[str, Any]]):
         augmentation: Augmentation | None = None,
         masks: bool = True,
         original_masks: bool = False,
+        classes: Classes | None = None,
     ) -> None:
+        classes = cache.index.classes if classes is None else classes
         numbers = {case.case_id: number for number, case in enumerate(cache.index.cases)}
         self._cache = cache
         self._numbers = [numbers[case_id] for case_id in case_ids]
@@ -52,7 +54,7 @@ class ScanDataset(Dataset[dict[str, Any]]):
         self._masks = masks
         self._original_masks = original_masks
         self.case_ids = list(case_ids)
-        self.labels = [class_number(cache.index.cases[number].label) for number in self._numbers]
+        self.labels = [classes.number(cache.index.cases[number].label) for number in self._numbers]
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -169,6 +171,7 @@ class BusiDataModule(LightningDataModule):
             that whatever classes two runs use, neither tests on what the other has learnt from.
         labels: leave scans out whose class is not known.
         masks: deliver lesion masks, and leave scans out whose mask is not known.
+        roles: the classes by which labels are numbered; None for those of the dataset.
         either: with ``labels`` and ``masks``, where no scan with a lesion has both, deliver the one that more have.
         original_masks: deliver test masks at the scans' resolution, too.
         num_workers: loader processes; None chooses by the machine.
@@ -187,12 +190,13 @@ class BusiDataModule(LightningDataModule):
         balanced_sampling: bool = True,
         subset: int | None = None,
         classes: Sequence[str] | None = None,
+        roles: Classes | None = None,
         labels: bool = True,
         masks: bool = True,
         either: bool = False,
         original_masks: bool = False,
         num_workers: int | None = None,
-        cache_dir: str | None = None,
+        cache_dir: str | None = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -204,7 +208,8 @@ class BusiDataModule(LightningDataModule):
         self._augment = dict(augment or {})
         self._balanced = balanced_sampling
         self._subset = subset
-        self._classes = STRATA if classes is None else tuple(classes)
+        self._classes = None if classes is None else tuple(classes)
+        self._roles = roles
         self._labels = labels
         self._masks = masks
         self._either = either
@@ -233,6 +238,8 @@ class BusiDataModule(LightningDataModule):
         cache = open_cache(self._root, self._image_size, self.cache_dir)
         split = dict(self._split)
         file, groups, exclude = (split.pop(key, None) for key in ("manifest", "groups", "exclude"))
+        self.roles = roles = cache.index.classes if self._roles is None else self._roles
+        self._check_classes(cache.index, roles)
         self._choose_half(cache.index)
         unusable = self._unusable(cache.index)
         manifest = read_manifest(Path(file), cache.index, unusable) if file else None
@@ -248,11 +255,20 @@ class BusiDataModule(LightningDataModule):
         labels = {case.case_id: case.label for case in cache.index.cases}
         self.manifest: Manifest = self.full_manifest.subset(labels, self._subset, self._classes)
         augmentation = Augmentation(self._augment)
-        self.train_set = ScanDataset(cache, self.manifest.train, augmentation, self._masks)
-        self.val_set = ScanDataset(cache, self.manifest.val, masks=self._masks)
+        self.train_set = ScanDataset(cache, self.manifest.train, augmentation, self._masks, classes=roles)
+        self.val_set = ScanDataset(cache, self.manifest.val, masks=self._masks, classes=roles)
         originals = self._masks and self._original_masks
-        self.test_set = ScanDataset(cache, self.manifest.test, masks=self._masks, original_masks=originals)
+        self.test_set = ScanDataset(cache, self.manifest.test, None, self._masks, originals, roles)
         self.cache = cache
+
+    def _check_classes(self, index: Index, roles: Classes) -> None:
+        """Refuse a dataset of classes that the network does not have."""
+        labels = {case.label for case in index.cases} - {""}
+        if self._labels and (foreign := sorted(labels - set(roles.names))):
+            raise UserError(
+                f"{index.root} has scans of the class {foreign[0]}, which this run cannot predict; expected "
+                f"{', '.join(roles.names)}: rename the classes of the dataset, or take a run that has learnt them"
+            )
 
     def _choose_half(self, index: Index) -> None:
         """Do without labels or without masks, where that is allowed and no scan with a lesion has both.
@@ -261,7 +277,7 @@ class BusiDataModule(LightningDataModule):
         """
         labelled = {case.case_id for case in index.cases if case.label}
         masked = {case.case_id for case in index.cases if case.mask_known}
-        lesions = {case.case_id for case in index.cases if case.label != "normal"}
+        lesions = {c.case_id for c in index.cases if not c.label or c.label != index.classes.without_lesion}
         if not (self._either and self._labels and self._masks) or labelled & masked & lesions:
             return
         if not (labelled | masked) & lesions:
@@ -299,7 +315,8 @@ class BusiDataModule(LightningDataModule):
 
     def _refuse_one_class(self, index: Index, unusable: Collection[str]) -> None:
         """A task with classes has nothing to learn from one class alone."""
-        found = {case.label for case in index.cases if case.case_id not in unusable} & set(self._classes)
+        found = {case.label for case in index.cases if case.case_id not in unusable} - {""}
+        found = found if self._classes is None else found & set(self._classes)
         if len(found) < 2:
             raise UserError(
                 f"{index.root}: expected scans of two classes at least, found {', '.join(found) or 'none'} alone; add "

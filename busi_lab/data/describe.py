@@ -4,6 +4,7 @@ Drawn without pyplot, so on any machine and with no global state. Colours are Ok
 colour-blind readers can tell apart.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import Any
@@ -16,14 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from busi_lab.classes import Classes
 from busi_lab.data.groups import Group
 from busi_lab.data.index import Case, Index, read_case
 from busi_lab.data.splits import make_manifest
 from busi_lab.errors import UserError
-from busi_lab.run_directory import CLASSES
 
-COLOURS = {"benign": "#0072B2", "malignant": "#D55E00", "normal": "#009E73"}
-MARKERS = {"benign": "o", "malignant": "^", "normal": "s"}
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = "o^sDvP"
 OUTLINE = "#F0E442"
 SCANS_PER_CLASS = 6
 DPI = 120  # pixels an inch
@@ -71,10 +72,12 @@ def training_counts(index: Index) -> dict[str, int]:
         UserError: a class has too few images for that split, or no image has a class.
     """
     if not any(index.counts.values()):
-        raise UserError(f"{index.root}: no image has a label; expected some of {', '.join(CLASSES)} to describe")
+        raise UserError(
+            f"{index.root}: no image has a label; expected some of {', '.join(index.classes.names)} to describe"
+        )
     labels = {case.case_id: case.label for case in index.cases}
     used = [labels[case_id] for case_id in make_manifest(index, "published").train]
-    return {label: used.count(label) for label in CLASSES if index.counts[label]}
+    return {label: used.count(label) for label in index.classes.names if index.counts[label]}
 
 
 def table(index: Index) -> str:
@@ -106,6 +109,11 @@ def table(index: Index) -> str:
     return "\n".join(lines)
 
 
+def _look(classes: Classes, label: str, looks: Sequence[str]) -> str:
+    """The colour or the marker of a class; black for a scan whose class is not known."""
+    return looks[classes.number(label) % len(looks)] if label else "black"
+
+
 def _lesion_shares(cases: Sequence[Case]) -> list[float]:
     """Lesion area over image area, of the images that have a lesion."""
     return [case.lesion_pixels / (case.height * case.width) for case in cases if case.lesion_pixels]
@@ -131,7 +139,7 @@ def class_distribution(index: Index) -> Figure:
     for axes, (title, draws) in zip(panels, drawn.items(), strict=True):
         for position, label in enumerate(counts):
             height = draws[label] * counts[label]
-            axes.bar(position, height, width=0.65, color=COLOURS[label])
+            axes.bar(position, height, width=0.65, color=_look(index.classes, label, _COLOURS))
             each = "" if draws[label] == 1 else f"\neach {draws[label]:.2f} times"
             axes.annotate(
                 f"{height:.0f} ({height / total:.1%}){each}",
@@ -154,28 +162,28 @@ def sizes(index: Index) -> Figure:
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     figure.suptitle(f"Sizes of {len(index.cases)} scans and of their lesions")
     scatter, histogram = figure.subplots(1, 2)
-    for label in CLASSES:
+    for label in index.classes.names:
         cases = [case for case in index.cases if case.label == label]
         scatter.scatter(
             [case.width for case in cases],
             [case.height for case in cases],
             s=16,
-            marker=MARKERS[label],
-            color=COLOURS[label],
+            marker=_look(index.classes, label, _MARKERS),
+            color=_look(index.classes, label, _COLOURS),
             alpha=0.55,
             linewidth=0,
             label=f"{label} ({len(cases)})",
         )
     scatter.set(xlabel="width, pixels", ylabel="height, pixels", xlim=(0, None), ylim=(0, None))
     scatter.legend(frameon=False)
-    _lesion_histogram(histogram, index.cases)
+    _lesion_histogram(histogram, index.cases, index.classes)
     return figure
 
 
-def _lesion_histogram(axes: Axes, cases: Sequence[Case]) -> None:
-    areas = {label: _lesion_shares([c for c in cases if c.label == label]) for label in ("benign", "malignant")}
+def _lesion_histogram(axes: Axes, cases: Sequence[Case], classes: Classes) -> None:
+    areas = {label: _lesion_shares([c for c in cases if c.label == label]) for label in classes.lesions}
     highest = max((max(values) for values in areas.values() if values), default=0.5)
-    for (label, values), style in zip(areas.items(), ("-", "--"), strict=True):
+    for (label, values), style in zip(areas.items(), itertools.cycle(("-", "--", "-.", ":"))):
         if values:
             axes.hist(
                 values,
@@ -184,7 +192,7 @@ def _lesion_histogram(axes: Axes, cases: Sequence[Case]) -> None:
                 histtype="step",
                 linewidth=1.8,
                 linestyle=style,
-                color=COLOURS[label],
+                color=_look(classes, label, _COLOURS),
                 label=f"{label} ({len(values)}), median {np.median(values):.1%}",
             )
     axes.set(xlabel="lesion area, share of the scan", ylabel="share of the class's scans", xlim=(0, highest))
@@ -196,10 +204,10 @@ def _lesion_histogram(axes: Axes, cases: Sequence[Case]) -> None:
 
 def contact_sheet(index: Index) -> Figure:
     """Some scans of each class, evenly spread over it, with the lesion's outline."""
-    figure = Figure(figsize=(2 * SCANS_PER_CLASS, 2.05 * len(CLASSES) + 0.4), layout="constrained")
+    figure = Figure(figsize=(2 * SCANS_PER_CLASS, 2.05 * len(index.classes) + 0.4), layout="constrained")
     figure.suptitle("Scans evenly spread over each class, lesion outlined")
-    grid = figure.subplots(len(CLASSES), SCANS_PER_CLASS, squeeze=False)
-    for line, label in zip(grid, CLASSES, strict=True):
+    grid = figure.subplots(len(index.classes), SCANS_PER_CLASS, squeeze=False)
+    for line, label in zip(grid, index.classes.names, strict=True):
         cases = [case for case in index.cases if case.label == label]
         spread = np.linspace(0, len(cases) - 1, min(SCANS_PER_CLASS, len(cases))).round().astype(int)
         for axes in line:
@@ -243,7 +251,7 @@ def draw_groups(groups: Sequence[Group], index: Index) -> Iterator[bytes]:
                 top, left = 40 + place // _TILES_A_ROW * line + 20, place % _TILES_A_ROW * (wide + 10) + 5
                 axes.imshow(_tile(index, case), extent=(left, left + wide, top + high, top), aspect="auto")
                 caption = f"{case.case_id}  {group.similarity[case.case_id]:.2f}"
-                axes.text(left, top + high + 15, caption, color=COLOURS.get(case.label, "black"))
+                axes.text(left, top + high + 15, caption, color=_look(index.classes, case.label, _COLOURS))
                 if case is group.cases[0]:
                     conflict = f": {group.conflict} conflict" if group.conflict else ""
                     axes.text(left, top - 5, f"group {group.number}{conflict}", fontweight="bold")

@@ -158,7 +158,10 @@ def _to_bytes(shares: NDArray[np.float64]) -> Gray:
 
 def _apply_voi(levels: NDArray[np.float64], dataset: "Dataset") -> NDArray[np.float64]:
     """Levels as a share of white, by the first table or window of the file (PS3.3, C.11.2.1)."""
-    if dataset.get("VOILUTSequence"):
+    from pydicom.dataset import Dataset
+    from pydicom.pixels.processing import apply_windowing
+
+    if dataset.get("VOILUTSequence"):  # not by pydicom 3.0: a table of 8 bits runs over there behind 256 entries
         item = dataset.VOILUTSequence[0]
         entries, first, bits = (int(number) for number in item.LUTDescriptor)
         data = item.LUTData
@@ -169,13 +172,15 @@ def _apply_voi(levels: NDArray[np.float64], dataset: "Dataset") -> NDArray[np.fl
         position = np.rint(levels - first).clip(0, len(output) - 1).astype(np.intp)
         return np.asarray(output[position] / ((1 << bits) - 1))
     centre, width = _first_number(dataset, "WindowCenter"), _first_number(dataset, "WindowWidth")
-    function = dataset.get("VOILUTFunction") or "LINEAR"
+    function = dataset.get("VOILUTFunction")
+    function = function if function in ("LINEAR_EXACT", "SIGMOID") else "LINEAR"
     if centre is not None and width is not None and width >= (1 if function == "LINEAR" else 1e-9):
-        if function == "SIGMOID":
-            return np.asarray(1 / (1 + np.exp(np.clip(-4 * (levels - centre) / width, -700, 700))))
-        if function == "LINEAR_EXACT":
-            return np.asarray((levels - centre) / width + 0.5)
-        return np.asarray((levels - (centre - 0.5)) / max(width - 1, 1e-9) + 0.5)
+        window = Dataset()
+        window.WindowCenter, window.WindowWidth, window.VOILUTFunction = centre, width, function
+        window.PhotometricInterpretation, window.PixelRepresentation = "MONOCHROME2", 0
+        window.BitsStored = 1  # so that it answers from 0 to 1
+        with np.errstate(over="ignore"):  # far below a sigmoid's centre
+            return np.asarray(apply_windowing(levels, window))
     low, high = levels.min(), levels.max()
     return np.asarray((levels - low) / max(high - low, 1e-9))
 

@@ -8,7 +8,6 @@ import http.client
 import re
 import shutil
 import stat
-import sys
 import tempfile
 import zipfile
 import zlib
@@ -21,10 +20,11 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname, urlopen
 
 from PIL import Image
+from tqdm import tqdm
 
+from busi_lab.classes import BUSI as BUSI_CLASSES
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import new_folder
-from busi_lab.run_directory import CLASSES
 
 KAGGLE_HANDLE = "aryashah2k/breast-ultrasound-images-dataset"
 BUSI_COUNTS: Mapping[str, int] = {"benign": 437, "malignant": 210, "normal": 133}
@@ -46,7 +46,7 @@ class DatasetCounts:
     masks: int
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{self.images.get(label, 0)} {label}" for label in CLASSES)
+        counts = ", ".join(f"{self.images.get(label, 0)} {label}" for label in BUSI_CLASSES.names)
         return f"{sum(self.images.values())} images ({counts}) and {self.masks} masks"
 
 
@@ -143,12 +143,13 @@ def _fetch(url: str, archive: IO[bytes], limits: Limits) -> None:
             declared = response.headers.get("Content-Length")
             length = int(declared) if declared else None
             received = 0
-            while chunk := response.read(CHUNK):
-                received += len(chunk)
-                if received > limits.total:
-                    raise UserError(f"{url} is larger than {limits.total} bytes; expected BUSI's archive")
-                archive.write(chunk)
-                _show("download", received, length)
+            with tqdm(total=length, desc="download", unit="B", unit_scale=True, disable=None) as bar:
+                while chunk := response.read(CHUNK):
+                    received += len(chunk)
+                    if received > limits.total:
+                        raise UserError(f"{url} is larger than {limits.total} bytes; expected BUSI's archive")
+                    archive.write(chunk)
+                    bar.update(len(chunk))
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise UserError(f"{url} cannot be downloaded: {one_line(error)}; {advice}") from None
     if length is not None and received != length:
@@ -162,9 +163,10 @@ def _extract(archive: IO[bytes], source: str, folder: Path, limits: Limits) -> N
             entries = opened.infolist()
             _check_entries(entries, source, limits)
             targets = _targets([entry.filename for entry in entries if not entry.is_dir()], source)
-            for done, (name, target) in enumerate(targets.items(), start=1):
-                _write_entry(opened, opened.getinfo(name), folder / target)
-                _show("unpack", done, len(targets))
+            with tqdm(total=len(targets), desc="unpack", disable=None) as bar:  # on a terminal only
+                for name, target in targets.items():
+                    _write_entry(opened, opened.getinfo(name), folder / target)
+                    bar.update()
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{source} is no intact zip file: {one_line(error)}; expected BUSI's archive, download it again"
@@ -210,7 +212,7 @@ def _targets(names: list[str], source: str) -> dict[str, str]:
     for name in names:
         path = PurePosixPath(name)
         label = path.parent.name
-        if label not in CLASSES or "__MACOSX" in path.parts or path.name == ".DS_Store":
+        if label not in BUSI_CLASSES.names or "__MACOSX" in path.parts or path.name == ".DS_Store":
             continue
         targets[name] = f"{label}/{path.name}"
         roots.add(str(path.parent.parent))
@@ -219,7 +221,9 @@ def _targets(names: list[str], source: str) -> dict[str, str]:
         seen.add(str(path).casefold())
     if len(roots) != 1:
         found = " and ".join(sorted(roots)) or "none"
-        raise UserError(f"{source}: expected one set of folders {', '.join(CLASSES)}; found them in: {found}")
+        raise UserError(
+            f"{source}: expected one set of folders {', '.join(BUSI_CLASSES.names)}; found them in: {found}"
+        )
     return targets
 
 
@@ -247,7 +251,7 @@ def _verify(folder: Path, source: str, expected: DatasetCounts) -> None:
     stems: dict[str, set[str]] = {"": set(), "_mask": set()}
     masks = 0
     files = sorted(folder.glob("*/*"))
-    for done, path in enumerate(files, start=1):
+    for path in tqdm(files, "verify", disable=None):
         name = _NAME.fullmatch(path.name)
         where = f"{source}: {path.relative_to(folder).as_posix()!r}"
         if name is None or name["label"] != path.parent.name:
@@ -262,17 +266,8 @@ def _verify(folder: Path, source: str, expected: DatasetCounts) -> None:
         images[path.parent.name] += not name["mask"]
         if name["mask"] in (None, "_mask"):
             stems[name["mask"] or ""].add(name["image"])
-        _show("verify", done, len(files))
     found = DatasetCounts(images, masks)
-    if masks != expected.masks or any(images[label] != expected.images.get(label, 0) for label in CLASSES):
+    if masks != expected.masks or any(images[label] != expected.images.get(label, 0) for label in BUSI_CLASSES.names):
         raise UserError(f"{source} is incomplete or another dataset: expected {expected}; found {found}")
     if unpaired := sorted(stems[""] ^ stems["_mask"]):
         raise UserError(f"{source}: {unpaired[0]!r} lacks its image or its mask; expected one of each")
-
-
-def _show(what: str, done: int, total: int | None) -> None:
-    """Rewrite the progress line, on a terminal only."""
-    if sys.stderr.isatty():
-        progress = f"{100 * done // total:3d} %" if total else f"{done / MIB:.0f} MiB"
-        sys.stderr.write(f"\r{what}: {progress:8}" + "\n" * (done == total))
-        sys.stderr.flush()

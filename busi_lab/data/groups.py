@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from busi_lab.data.index import Case, Index
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import write_rows
@@ -62,19 +64,14 @@ class Group:
 
 def components(count: int, edges: Iterable[tuple[int, int]]) -> list[list[int]]:
     """Connected components of two nodes or more, each sorted, in the order of their first nodes."""
-    root = list(range(count))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def find(node: int) -> int:
-        while root[node] != node:
-            root[node] = node = root[root[node]]
-        return node
-
-    for edge in edges:
-        low, high = sorted(map(find, edge))
-        root[high] = low
+    pairs = np.array(list(edges), dtype=np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     members: dict[int, list[int]] = defaultdict(list)
-    for node in range(count):
-        members[find(node)].append(node)
+    for node, component in enumerate(connected_components(graph, directed=False)[1].tolist() if count else ()):
+        members[component].append(node)
     return [nodes for nodes in members.values() if len(nodes) > 1]
 
 

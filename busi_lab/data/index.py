@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from busi_lab.classes import BUSI, Classes
+from busi_lab.data.dataset import read_classes
 from busi_lab.data.layout import CaseFiles, Defect, list_files, resolve_root
 from busi_lab.data.reading import read_mask, read_scan
 from busi_lab.data.scan import Gray, Mask, Scan, UnreadableImageError
 from busi_lab.errors import UserError
 from busi_lab.machine import cpu_count
-from busi_lab.run_directory import CLASSES
 
 Visit = Callable[[int, Gray, Mask], None]
 
@@ -46,6 +47,7 @@ class Index:
 
     root: Path
     cases: tuple[Case, ...]
+    classes: Classes = BUSI
 
     @cached_property
     def digest(self) -> str:
@@ -54,13 +56,15 @@ class Index:
             f"{case.case_id}\t{case.label}\t{case.content_hash}" + ("" if case.mask_known else "\tno mask")
             for case in self.cases
         )
+        if self.classes != BUSI:
+            lines.append(f"{self.classes}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
     @cached_property
     def counts(self) -> dict[str, int]:
         """Images of each class; those without a label are in none."""
         found = Counter(case.label for case in self.cases)
-        return {label: found[label] for label in CLASSES}
+        return {label: found[label] for label in self.classes.names}
 
 
 def read_case(root: Path, case: CaseFiles) -> tuple[Gray, Mask]:
@@ -144,7 +148,7 @@ def index_dataset(root: str | Path | None, visit: Visit | None = None) -> Index:
             if case is not None:
                 cases.append(case)
         if not defects:
-            return Index(folder, tuple(cases))
+            return Index(folder, tuple(cases), read_classes(folder))
     others = f" (and {len(defects) - 1} more)" if len(defects) > 1 else ""
     raise UserError(f"{folder}: {defects[0]}{others}; list all with: busi-data check '{folder}'")
 
@@ -157,16 +161,17 @@ def check_dataset(root: str | Path) -> tuple[Index, list[Defect]]:
     """
     folder = resolve_root(root)
     files, defects = list_files(folder)
+    classes = read_classes(folder)
     cases: list[Case] = []
     for case, found in _scan(folder, files, None):
         defects += found
         if case is None:
             continue
         cases.append(case)
-        if case.label == "normal" and case.lesion_pixels:
-            defects.append(Defect(case.image, f"normal scan with {case.lesion_pixels} lesion pixels in its mask"))
-        if case.label in ("benign", "malignant") and case.masks and not case.lesion_pixels:
+        if case.label and case.label == classes.without_lesion and case.lesion_pixels:
+            defects.append(Defect(case.image, f"{case.label} scan with {case.lesion_pixels} lesion pixels in its mask"))
+        if case.label in classes.lesions and case.masks and not case.lesion_pixels:
             defects.append(Defect(case.image, f"{case.label} scan with an empty mask"))
         if case.lesion_pixels == case.height * case.width:
             defects.append(Defect(case.image, "the mask covers the whole scan"))
-    return Index(folder, tuple(cases)), defects
+    return Index(folder, tuple(cases), classes), defects

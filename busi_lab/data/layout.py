@@ -6,7 +6,8 @@
   known) and ``mask_file`` (empty where no mask is known; several files are separated by ``;``), perhaps ``patient``,
   and further columns, which are kept. Files are named by their paths in the folder.
 
-A folder that holds ``labels.csv`` has the second layout. The lesion mask of an image is the union of its files.
+A folder that holds ``labels.csv`` has the second layout. Classes are BUSI's, or those that ``dataset.json`` names
+(:mod:`busi_lab.data.dataset`). The lesion mask of an image is the union of its files.
 """
 
 import csv
@@ -15,8 +16,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from busi_lab.classes import BUSI, Classes
+from busi_lab.data.dataset import DATASET, read_classes
 from busi_lab.errors import UserError, one_line
-from busi_lab.run_directory import CLASSES
 
 LABELS = "labels.csv"
 
@@ -33,9 +35,10 @@ class CaseFiles:
     Attributes:
         case_id: unique in a dataset: in BUSI's layout the file name without ending, such as ``benign (1)``, beside a
             ``labels.csv`` the file's path without ending, such as ``site1/scan_3``.
-        label: one of :data:`busi_lab.run_directory.CLASSES`, or empty where it is not known.
+        label: a class of the dataset, or empty where it is not known.
         image: the scan.
         masks: the files whose union is the lesion mask.
+        mask_known: whether there are mask files, or need not be, because scans of this class have no lesion.
         patient: empty where it is not known.
         further: name and value of each further column of ``labels.csv``.
     """
@@ -44,13 +47,9 @@ class CaseFiles:
     label: str
     image: str
     masks: tuple[str, ...]
+    mask_known: bool = field(default=False, kw_only=True)
     patient: str = field(default="", kw_only=True)
     further: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
-
-    @property
-    def mask_known(self) -> bool:
-        """Whether there are mask files, or need not be, because a normal scan has no lesion."""
-        return bool(self.masks) or self.label == "normal"
 
 
 @dataclass(frozen=True)
@@ -79,23 +78,27 @@ def resolve_root(root: str | Path | None) -> Path:
     if not root:
         raise UserError(
             "data.root is not set: set it, or the environment variable BUSI_ROOT, to the folder that holds "
-            f"{', '.join(CLASSES)} (or try data=phantom)"
+            f"{', '.join(BUSI.names)} (or try data=phantom)"
         )
     folder = Path(root).expanduser()
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise UserError(f"data.root={folder}: expected a dataset folder, found {found}; check the path")
     candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    matches = [path for path in candidates if has_labels(path) or any((path / label).is_dir() for label in CLASSES)]
+    matches = [path for path in candidates if has_labels(path) or _has_classes(path)]
     if matches and matches[0] == folder:
         return folder
     if len(matches) != 1:
         found = ", ".join(sorted(path.name for path in matches)) or "none"
         raise UserError(
-            f"data.root={folder}: expected the folders {', '.join(CLASSES)} or {LABELS} in it or in one folder below "
-            f"it, found {found}; point data.root at the dataset"
+            f"data.root={folder}: expected the folders {', '.join(read_classes(folder).names)} or {LABELS} in it or in "
+            f"one folder below it, found {found}; point data.root at the dataset, and name other classes in {DATASET}"
         )
     return matches[0]
+
+
+def _has_classes(folder: Path) -> bool:
+    return any((folder / label).is_dir() for label in read_classes(folder).names)
 
 
 def require_layout(root: str | Path | None, name: str) -> None:
@@ -107,13 +110,14 @@ def require_layout(root: str | Path | None, name: str) -> None:
     if name == "labels" and not root:
         raise UserError(f"data.root is not set: data=labels needs data.root=DIR, the folder that holds {LABELS}")
     folder = resolve_root(root)
+    names = ", ".join(read_classes(folder).names)
     if has_labels(folder) and name == "busi":
         raise UserError(
-            f"data.root={folder}: expected the folders {', '.join(CLASSES)} alone, found {LABELS}; use data=labels, "
+            f"data.root={folder}: expected the folders {names} alone, found {LABELS}; use data=labels, "
             "or move that file away"
         )
     if not has_labels(folder) and name == "labels":
-        raise UserError(f"data.root={folder}: expected {LABELS}, found {', '.join(CLASSES)} folders; use data=busi")
+        raise UserError(f"data.root={folder}: expected {LABELS}, found {names} folders; use data=busi")
 
 
 def list_files(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
@@ -129,12 +133,15 @@ def list_files(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
 def _pair_by_name(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
     """The images and masks in BUSI's layout."""
     cases: list[CaseFiles] = []
-    defects: list[Defect] = []
-    foreign = (entry for entry in sorted(root.iterdir()) if entry.name not in CLASSES and not _is_system_file(entry))
-    defects += [
-        Defect(entry.name, f"foreign entry: expected only {', '.join(CLASSES)}; move it away") for entry in foreign
+    classes = read_classes(root)
+    names = classes.names
+    foreign = [entry.name for entry in sorted(root.iterdir()) if not _is_system_file(entry)]
+    defects = [
+        Defect(name, f"foreign entry: expected only {', '.join(names)}; move it away")
+        for name in foreign
+        if name not in (*names, DATASET)
     ]
-    for label in CLASSES:
+    for label in names:
         folder = root / label
         if not folder.is_dir():
             defects.append(Defect(label, "class folder is missing"))
@@ -157,7 +164,9 @@ def _pair_by_name(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
             files = tuple(name for _, name in sorted(masks.pop(stem, [])))
             if not files:
                 defects.append(Defect(image, f"mask is missing: expected {label}/{stem}_mask.png"))
-            cases.append(CaseFiles(stem, label, image, files))
+            cases.append(
+                CaseFiles(stem, label, image, files, mask_known=bool(files) or label == classes.without_lesion)
+            )
         for stem, orphans in masks.items():
             defects += [Defect(name, f"mask without image: expected {label}/{stem}.png") for _, name in orphans]
     twins = [stem for stem, count in Counter(case.case_id for case in cases).items() if count > 1]
@@ -190,6 +199,7 @@ def _list_labelled(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
         return [], [Defect(LABELS, f"the column {near[0]} would keep no patient together; rename it to patient")]
     cases: list[CaseFiles] = []
     defects: list[Defect] = []
+    classes = read_classes(root)
     listed: dict[str, tuple[str, int]] = {}  # case id -> file and line
     for line, row in rows:
         place = f"{LABELS}, line {line}"
@@ -199,7 +209,7 @@ def _list_labelled(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
             advice = "put a cell that holds a comma into double quotes"
             defects.append(Defect(place, f"expected {len(heading)} cells, found {len(row)}; {advice}"))
             continue
-        case, complaints = _read_row(root, dict(zip(heading, row, strict=True)))
+        case, complaints = _read_row(root, classes, dict(zip(heading, row, strict=True)))
         defects += [Defect(place, complaint) for complaint in complaints]
         if case is None:
             continue
@@ -217,7 +227,7 @@ def _list_labelled(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
     return sorted(cases, key=lambda case: case.image), defects
 
 
-def _read_row(root: Path, cells: dict[str, str]) -> tuple[CaseFiles | None, list[str]]:
+def _read_row(root: Path, classes: Classes, cells: dict[str, str]) -> tuple[CaseFiles | None, list[str]]:
     """The files of one row as far as they are sound, None without a scan, and what is wrong with it."""
     image, *masks = (
         str(PurePosixPath(name.strip().replace("\\", "/"))) if name.strip() else ""
@@ -228,18 +238,21 @@ def _read_row(root: Path, cells: dict[str, str]) -> tuple[CaseFiles | None, list
     wrong = {name: complaint for name in (image, *masks) if name and (complaint := _complaint(root, name))}
     complaints = list(wrong.values())
     label = cells["label"]
-    if label not in (*CLASSES, ""):
-        complaints.append(f"unknown label '{label}'; expected {', '.join(CLASSES)} or nothing")
+    if label not in (*classes.names, ""):
+        names = ", ".join(classes.names)
+        complaints.append(f"unknown label '{label}'; expected {names} or nothing; {DATASET} names other classes")
         label = ""
     if image in masks:
         complaints.append(f"'{image}' is named as its own mask; name the mask file, or none")
     if image in wrong:
         return None, complaints
+    files = tuple(name for name in masks if name and name not in wrong)
     return CaseFiles(
         str(PurePosixPath(image).with_suffix("")),
         label,
         image,
-        tuple(name for name in masks if name and name not in wrong),
+        files,
+        mask_known=bool(files) or (bool(label) and label == classes.without_lesion),
         patient=cells.get("patient", ""),
         further=tuple((name, cell) for name, cell in cells.items() if name and name not in (*_COLUMNS, "patient")),
     ), complaints

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from busi_lab.classes import BUSI
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError
 from busi_lab.files import new_folder
-from busi_lab.run_directory import CLASSES
 
 Field = NDArray[np.float32]
 
@@ -49,8 +49,8 @@ def generate_phantoms(
         UserError: ``root`` holds files, or a class, count, seed or size is invalid.
     """
     for label, count in counts.items():
-        if label not in CLASSES:
-            raise UserError(f"counts: unknown class {label!r}; expected {', '.join(CLASSES)}")
+        if label not in BUSI.names:
+            raise UserError(f"counts: unknown class {label!r}; expected {', '.join(BUSI.names)}")
         if count < 0:
             raise UserError(f"counts: {label} is {count}; expected 0 or more")
     if seed < 0:
@@ -58,10 +58,10 @@ def generate_phantoms(
     if min(height, width) < MIN_SIDE:
         raise UserError(f"size is {height} x {width}; expected at least {MIN_SIDE} x {MIN_SIDE} pixels")
     with new_folder(root) as folder:
-        for label in CLASSES:
+        for label in BUSI.names:
             (folder / label).mkdir()
             for number in range(1, counts.get(label, 0) + 1):
-                rng = np.random.default_rng([seed, CLASSES.index(label), number])
+                rng = np.random.default_rng([seed, BUSI.names.index(label), number])
                 rows, columns = (
                     round(side * rng.uniform(1 - SIZE_JITTER, 1 + SIZE_JITTER)) for side in (height, width)
                 )
@@ -79,7 +79,7 @@ def make_phantom(label: str, rng: np.random.Generator, height: int, width: int, 
     """Draw one phantom.
 
     Args:
-        label: one of :data:`busi_lab.run_directory.CLASSES`.
+        label: one of BUSI's classes.
         rng: source of everything random.
         height: rows, pixels.
         width: columns, pixels.

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,9 @@ from busi_lab.data.groups import join_patients
 from busi_lab.data.index import Case, Index
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import write_json
-from busi_lab.run_directory import CLASSES
 
 SPLITS = ("train", "val", "test")
 PROTOCOLS = ("published", "holdout", "grouped_holdout", "grouped_kfold", "curated", "all")
-STRATA = (*CLASSES, "")  # images without a label are spread over the splits as those of a class are
 PUBLISHED_FRACTION = 0.2
 MANIFEST_SCHEMA = 1
 
@@ -61,17 +59,20 @@ class Manifest:
         """Sixteen hex digits over the test list: runs that share it may stand in one table."""
         return _digest(*self.test)
 
-    def subset(self, cases: Mapping[str, str], limit: int | None = None, classes: Sequence[str] = STRATA) -> "Manifest":
+    def subset(
+        self, cases: Mapping[str, str], limit: int | None = None, classes: Sequence[str] | None = None
+    ) -> "Manifest":
         """The cases of some classes, and at most ``limit`` of each in each split, the first by id.
 
         Args:
             cases: case id -> label.
             limit: cases of a class in a split; None for all.
-            classes: to keep; with ``""``, the cases without a label as well.
+            classes: to keep; None for all, and for the cases without a label.
         """
+        kept_classes = _strata(cases.values()) if classes is None else classes
 
         def first(ids: Sequence[str]) -> tuple[str, ...]:
-            kept = [case for label in classes for case in [i for i in ids if cases[i] == label][:limit]]
+            kept = [case for label in kept_classes for case in [i for i in ids if cases[i] == label][:limit]]
             return tuple(sorted(kept))
 
         return replace(self, train=first(self.train), val=first(self.val), test=first(self.test))
@@ -98,7 +99,7 @@ def _digest(*lines: str) -> str:
 
 def make_manifest(
     index: Index,
-    protocol: str = "published",
+    protocol: str = "holdout",
     seed: int = 0,
     test_fraction: float = PUBLISHED_FRACTION,
     val_fraction: float = 0.1,
@@ -198,6 +199,11 @@ def make_manifest(
 Unit = tuple[str, ...]  # case ids that stay together
 
 
+def _strata(labels: Iterable[str]) -> list[str]:
+    """The classes in order; images without a label are spread over the splits as those of a class are, the last."""
+    return [*sorted({*labels} - {""}), ""]
+
+
 def _units(cases: Sequence[Case], groups: Mapping[str, int]) -> list[Unit]:
     """The groups, and each other case alone."""
     members: dict[Any, list[str]] = defaultdict(list)
@@ -219,7 +225,7 @@ def _curated(cases: Sequence[Case], groups: Mapping[str, int]) -> list[Case]:
 def _first(cases: Sequence[Case]) -> list[str]:
     """The published test set: the first images of each class."""
     chosen: list[str] = []
-    for label in STRATA:
+    for label in _strata(case.label for case in cases):
         ids = [case.case_id for case in cases if case.label == label]
         chosen += ids[: int(PUBLISHED_FRACTION * len(ids))]
     return chosen
@@ -234,7 +240,7 @@ def _draw(
     """
     room = {label: quota(count) for label, count in Counter(labels[i] for unit in units for i in unit).items()}
     drawn = []
-    for label in STRATA:
+    for label in _strata(labels.values()):
         of_class = [unit for unit in units if labels[unit[0]] == label]
         for number in random.permutation(len(of_class)):
             counts = Counter(labels[case_id] for case_id in of_class[number])
@@ -277,7 +283,7 @@ def _check_classes(
     needed: Collection[str],
 ) -> None:
     """Every class that is needed must be in every split."""
-    for label in CLASSES:
+    for label in index.classes.names:
         if label in needed and not any(labels[case_id] == label for case_id in ids):
             count = sum(found == label for found in labels.values())
             raise UserError(

@@ -61,7 +61,7 @@ def predict_files(
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
         table = stack.enter_context(open_table(out)) if out else None
-        writer = Writer(pool, _AHEAD, out, table, json_lines)
+        writer = Writer(pool, _AHEAD, out, table, json_lines, predictor.classes)
         batch: list[tuple[ScanFile, Scan]] = []
         for file, found in _read_ahead(pool, files, progress):
             if not isinstance(found, str):

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from busi_lab.data.resizing import resize_scan
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError
-from busi_lab.run_directory import CLASSES
 from busi_lab.tasks import BaseTask
 
 Heat = NDArray[np.float32]
@@ -62,6 +61,7 @@ class Explainer:
             raise UserError("explanations are of a class: give a classifier or a joint run")
         if unknown := sorted(set(methods) - METHODS.keys()):
             raise UserError(f"explanation {unknown[0]}: expected {' or '.join(METHODS)}")
+        self._classes = tasks[0].roles
         self._methods = {
             method: [(task, METHODS[method](captum, task)) for task in tasks] for method in dict.fromkeys(methods)
         }
@@ -76,7 +76,7 @@ class Explainer:
         Returns:
             float32 ``[H, W]``, 0 to 1; all 0 where nothing speaks for the class.
         """
-        target, (height, width) = CLASSES.index(label), pixels.shape
+        target, (height, width) = self._classes.number(label), pixels.shape
         found: dict[str, Heat] = {}
         for method, pairs in self._methods.items():
             heats = []

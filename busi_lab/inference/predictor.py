@@ -18,7 +18,6 @@ from busi_lab.data.scan import Gray, Mask, Scan
 from busi_lab.errors import UserError
 from busi_lab.inference.measures import Lesion, Spacing, measure
 from busi_lab.models import Outputs
-from busi_lab.run_directory import CLASSES
 from busi_lab.summary import Summary
 from busi_lab.tasks import BaseTask, load_task
 from busi_lab.tasks.loading import task_classes
@@ -43,7 +42,7 @@ class Prediction:
     Attributes:
         height: of the scan, pixels, as ``width``.
         spacing: millimetres between rows and columns, where the file says.
-        probabilities: by class, in the order of ``CLASSES``; None without a classifier.
+        probabilities: by class, in the order of :attr:`Predictor.classes`; None without a classifier.
         mask: bool ``[H, W]``; None without a segmenter.
         lesions: the connected parts of the mask, largest first; None without a segmenter.
         runs: what was used.
@@ -105,7 +104,20 @@ class Predictor:
         self._tasks = {path: task.to(self.device) for path, (task, _) in loaded.items()}
         self.classifiers, self.segmenters = list(classifiers), list(segmenters)
         self.runs = tuple(_used(path, loaded[path][1], role) for path, role in roles)
+        self.classes = self._agreed_classes()
         self.model_seconds = 0.0
+
+    def _agreed_classes(self) -> tuple[str, ...]:
+        """The classes of the classifiers, which must be the same; without one, those of the segmenter's data."""
+        first, *others = self.classifiers or self.segmenters[:1]
+        names = self._tasks[first].roles.names
+        for path in others:
+            if (own := self._tasks[path].roles.names) != names:
+                raise UserError(
+                    f"{path} predicts {', '.join(own)}, and {first} {', '.join(names)}: their probabilities have no "
+                    "mean; give runs of the same classes"
+                )
+        return names
 
     def task(self, path: Path) -> BaseTask:
         """The task of one of the runs."""
@@ -156,7 +168,7 @@ class Predictor:
                     height,
                     width,
                     scan.spacing,
-                    None if probabilities is None else dict(zip(CLASSES, probabilities[i], strict=True)),
+                    None if probabilities is None else dict(zip(self.classes, probabilities[i], strict=True)),
                     mask,
                     None if mask is None else measure(mask, scan.spacing),
                     self.runs,

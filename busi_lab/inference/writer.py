@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -17,16 +18,19 @@ from busi_lab.inference.explain import Heat
 from busi_lab.inference.predictor import Prediction
 from busi_lab.inference.scans import ScanFile
 from busi_lab.report.figures.overlay import draw_heat, draw_overlay
-from busi_lab.run_directory import CLASSES
 
 SCHEMA = 1
 TABLE = "predictions.csv"
-COLUMNS = (
-    *("file", "frame", "width", "height", "class", *(f"p_{name}" for name in CLASSES)),
+_COLUMNS = (
     *("lesions", "lesion_pixels", "lesion_area_mm2", "box_left", "box_top", "box_width", "box_height"),
     *("longest_diameter_pixels", "longest_diameter_mm", "error"),
 )
-"""Columns of :data:`TABLE`; box and diameter are those of the largest lesion."""
+"""Columns of :data:`TABLE` behind the probabilities; box and diameter are those of the largest lesion."""
+
+
+def columns(classes: Sequence[str]) -> list[str]:
+    """All columns of :data:`TABLE`, for runs that predict ``classes``."""
+    return ["file", "frame", "width", "height", "class", *(f"p_{name}" for name in classes), *_COLUMNS]
 
 
 def open_table(out: Path) -> IO[str]:
@@ -43,14 +47,21 @@ class Writer:
         out: folder for them; None to write none.
         table: gets a row for each scan, as :func:`open_table` opens it.
         json_lines: gets a line of JSON for each scan.
+        classes: that the runs predict.
     """
 
     def __init__(
-        self, pool: ThreadPoolExecutor, ahead: int, out: Path | None, table: IO[str] | None, json_lines: IO[str] | None
+        self,
+        pool: ThreadPoolExecutor,
+        ahead: int,
+        out: Path | None,
+        table: IO[str] | None,
+        json_lines: IO[str] | None,
+        classes: Sequence[str],
     ) -> None:
         self._pool, self._ahead, self._out, self._json_lines = pool, ahead, out, json_lines
         self._waiting: deque[Future[None]] = deque()
-        self._rows = None if table is None else csv.DictWriter(table, COLUMNS, lineterminator="\n")
+        self._rows = None if table is None else csv.DictWriter(table, columns(classes), lineterminator="\n")
         if self._rows is not None:
             self._rows.writeheader()
 

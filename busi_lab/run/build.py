@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,16 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from busi_lab.classes import BUSI, Classes
 from busi_lab.config import AugmentConfig, DataConfig, RunConfig, SplitConfig, check_arguments
 from busi_lab.data.cache import resolve_cache_dir
 from busi_lab.data.datamodule import BusiDataModule
-from busi_lab.data.layout import require_layout
+from busi_lab.data.dataset import read_classes
+from busi_lab.data.layout import require_layout, resolve_root
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.errors import UserError, one_line
 from busi_lab.run.checkpoints import AtomicCheckpointIO, BestCheckpoint
-from busi_lab.run_directory import CLASSES
+from busi_lab.suggestions import one_of
 from busi_lab.tasks import BaseTask
 
 log = logging.getLogger(__name__)
@@ -41,8 +44,28 @@ _MOVED = {
 """Callbacks by the names under which older configurations know them."""
 
 
-def build_task(config: RunConfig) -> BaseTask:
+def find_classes(data: DataConfig) -> Classes:
+    """The classes of the data that a configuration names, of which no scan is read.
+
+    Raises:
+        UserError: there is no such dataset, it does not say its classes soundly, or ``data.classes`` names others.
+    """
+    classes = BUSI
+    if not _makes_phantoms(data):
+        require_layout(data.root, data.name)  # a name of the user's own allows both layouts
+        classes = read_classes(resolve_root(data.root))
+    if unknown := [name for name in data.classes or () if name not in classes.names]:
+        wrong = f"data.classes={data.classes}: no class {unknown[0]}"
+        raise UserError(one_of(wrong, unknown[0], classes.names, "classes"))
+    return classes
+
+
+def build_task(config: RunConfig, classes: Classes) -> BaseTask:
     """The task of a run, checked against the data that it is to learn from.
+
+    Args:
+        config: the checked configuration.
+        classes: of the data.
 
     Raises:
         UserError: no task, an argument that it lacks, or one that does not fit the others.
@@ -56,10 +79,10 @@ def build_task(config: RunConfig) -> BaseTask:
     if not (isinstance(task_class, type) and issubclass(task_class, BaseTask)):
         raise UserError(f"task._target_={target}: expected a subclass of busi_lab.tasks.BaseTask")
     check_arguments("task", task_class, arguments)
-    weights, classes = arguments.get("class_weights"), config.data.classes
-    if weights is not None and classes is not None and len(weights) == len(classes) < len(CLASSES):
-        given = dict(zip(classes, weights, strict=True))  # in the order of data.classes
-        arguments["class_weights"] = [given.get(name, 1.0) for name in CLASSES]
+    if arguments.get("class_weights") is not None:
+        arguments["class_weights"] = _weights(arguments["class_weights"], config.data.classes, classes)
+    if classes != BUSI:
+        arguments["roles"] = {**asdict(classes), "names": list(classes.names)}
     task = task_class(
         model=config.model.flat(),
         image_size=config.data.image_size,
@@ -68,15 +91,31 @@ def build_task(config: RunConfig) -> BaseTask:
         **arguments,
     )
     if task.needs_labels and config.data.classes is not None and len(config.data.classes) < 2:
-        raise UserError(f"data.classes={config.data.classes}: a task with classes needs two or three")
-    if task.needs_masks and config.data.classes == ["normal"]:
-        raise UserError("data.classes=[normal]: a task with masks needs lesions; add benign or malignant")
+        raise UserError(f"data.classes={config.data.classes}: a task with classes needs two of them at least")
+    if task.needs_masks and config.data.classes == [classes.without_lesion]:
+        raise UserError(
+            f"data.classes=[{classes.without_lesion}]: a task with masks needs lesions; add "
+            f"{' or '.join(classes.lesions)}"
+        )
     names = [f"val/{name}" for name in ("loss", *task.metric_names)]
     if task.monitor not in names:
         raise UserError(f"task.monitor={task.monitor}: expected one of {', '.join(names)}")
     if config.optim.name not in timm.optim.list_optimizers():
         raise UserError(f"optim.name={config.optim.name}: not an optimiser of timm, such as adam, adamw, sgd, lion")
     return task
+
+
+def _weights(weights: Sequence[float], chosen: Sequence[str] | None, classes: Classes) -> list[float]:
+    """A factor for each class; those of ``data.classes`` alone may be given, in their order."""
+    if chosen is not None and len(weights) == len(chosen):
+        given = dict(zip(chosen, weights, strict=True))
+        return [given.get(name, 1.0) for name in classes.names]
+    if len(weights) != len(classes):
+        raise UserError(
+            f"task.class_weights={list(weights)}: expected null or a factor above 0 for each class, in the order "
+            f"{', '.join(classes.names)}"
+        )
+    return list(weights)
 
 
 def build_data(
@@ -91,18 +130,19 @@ def build_data(
 
     With ``either``, a task of labels and masks takes data that have one of both alone.
     """
+    find_classes(data_config)
     settings = asdict(data_config)
-    name, phantom = settings.pop("name"), settings.pop("phantom")
+    settings.pop("name")
+    phantom = settings.pop("phantom")
     folder = resolve_cache_dir(settings["cache_dir"])
     settings["cache_dir"] = None if folder is None else str(folder)
-    if name == "phantom" or phantom is not None:
+    if _makes_phantoms(data_config):
         settings["root"] = str(_phantom_root(folder, phantom or {}))
-    else:
-        require_layout(settings["root"], name)  # a name of the user's own allows both layouts
     data = BusiDataModule(
         **settings,
         split=asdict(split),
         augment=asdict(augment) if augment else None,
+        roles=task.roles,
         labels=task.needs_labels,
         masks=task.needs_masks,
         either=either,
@@ -111,6 +151,10 @@ def build_data(
     )
     data.setup()
     return data
+
+
+def _makes_phantoms(data: DataConfig) -> bool:
+    return data.name == "phantom" or data.phantom is not None
 
 
 def _phantom_root(cache_dir: Path | None, settings: dict[str, Any]) -> Path:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import warnings
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,14 @@ def environment_record() -> dict[str, Any]:
     """Fields of a summary that say which code ran."""
     versions = {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}}
     return {"versions": versions, "git": _git_commit()}
+
+
+@cache
+def installed_packages() -> str:
+    """Every installed package with its version, a line each, as ``pip install --requirement`` reads them."""
+    found = {str(item.name).lower(): f"{item.name}=={item.version}" for item in distributions() if item.name}
+    lines = [f"# Python {platform.python_version()}, {platform.platform()}", *(found[name] for name in sorted(found))]
+    return "\n".join(lines) + "\n"
 
 
 @cache

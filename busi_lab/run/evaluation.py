@@ -10,6 +10,7 @@ from typing import Any
 from lightning import Trainer
 from omegaconf import OmegaConf
 
+from busi_lab.classes import Classes
 from busi_lab.config import EvalConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.errors import UserError
@@ -33,7 +34,6 @@ from busi_lab.run.record import (
 from busi_lab.run.session import session
 from busi_lab.run.unleaked import WITHOUT_NEAR_COPIES, figures_without
 from busi_lab.run_directory import (
-    CLASSES,
     CONFIG,
     EXPLANATIONS,
     FLAGS,
@@ -54,10 +54,6 @@ from busi_lab.tracking import Job, Result
 log = logging.getLogger(__name__)
 
 _UNCOUNTED = "leaks: not counted, because the data that the run learnt from are not at hand"
-_SHOWN = (
-    *("accuracy", "accuracy_without_normal", "f1", "f1_present", "auroc_malignant", "auroc_benign_malignant"),
-    *("dice", "iou"),
-)
 
 
 def evaluate(config: EvalConfig, resolved: Any) -> Summary:
@@ -76,7 +72,7 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
     quieten()
     settings = trainer_settings({**config.trainer, "max_epochs": 1})
     task, source = load_task(source_directory)
-    task.learnt = source.data.classes or CLASSES
+    task.learnt = source.data.classes or task.roles.names
     config.data.image_size = resolved.data.image_size = task.image_size
     data = build_data(config.data, config.split, task, either=True)
     if not data.manifest.test:
@@ -86,7 +82,7 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
     flags = read_flags(Path(config.flags), data) if config.flags else []
     explainer = Explainer([task] if task.needs_labels else [], [config.explain]) if config.explain else None
     if config.shortcuts and not (task.needs_labels and cases_with_lesion(data)):
-        raise UserError("shortcuts=true: needs a run with classes, and benign or malignant images with a lesion mask")
+        raise UserError("shortcuts=true: needs a run with classes, and images with a lesion mask")
     trainer = build_trainer(settings, [], directory)
     leaked = find_leaked(source, source_directory, data)
     summary = _start_summary(config, source, source_directory, data, trainer, leaked)
@@ -115,7 +111,7 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
             maps = directory / EXPLANATIONS if explainer else None
             opened.result = Result(summary, rows, data.pictures(), data.true_masks(), masks, maps)
     figures = []
-    for name in (f"test/{name}" for name in _SHOWN):
+    for name in (f"test/{name}" for name in _shown(task.roles)):
         if name in summary.metrics:
             rest = summary.metrics.get(f"{name}{WITHOUT_NEAR_COPIES}")
             figures.append(
@@ -123,6 +119,12 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
             )
     log.info("%s\nresult directory: %s", "  ".join(figures), directory)
     return summary
+
+
+def _shown(classes: Classes) -> list[str]:
+    """The figures that are said at the end."""
+    names = ("accuracy", classes.accuracy_lesions, "f1", "f1_present", classes.auroc_positive, classes.auroc_lesions)
+    return [name for name in (*names, "dice", "iou") if name]
 
 
 def _start_summary(
@@ -178,7 +180,7 @@ def _announce(summary: Summary, source: Summary, source_directory: Path) -> None
         *(summary.model, source_directory, summary.data.name, summary.split.protocol, summary.data.test),
         summary.device,
     )
-    learnt = source.data.classes or list(CLASSES)
+    learnt = source.data.classes or source.data.roles.names
     if foreign := [name for name in summary.data.classes if name not in learnt]:
         log.info(
             "the run has learnt no %s scans, which are tested here; data.classes=[%s] leaves them out",
@@ -202,7 +204,7 @@ def _test(
     rows = task.predictions()
     if not leaked:
         return with_columns(rows, data)
-    summary.metrics |= figures_without(rows, leaked, task.learnt)
+    summary.metrics |= figures_without(rows, leaked, task.learnt, task.roles)
     named = [
         {"image": row["image"], "label": row["label"], "near_copy_of": leaked.get(row["image"], ""), **row}
         for row in rows

@@ -13,7 +13,7 @@ from yaml import YAMLError
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.duplicates import cached_groups
 from busi_lab.data.index import Case, Index, index_dataset
-from busi_lab.data.splits import STRATA, Manifest, read_manifest
+from busi_lab.data.splits import Manifest, read_manifest
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import CONFIG, SPLIT
 from busi_lab.summary import Summary
@@ -78,7 +78,7 @@ def _learnt(source: Path, index: Index) -> Manifest:
     except (OSError, YAMLError, UnicodeDecodeError, OmegaConfBaseException, AttributeError):
         return manifest
     labels = {case.case_id: case.label for case in index.cases}
-    return manifest.subset(labels, limit, STRATA if classes is None else tuple(classes))
+    return manifest.subset(labels, limit, classes)
 
 
 def _named(prefix: str, index: Index, chosen: set[str]) -> Iterator[Case]:

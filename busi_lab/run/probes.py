@@ -22,7 +22,7 @@ from busi_lab.data.stress import LADDERS, SEVERITIES, degrade, lesion_alone, wit
 from busi_lab.errors import UserError, one_line
 from busi_lab.inference.explain import Explainer, energy_inside, pointing_hit
 from busi_lab.run.record import plain_metrics
-from busi_lab.run_directory import CLASSES, EXPLANATIONS, class_number, write_heat
+from busi_lab.run_directory import EXPLANATIONS, write_heat
 from busi_lab.summary import Summary
 from busi_lab.tasks import BaseTask
 
@@ -70,18 +70,18 @@ def _has_lesion(case: Case) -> bool:
 
 
 def cases_with_lesion(data: BusiDataModule) -> list[Case]:
-    """The benign and malignant test scans with a known lesion."""
-    return [case for case in data.tested_cases() if _has_lesion(case) and case.label in ("benign", "malignant")]
+    """The test scans with a class and a known lesion."""
+    return [case for case in data.tested_cases() if _has_lesion(case) and case.label in data.index.classes.lesions]
 
 
 class _ChangedScans(Dataset[dict[str, Any]]):
     """Test scans as :class:`ScanDataset` has them, changed at their own resolution before they are resized."""
 
     def __init__(
-        self, root: Path, cases: Sequence[Case], image_size: int, change: Changed, masks: bool, originals: bool
+        self, data: BusiDataModule, cases: Sequence[Case], image_size: int, change: Changed, originals: bool
     ) -> None:
-        self._root, self._cases, self._size = root, cases, image_size
-        self._change, self._masks, self._originals = change, masks, originals
+        self._root, self._classes, self._masks = data.index.root, data.roles, data.delivers[1]
+        self._cases, self._size, self._change, self._originals = cases, image_size, change, originals
 
     def __len__(self) -> int:
         return len(self._cases)
@@ -92,7 +92,7 @@ class _ChangedScans(Dataset[dict[str, Any]]):
         image, mask = self._change(*read_case(self._root, case), seed)
         scan = {
             "image": torch.from_numpy(np.array(resize_scan(image, self._size)))[None],
-            "label": class_number(case.label),
+            "label": self._classes.number(case.label),
             "case_id": case.case_id,
         }
         if not self._masks:
@@ -108,9 +108,7 @@ def _test_changed(
     task: BaseTask, data: BusiDataModule, trainer: Trainer, cases: Sequence[Case], change: Changed
 ) -> dict[str, Any]:
     """Test metrics on changed scans; the task keeps their predictions."""
-    scans = _ChangedScans(
-        data.index.root, cases, task.image_size, change, masks=data.delivers[1], originals=task.original_masks
-    )
+    scans = _ChangedScans(data, cases, task.image_size, change, task.original_masks)
     trainer.test(task, dataloaders=data.eval_loader(scans), verbose=False)
     return plain_metrics(task.results["test"], "test")
 
@@ -148,7 +146,7 @@ def shortcuts(task: BaseTask, data: BusiDataModule, trainer: Trainer) -> Iterato
         "lesion blanked": without_lesion,
         "lesion alone": lesion_alone,
     }
-    columns = ("image", "label", "prediction", *(f"p_{name}" for name in CLASSES))
+    columns = ("image", "label", "prediction", *(f"p_{name}" for name in task.roles.names))
     for condition, alter in conditions.items():
         _test_changed(task, data, trainer, cases, partial(_altered, alter))
         for row in task.predictions():

@@ -9,15 +9,15 @@ from lightning import Trainer
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from busi_lab.classes import BUSI, Classes
+from busi_lab.classes import Classes
 from busi_lab.config import RunConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.splits import Manifest, write_manifest
 from busi_lab.errors import UserError
 from busi_lab.files import write_atomically
-from busi_lab.models.inputs import STRIDE
-from busi_lab.run.environment import device_name, environment_record
-from busi_lab.run_directory import CLASSES, CONFIG, FEW_IMAGES, SPLIT, add_further
+from busi_lab.models.inputs import STRIDE, PaddedNetwork
+from busi_lab.run.environment import device_name, environment_record, installed_packages
+from busi_lab.run_directory import CONFIG, FEW_IMAGES, PACKAGES, SPLIT, add_further
 from busi_lab.summary import DataRecord, Objective, Source, SplitRecord, Summary
 from busi_lab.tasks import BaseTask
 
@@ -43,7 +43,7 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
             test=len(manifest.test),
             classes=learnt_classes(data),
             test_classes=class_counts(data),
-            **class_roles(BUSI),
+            **class_roles(task.roles),
         ),
         parameters=sum(parameter.numel() for parameter in task.network.parameters()),
         objective=Objective(task.monitor, task.monitor_mode),
@@ -55,14 +55,14 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
 
 
 def learnt_classes(data: BusiDataModule) -> tuple[str, ...]:
-    """The classes of the training images, in the order of ``CLASSES``."""
-    return tuple(name for number, name in enumerate(CLASSES) if number in data.train_set.labels)
+    """The classes of the training images, in their order."""
+    return tuple(name for number, name in enumerate(data.roles.names) if number in data.train_set.labels)
 
 
 def class_counts(data: BusiDataModule) -> dict[str, int]:
     """Test images of each class; those without a label are in none."""
     labels = Counter(case.label for case in data.tested_cases())
-    return {name: labels[name] for name in CLASSES}
+    return {name: labels[name] for name in data.index.classes.names}
 
 
 def class_roles(classes: Classes) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def split_record(manifest: Manifest, leaked: int | None) -> SplitRecord:
 
 
 def write_inputs(directory: Path, resolved: Any, data: BusiDataModule) -> None:
-    """Write the configuration and the split.
+    """Write the configuration, the split and the list of installed packages.
 
     Raises:
         UserError: the directory cannot be written to.
@@ -96,6 +96,7 @@ def write_inputs(directory: Path, resolved: Any, data: BusiDataModule) -> None:
     try:
         write_atomically(directory / CONFIG, OmegaConf.to_yaml(resolved))
         write_manifest(directory / SPLIT, data.full_manifest)
+        write_atomically(directory / PACKAGES, installed_packages())
     except OSError as error:
         raise UserError(
             f"{directory} cannot be written to ({error.strerror}); set hydra.run.dir to a writable folder"
@@ -140,15 +141,12 @@ def plain_metrics(values: dict[str, Tensor], split: str) -> dict[str, Any]:
     }
 
 
-def headline(config: RunConfig, summary: Summary) -> str:
+def headline(config: RunConfig, summary: Summary, task: BaseTask) -> str:
     """What is going to be trained, in a line."""
     data, split = summary.data, summary.split
     size = config.data.image_size
-    padded = (
-        f" (padded to {size + -size % STRIDE} by its edges)"
-        if summary.task != "classification" and size % STRIDE
-        else ""
-    )
+    pads = isinstance(task.network, PaddedNetwork) and size % STRIDE
+    padded = f" (padded to {size + -size % STRIDE} by its edges)" if pads else ""
     return (
         f"{summary.experiment}: {summary.model}, weights {summary.weights}, {summary.parameters or 0:,} parameters, "
         f"seed {summary.seed}; {data.name} at {size} px{padded}, "
@@ -183,4 +181,5 @@ def result_line(summary: Summary, directory: Path) -> str:
     shown = [f"{key} {value:.4f}" for key, value in summary.metrics.items() if isinstance(value, float)]
     kept = [text for text in shown if text.split("/")[1].split()[0] in ("accuracy", "f1", "auroc", "dice", "iou")]
     speed = f"{summary.images_per_second:.0f} images/s" if summary.images_per_second else ""
-    return f"best epoch {summary.best_epoch} (from 0): {'  '.join(kept)}  {speed}\nrun directory: {directory}"
+    best = f"best epoch {(summary.best_epoch or 0) + 1} of {summary.epochs}"
+    return f"{best}: {'  '.join(kept)}  {speed}\nrun directory: {directory}"

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from busi_lab.commandline import overridden_keys
 from busi_lab.config import may_change_on_resume
 from busi_lab.errors import UserError, one_line
+from busi_lab.extensions import targets
 from busi_lab.run_directory import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SPLIT, quoted
 from busi_lab.summary import SUMMARY, read_summary
 
@@ -117,7 +118,7 @@ _HARMLESS = (
 
 
 def _refuse_foreign(saved: Any, directory: Path, trusted: Sequence[str]) -> None:
-    """A run directory may come from anyone: it names no code but ours and Lightning's, and asks for nothing here.
+    """A run directory may come from anyone: it names no code but what is installed for runs, and asks for nothing.
 
     Raises:
         UserError: its configuration names other code, or refers to something by ``${...}``.
@@ -125,8 +126,9 @@ def _refuse_foreign(saved: Any, directory: Path, trusted: Sequence[str]) -> None
     path = directory / CONFIG
     if "${" in OmegaConf.to_yaml(saved):  # a run's own is resolved; a foreign one could ask for a secret
         raise UserError(f"{path} refers to something else by ${{...}}, which a run's own does not; start the run again")
+    brought = {*targets("busi_lab.tasks"), *targets("busi_lab.trackers")}
     for target in _targets(OmegaConf.to_container(saved)):
-        if not target.startswith((*_HARMLESS, *(f"{name}." for name in trusted))):
+        if target not in brought and not target.startswith((*_HARMLESS, *(f"{name}." for name in trusted))):
             package = target.partition(".")[0]
             raise UserError(
                 f"{path} names {target}, which is neither of busi_lab nor a callback or logger of Lightning; where you "

@@ -165,6 +165,7 @@ def _refuse_another_run(job: Job) -> None:
             trainer.pop(key, None)
         for key in ("num_workers", "cache_dir", *(() if done else ("root",))):
             (part.get("data") or {}).pop(key, None)
+        part["model"] = {key: value for key, value in (part.get("model") or {}).items() if value is not None}
         part["manifest"] = (part.get("split") or {}).pop("manifest", None)
         part["callbacks"] = {name: _settings(item) for name, item in (part.get("callbacks") or {}).items() if item}
     for key in _OF_A_JOB:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torchmetrics import MeanMetric
 
+from busi_lab.classes import BUSI, Classes
 from busi_lab.models import BuiltModel, Outputs, Wanted, build_network, find_network, network_settings
-from busi_lab.run_directory import CLASSES, class_name
 from busi_lab.tasks.checkpoint import SCHEMA
 
 Batch = dict[str, Any]
@@ -40,6 +40,7 @@ class BaseTask(LightningModule):
         monitor: validation metric that chooses the best epoch.
         monitor_mode: ``max`` or ``min``.
         channels_last: keep tensors in the memory layout that convolutions prefer.
+        roles: ``names``, ``positive`` and ``without_lesion`` of :class:`Classes`; None for BUSI's.
     """
 
     kind: str
@@ -60,6 +61,7 @@ class BaseTask(LightningModule):
         monitor: str,
         monitor_mode: str,
         channels_last: bool = True,
+        roles: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -68,7 +70,8 @@ class BaseTask(LightningModule):
         self.image_size = image_size
         self.monitor = monitor
         self.monitor_mode = monitor_mode
-        self.learnt: Sequence[str] = CLASSES  # which classes it has learnt, or will
+        self.roles = BUSI if roles is None else Classes(**{**roles, "names": tuple(roles["names"])})
+        self.learnt: Sequence[str] = self.roles.names  # which classes it has learnt, or will
         self._optim = dict(optim)
         self._scheduler = dict(scheduler)
         built = self.configure_network()
@@ -95,7 +98,7 @@ class BaseTask(LightningModule):
         Raises:
             UserError: the network does not give that, or cannot be built.
         """
-        classes = len(CLASSES) if self.needs_labels else None
+        classes = len(self.roles) if self.needs_labels else None
         return build_network(self._settings, Wanted(classes, self.needs_masks, self.image_size))
 
     @abstractmethod
@@ -253,7 +256,7 @@ class BaseTask(LightningModule):
         return sorted(rows, key=lambda row: str(row["image"]))
 
     def _tabulate(self, split: str, gathered: dict[str, Tensor]) -> list[dict[str, Any]]:
-        labels = [class_name(number) for number in gathered["label"].tolist()]
+        labels = [self.roles.name(number) for number in gathered["label"].tolist()]
         columns = {"image": list(self._case_ids[split]), "label": labels, **self.columns(gathered)}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

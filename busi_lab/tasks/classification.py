@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from busi_lab.classes import BUSI, Classes
 from busi_lab.metrics import MACRO, PRESENT, classification_metrics, present_averages
-from busi_lab.run_directory import CLASSES
 from busi_lab.tasks.base import BaseTask, Batch
 
 
@@ -17,21 +17,25 @@ class ClassificationPart(nn.Module):
 
     Args:
         label_smoothing: share of each target spread over all classes, 0 to 1; in training alone.
-        class_weights: factors of the loss in the order of ``CLASSES``; in training alone.
+        class_weights: factors of the loss in the order of ``classes``; in training alone.
+        classes: of the dataset.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None, classes: Classes = BUSI
+    ) -> None:
         super().__init__()
+        self.classes = classes
         self._label_smoothing = label_smoothing
         weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
         self.register_buffer("_class_weights", weights, persistent=False)
-        metrics = classification_metrics(len(CLASSES), CLASSES.index("malignant"), CLASSES.index("benign"))
+        metrics = classification_metrics(classes)
         self.metrics = nn.ModuleDict({f"{split}_": metrics.clone() for split in ("train", "val", "test")})
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the scalar metrics."""
-        return (*(str(name) for name in classification_metrics() if name != "confusion_matrix"), *PRESENT)
+        return (*(str(name) for name in classification_metrics(self.classes) if name != "confusion_matrix"), *PRESENT)
 
     def loss(self, logits: Tensor, label: Tensor, split: str) -> Tensor:
         """Mean cross-entropy of logits ``[B, K]`` against labels ``[B]``."""
@@ -39,7 +43,7 @@ class ClassificationPart(nn.Module):
         weights: Any = self._class_weights if split == "train" else None
         return F.cross_entropy(logits.float(), label, weight=weights, label_smoothing=smoothing)
 
-    def summarize(self, split: str, gathered: dict[str, Tensor], learnt: Sequence[str] = CLASSES) -> dict[str, Tensor]:
+    def summarize(self, split: str, gathered: dict[str, Tensor], learnt: Sequence[str]) -> dict[str, Tensor]:
         """The contract's metrics of ``logits`` against ``label``, and those of benign and malignant images alone.
 
         Where a class has no image, :func:`busi_lab.metrics.present_averages` are added; in the test, they take the
@@ -52,15 +56,15 @@ class ClassificationPart(nn.Module):
         undefined = [name for name, value in values.items() if value.ndim == 0 and value.isnan()]
         values = {name: value for name, value in values.items() if name not in undefined}
         images = values["confusion_matrix"].sum(dim=1).tolist()
-        if split == "test" and any(images[CLASSES.index(name)] == 0 for name in learnt):
+        if split == "test" and any(images[self.classes.number(name)] == 0 for name in learnt):
             values = {name: value for name, value in values.items() if name not in MACRO}
         return values | present_averages(values["confusion_matrix"])
 
     def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
-        """``prediction, p_benign, p_malignant, p_normal`` of each image."""
+        """``prediction`` and ``p_CLASS`` for each class, as ``p_benign``, of each image."""
         probabilities = gathered["logits"].softmax(dim=1)
-        predicted = [CLASSES[position] for position in probabilities.argmax(dim=1).tolist()]
-        columns = zip(CLASSES, probabilities.T.tolist(), strict=True)
+        predicted = [self.classes.name(position) for position in probabilities.argmax(dim=1).tolist()]
+        columns = zip(self.classes.names, probabilities.T.tolist(), strict=True)
         return {"prediction": predicted, **{f"p_{name}": values for name, values in columns}}
 
 
@@ -77,6 +81,7 @@ class ClassificationTask(BaseTask):
         channels_last: see :class:`BaseTask`.
         label_smoothing: see :class:`ClassificationPart`.
         class_weights: see :class:`ClassificationPart`.
+        roles: see :class:`BaseTask`.
     """
 
     kind = "classification"
@@ -93,9 +98,10 @@ class ClassificationTask(BaseTask):
         channels_last: bool = True,
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
+        roles: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last)
-        self.classes = ClassificationPart(label_smoothing, class_weights)
+        super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles)
+        self.classes = ClassificationPart(label_smoothing, class_weights, self.roles)
 
     @property
     def metric_names(self) -> list[str]:

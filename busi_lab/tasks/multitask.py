@@ -35,6 +35,7 @@ class MultiTask(MaskTask):
         resolution: see :class:`SegmentationPart`.
         focal_gamma: see :class:`SegmentationLoss`.
         tversky_beta: see :class:`SegmentationLoss`.
+        roles: see :class:`BaseTask`.
 
     Raises:
         UserError: a setting outside its range.
@@ -61,14 +62,15 @@ class MultiTask(MaskTask):
         resolution: str = "network",
         focal_gamma: float = 2.0,
         tversky_beta: float = 0.7,
+        roles: Mapping[str, Any] | None = None,
     ) -> None:
         for key, weight in (("classification", classification_weight), ("segmentation", segmentation_weight)):
             if not isinstance(weight, int | float) or weight <= 0:
                 raise UserError(
                     f"task.{key}_weight={weight}: expected more than 0; for one task alone choose its task="
                 )
-        super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last)
-        self.classes = ClassificationPart(label_smoothing, class_weights)
+        super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles)
+        self.classes = ClassificationPart(label_smoothing, class_weights, self.roles)
         self.masks = SegmentationPart(loss, threshold, resolution, focal_gamma, tversky_beta)
         self._weights = (classification_weight, segmentation_weight)
 

@@ -281,6 +281,7 @@ class SegmentationTask(MaskTask):
         resolution: see :class:`SegmentationPart`.
         focal_gamma: see :class:`SegmentationLoss`.
         tversky_beta: see :class:`SegmentationLoss`.
+        roles: see :class:`BaseTask`.
     """
 
     kind = "segmentation"
@@ -299,8 +300,9 @@ class SegmentationTask(MaskTask):
         resolution: str = "network",
         focal_gamma: float = 2.0,
         tversky_beta: float = 0.7,
+        roles: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last)
+        super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles)
         self.masks = SegmentationPart(loss, threshold, resolution, focal_gamma, tversky_beta)
 
     @property

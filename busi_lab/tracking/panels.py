@@ -112,4 +112,4 @@ def curves(cases: Cases) -> dict[str, dict[str, Points]]:
     roc = {
         name: (curve.false_positive_rate.tolist(), curve.true_positive_rate.tolist()) for name, curve in known.items()
     }
-    return {"roc": roc, "pr": pr_points(cases)}
+    return {key: lines for key, lines in (("roc", roc), ("pr", pr_points(cases))) if lines}

@@ -12,11 +12,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from busi_lab.errors import UserError, one_line
+from busi_lab.extensions import installed, load_extension
 from busi_lab.summary import Summary
 from busi_lab.tracking.lightning import LightningTracker
 from busi_lab.tracking.protocol import Job, Result, Settings, Shown, Tracker
 
 log = logging.getLogger(__name__)
+
+EXTENSIONS = "busi_lab.trackers"
+"""Group of entry points by which packages bring trackers."""
 
 Loggers = Mapping[str, Any] | DictConfig
 """The group ``logger``: settings by name, None where a tracker is not wanted."""
@@ -26,19 +30,22 @@ def tracker_class(name: str, settings: Settings) -> type[Tracker]:
     """The class of a tracker.
 
     Settings with ``_target_`` name it: a subclass of :class:`Tracker` is used as it is, anything else is taken for a
-    logger of Lightning. Without ``_target_`` it is ``TRACKER`` of the module ``busi_lab.tracking.NAME``.
+    logger of Lightning. Without ``_target_`` it is ``TRACKER`` of the module ``busi_lab.tracking.NAME``, else the
+    class that an installed package brings.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or its package is broken.
     """
     target = settings.get("_target_")
     if target is None:
         names = [item.name for item in pkgutil.iter_modules(importlib.import_module(__package__).__path__)]
-        found = getattr(_module(name), "TRACKER", None) if name in names else None
+        found = getattr(_module(name), "TRACKER", None) if name in names else load_extension(EXTENSIONS, name)
         if found is None:
-            known = ", ".join(each for each in names if hasattr(_module(each), "TRACKER"))
+            known = ", ".join((*(each for each in names if hasattr(_module(each), "TRACKER")), *installed(EXTENSIONS)))
             raise UserError(f"logger.{name}: no such tracker; expected {known}, or settings with _target_, a class")
-        return found  # type: ignore[no-any-return]
+        if not (isinstance(found, type) and issubclass(found, Tracker)):
+            raise UserError(f"logger.{name}: the entry point of {EXTENSIONS} is no subclass of Tracker")
+        return found
     if str(target).startswith("lightning."):
         return LightningTracker  # importing the logger itself would take seconds
     from hydra.utils import get_object

@@ -140,7 +140,7 @@ def test_masks_can_be_left_out(phantom_root: Path) -> None:
 
 
 def test_evaluation_is_the_manifest_in_order_and_as_stored(phantom_root: Path) -> None:
-    data = ready(phantom_root, augment=PAPER)
+    data = ready(phantom_root, augment=PAPER, split={"protocol": "published"})
     manifest = make_manifest(index_dataset(phantom_root), "published")
     assert data.manifest == data.full_manifest == manifest
     assert data.cache is not None
@@ -257,7 +257,7 @@ def test_a_single_image_left_over_is_dropped(phantom_root: Path, batch_size: int
 
 
 def test_a_subset_keeps_the_full_manifest(phantom_root: Path) -> None:
-    data = ready(phantom_root, subset=1)
+    data = ready(phantom_root, subset=1, split={"protocol": "published"})
     assert [len(part) for part in (data.train_set, data.val_set, data.test_set)] == [3, 3, 3]
     assert len(data.full_manifest.train) == 22
     assert data.manifest.test == ("benign (1)", "malignant (1)", "normal (1)")

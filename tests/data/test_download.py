@@ -110,7 +110,7 @@ def test_progress_is_for_terminals(
     download(place / "busi", str(source), EXPECTED)
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "unpack: 100 %" in shown.err and "verify: 100 %" in shown.err
+    assert "unpack: 100%" in shown.err and "verify: 100%" in shown.err
 
 
 # --------------------------------------------------------------------------------- destination and source

@@ -70,7 +70,9 @@ def test_images_and_masks_are_paired_by_name_in_file_order(root: Path) -> None:
     assert [case.case_id for case in files[:4]] == ["benign (1)", "benign (10)", "benign (11)", "benign (2)"]
     names = ["_mask", "_mask_1", "_mask_2", "_mask_10"]
     assert files[3] == CaseFiles(
-        "benign (2)", "benign", "benign/benign (2).png", tuple(f"benign/benign (2){name}.png" for name in names)
+        *("benign (2)", "benign", "benign/benign (2).png"),
+        tuple(f"benign/benign (2){name}.png" for name in names),
+        mask_known=True,
     )
 
 

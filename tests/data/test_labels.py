@@ -74,6 +74,7 @@ def test_a_row_is_a_case_named_by_its_path(root: Path) -> None:
     assert [case.case_id for case in files] == ["e", "f", "site1/c", "site1/d", "site1/scan_3", "site2/a"]
     assert files[4] == CaseFiles(
         *("site1/scan_3", "benign", "site1/scan_3.png", ("masks/b1.png", "masks/b2.png")),
+        mask_known=True,
         patient="p1",
         further=(("age", "41"),),
     )

@@ -69,7 +69,7 @@ def test_published_takes_the_first_fifth_in_file_order() -> None:
 
 def test_published_on_busis_counts_is_the_papers_test_set() -> None:
     index = make_index(437, 210, 133)
-    manifest = make_manifest(index)
+    manifest = make_manifest(index, "published")
     assert counts(manifest, index, "test") == (87, 42, 26)
     assert counts(manifest, index, "val") == (35, 17, 11)  # tenths of 350, 168, 107
     assert counts(manifest, index, "train") == (315, 151, 96)
@@ -317,7 +317,7 @@ def test_unusable_images_are_excluded_and_their_class_is_not_missed(tmp_path: Pa
 
 
 def test_a_manifest_is_read_without_what_cannot_be_used(tmp_path: Path) -> None:
-    manifest = make_manifest(INDEX)
+    manifest = make_manifest(INDEX, "published")
     write_manifest(tmp_path / "split.json", manifest)
     read = read_manifest(tmp_path / "split.json", INDEX, unusable={manifest.train[0], manifest.test[0]})
     assert (read.train, read.val, read.test) == (manifest.train[1:], manifest.val, manifest.test[1:])
@@ -388,7 +388,7 @@ INDEX = make_index(12, 10, 8)
 
 
 def test_digests_know_the_lists_and_their_splits() -> None:
-    manifest = make_manifest(INDEX)
+    manifest = make_manifest(INDEX, "published")
     swapped = replace(manifest, train=manifest.val, val=manifest.train)
     assert swapped.digest != manifest.digest
     assert swapped.test_digest == manifest.test_digest
@@ -421,7 +421,7 @@ def test_a_manifest_reads_back_as_written(tmp_path: Path, protocol: str) -> None
 @pytest.fixture
 def content(tmp_path: Path) -> dict[str, Any]:
     """A manifest's JSON, to edit."""
-    write_manifest(tmp_path / "split.json", make_manifest(INDEX))
+    write_manifest(tmp_path / "split.json", make_manifest(INDEX, "published"))
     read: dict[str, Any] = json.loads((tmp_path / "split.json").read_text())
     return read
 

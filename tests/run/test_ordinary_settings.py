@@ -71,7 +71,7 @@ def test_a_split_that_leaves_nothing_is_refused(monkeypatch: pytest.MonkeyPatch,
     whole = Manifest("holdout", 0, None, "", ("a",), ("b",), ("c",))
     data = SimpleNamespace(full_manifest=whole, manifest=replace(whole, **{name: ()}), index=SimpleNamespace(root="r"))
     monkeypatch.setattr(fit, "build_data", lambda *_: data)
-    with pytest.raises(UserError, match=f"r: no image is left for {name} by split=published"):
+    with pytest.raises(UserError, match=f"r: no image is left for {name} by split=holdout"):
         fit._build_training_data(RunConfig(run_dir="run"), None)  # type: ignore[arg-type]
     assert (name != "test") or fit._build_training_data(RunConfig(run_dir="run", test=False), None) is data  # type: ignore[arg-type,comparison-overlap]
 

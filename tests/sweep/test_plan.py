@@ -1,6 +1,15 @@
 """What a sweep is going to do: names of its jobs and of its directory, and what may not be combined."""
 
-from busi_lab.sweep.plan import directory_name, job_names
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from busi_lab.config import config_dir
+from busi_lab.errors import UserError
+from busi_lab.sweep.plan import Job, _refuse_another_run, directory_name, job_names
+from tests.test_config import load
 
 
 def test_jobs_are_named_by_what_sets_them_apart() -> None:
@@ -16,6 +25,25 @@ def test_jobs_are_named_by_what_sets_them_apart() -> None:
         assert all(not set("=,/' ") & set(name) for name in odd)
     both = job_names([["+a.x=1", "+b.x=2"], ["+a.x=2", "+b.x=1"]], {"a.x", "b.x"})
     assert len(set(both)) == 2
+
+
+def test_the_sweep_over_protocols_has_a_job_for_each_and_for_each_fold() -> None:
+    content = yaml.safe_load((config_dir() / "sweep/protocols.yaml").read_text())
+    values = content["hydra"]["sweeper"]["params"]["split"].split(",")
+    whole = ["published", "holdout", "grouped_holdout", "curated"]
+    assert job_names([[f"split={value}"] for value in values], {"split"}) == [*whole, *(f"fold-{n}" for n in range(5))]
+    for fold, value in enumerate(values[len(whole) :]):
+        assert load(f"split={value}").split == load("split=grouped_kfold", f"split.fold={fold}").split
+
+
+def test_a_job_of_an_older_version_names_the_keys_of_all_networks(tmp_path: Path) -> None:
+    job = Job(tmp_path, (), OmegaConf.create({"run_dir": "", "model": {"name": "custom_cnn", "dropout": 0.5}}))
+    older = {"run_dir": "", "model": {"name": "custom_cnn", "backbone": None, "dropout": 0.5}}
+    OmegaConf.save(OmegaConf.create(older), tmp_path / "config.yaml")
+    _refuse_another_run(job)
+    OmegaConf.save(OmegaConf.create({**older, "model": {"name": "timm", "dropout": 0.5}}), tmp_path / "config.yaml")
+    with pytest.raises(UserError, match="holds a run with another model"):
+        _refuse_another_run(job)
 
 
 def test_a_sweeps_directory_follows_from_its_command() -> None:

@@ -23,6 +23,10 @@ class BusiLocalConf:
 
 ConfigStore.instance().store(group="hydra/launcher", name="busi_local", node=BusiLocalConf, provider="busi_lab")
 
+for _fold in range(5):  # a fold as a choice, for sweeps over protocols; otherwise split=grouped_kfold split.fold=N
+    _node = {"defaults": ["/split/grouped_kfold@_here_", "_self_"], "fold": _fold}
+    ConfigStore.instance().store(group="split/fold", name=str(_fold), node=_node, package="split", provider="busi_lab")
+
 
 class BusiLocalLauncher(Launcher):
     """Run every job of a sweep as a ``busi-train`` process."""

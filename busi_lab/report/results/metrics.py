@@ -13,13 +13,10 @@ _PRESENT = tuple(f"{name}_present" for name in _MACRO)
 
 
 def test_metrics(classes: Iterable[Classes]) -> tuple[str, ...]:
-    """All test metrics of datasets with these classes.
-
-    Without a class without a lesion, the AUROC between the lesions is that of the positive class, and is left out.
-    """
+    """All test metrics of datasets with these classes."""
     each = list(dict.fromkeys(classes))
     of_lesions = [item.accuracy_lesions for item in each]
-    of_sides = [name for item in each for name in (item.auroc_positive, item.without_lesion and item.auroc_lesions)]
+    of_sides = [name for item in each for name in (item.auroc_positive, item.auroc_lesions)]
     names = ("accuracy", *of_lesions, *_MACRO, *_PRESENT, "auroc", *of_sides, *MASK_METRICS)
     return tuple(dict.fromkeys(name for name in names if name))
 

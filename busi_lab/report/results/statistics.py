@@ -140,7 +140,7 @@ def _lesion_figures(actual: Indices, probabilities: Floats, weights: Floats, cla
         found[classes.accuracy_lesions] = weighted_mean(
             np.where(lesion, (chosen == actual).astype(np.float64), np.nan), weights
         )
-    if classes.without_lesion and classes.auroc_lesions and classes.positive:
+    if classes.auroc_lesions and classes.positive:
         positive = classes.number(classes.positive)
         score = lesion_score(probabilities, classes)
         curve = weighted_roc(actual[lesion] == positive, score[lesion], weights[:, lesion])
