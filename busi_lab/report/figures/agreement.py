@@ -14,7 +14,7 @@ def calibration(subject: Subject, which: str) -> Group:
     """Reliability before and after temperature scaling, and a Bland-Altman plot; empty without predictions."""
     panels = [panel for panel in (_reliability(subject), _agreement(subject)) if panel is not None]
     caption = (
-        f"{which} Reliability: accuracy against mean confidence in {ECE_BINS} bins of equal width, a "
+        f"{which}Reliability: accuracy against mean confidence in {ECE_BINS} bins of equal width, a "
         "mark's area grows with its images; on the diagonal, confidence is right. Agreement: a mark is an image with a "
         "lesion; lines are the bias and the limits that hold 95 % of normal differences."
     )

@@ -28,7 +28,7 @@ def matrices(table: Table, shown: int) -> Group:
     known = [(row, counts) for row in table.rows if (counts := row.confusion()) is not None][:shown]
     panels = tuple(matrix_panel(row.label, row.classes.names, counts) for row, counts in known)
     caption = (
-        f"{selection(table, shown)} Rows are the actual class, columns the predicted one: images, and their share of "
+        f"{selection(table, shown)}Rows are the actual class, columns the predicted one: images, and their share of "
         "the actual class."
     )
     return Group("Confusion matrices", caption, panels, (), f"table{table.number}_confusion", headline(table))
@@ -114,7 +114,7 @@ def learning(table: Table, shown: int) -> Group:
         if names
     }
     panels = tuple(_learning_panel(row, lines, [objective, losses], scales) for row, lines in curves)
-    caption = f"{selection(table, shown)} One scale for all; the dotted upright line is the best epoch."
+    caption = f"{selection(table, shown)}One scale for all; the dotted upright line is the best epoch."
     legend = [*((2, name) for name in objective), (0, "training loss"), (1, "validation loss")]
     return Group("Learning curves", caption, panels, tuple(legend), f"table{table.number}_curves", headline(table))
 
@@ -128,7 +128,7 @@ def _learning_panel(
     best, last = words.epoch(row.run.summary.best_epoch), max(max(x, default=0.0) for x, _ in lines.values()) + 1
     shapes = []
     for names in groups:
-        if not names:
+        if not any(lines[name][0] for name in names):
             continue
         of_losses = len(names) > 1
         series = tuple(

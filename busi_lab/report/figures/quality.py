@@ -31,8 +31,8 @@ def bars(table: Table, shown: int) -> Group:
         best = ", ".join(f"{row.label} {words.figure(value)}" for row, value in known[:3])
         alt = f"{name} on the test set, best by validation first: {best}"
         panels.append(Panel(name, (Rows(tuple(marks)),), alt))
-    paper = " The diamond is the paper's figure." if any(row.published for row in table.rows) else ""
-    caption = f"{selection(table, shown)}{paper}"
+    paper = "The diamond is the paper's figure." if any(row.published for row in table.rows) else ""
+    caption = f"{selection(table, shown)}{paper}".strip()
     return Group("Test metrics", caption, tuple(panels), (), f"table{table.number}_metrics", headline(table))
 
 
@@ -70,10 +70,9 @@ def dice(table: Table) -> Group:
     lesions = table.classes.lesions
     panels = [panel for label in lesions if (panel := _spread(label, found))]
     count = len(table.rows)
-    caption = (
-        "A mark is an image; the bar spans the middle half of them, with the median as a line. "
-        f"Best by validation first{f', {len(found)} of {count} runs' if len(found) < count else ''}."
-    )
+    best = f" Best by validation first{f', {len(found)} of {count} runs' if len(found) < count else ''}."
+    caption = "A mark is an image; the bar spans the middle half of them, with the median as a line."
+    caption += best if count > 1 else ""
     if found and (size := _against_size(*found[0])):
         panels.append(size[0])
         if size[1]:

@@ -10,7 +10,9 @@ def headline(table: Table) -> str:
 
 
 def selection(table: Table, shown: int) -> str:
-    """How the runs in a group of panels were chosen."""
+    """How the runs in a group of panels were chosen, with a space behind it; nothing of a single run."""
     count = len(table.rows)
+    if count == 1:
+        return ""
     few = f": the best {shown} of {count} runs by {table.metric}" if count > shown else ""
-    return f"Best by validation first{few}."
+    return f"Best by validation first{few}. "

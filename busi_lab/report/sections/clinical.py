@@ -123,7 +123,9 @@ def _calibration(found: Clinical, pooled: bool) -> Section | None:
 
 
 def _whose(found: Clinical, pooled: bool) -> str:
-    return f"All folds of {found.subjects[0].label}." if pooled else "Best run by validation."
+    if pooled:
+        return f"All folds of {found.subjects[0].label}. "
+    return "Best run by validation. " if len(found.subjects) > 1 else ""
 
 
 def _agreement(found: Clinical) -> Section | None:
@@ -143,6 +145,6 @@ def _agreement(found: Clinical) -> Section | None:
         "lesion; the limits of agreement are the bias with 1.96 standard deviations to either side."
     )
     titles = ("run", "images with a lesion", "bias (points)", "limits of agreement (points)")
-    groups = () if found.calibrated else (calibration(found.subjects[0], "Best by validation."),)
+    groups = () if found.calibrated else (calibration(found.subjects[0], _whose(found, False)),)
     shown = tuple(group for group in groups if group.panels)
     return Section("Agreement of lesion area", (sentence,), grids=(Grid(titles, lines),), groups=shown)

@@ -30,6 +30,10 @@ class Grid:
     names: int = 0
     sortable: bool = False
 
+    def of_words(self, column: int) -> bool:
+        """Whether a column holds words, which are read from their beginning, and no numbers."""
+        return column != self.names and any(isinstance(line[column].value, str) for line in self.lines)
+
 
 @dataclass(frozen=True)
 class Gallery:
