@@ -6,16 +6,21 @@ import re
 import sys
 import tempfile
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error
 from busi_lab.files import write_atomically, write_rows
-from busi_lab.report.analysis import analyse
-from busi_lab.report.records import columns_of
-from busi_lab.report.render import records, render_markdown, render_text
-from busi_lab.report.tables import Comparison, build
+from busi_lab.report.results.analysis import Analysis, analyse
+from busi_lab.report.results.gate import FIGURES, Key, Level, judge_against, levels_of, read_baseline
+from busi_lab.report.results.reading import build
+from busi_lab.report.sections.contents import sections_of
+from busi_lab.report.writers.gate import exit_code, lines_of
+from busi_lab.report.writers.markdown import render_markdown
+from busi_lab.report.writers.plain import render_text
+from busi_lab.report.writers.png import write_pictures
+from busi_lab.report.writers.records import columns_of, pair_records, records, repeat_records
 from busi_lab.tracking import check_trackers, publish_report
 
 if TYPE_CHECKING:
@@ -32,7 +37,7 @@ _OWN_FILE = re.compile(r"report\.html|table\.(md|csv)|(repeats|pairs)\.csv|table
 
 def compare(
     folders: Sequence[Path], out: Path, formats: Sequence[str] = FORMATS, require_repeats: bool = False
-) -> Comparison:
+) -> Analysis:
     """Compare all runs at or below ``folders`` and write the files of ``formats`` into ``out``.
 
     ``out`` holds one comparison: files of an earlier one are replaced or removed, other files left alone.
@@ -43,36 +48,36 @@ def compare(
     """
     if not formats or not set(formats) <= set(FORMATS):
         raise UserError(f"--format: expected some of {','.join(FORMATS)}, found {','.join(formats) or 'none'}")
-    comparison = analyse(build(folders), require_repeats)
+    analysis = analyse(build(folders), require_repeats)
+    sections = sections_of(analysis)
     texts = {}
     if "html" in formats:
-        from busi_lab.report.html import render_html  # matplotlib costs a second: only where it is used
+        from busi_lab.report.writers.html import render_html  # Jinja costs a part of a second: only where it is used
 
-        texts[REPORT] = render_html(comparison)
+        texts[REPORT] = render_html(sections)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".new-") as folder:
             new = Path(folder)
-            drawn = {}
-            if "png" in formats:
-                from busi_lab.report.plots import draw
-
-                drawn = draw(comparison, new)
+            drawn = write_pictures(sections, new) if "png" in formats else []
             if "md" in formats:
-                texts[TABLE_MARKDOWN] = render_markdown(comparison, drawn)
+                texts[TABLE_MARKDOWN] = render_markdown(sections, drawn)
             for name, content in texts.items():
                 write_atomically(new / name, content)
             if "csv" in formats:
-                columns, rows = records(comparison)
-                write_rows(new / TABLE_CSV, rows, columns)
-                analysis = comparison.analysis
-                for name, found in {REPEATS_CSV: analysis.repeat_records, PAIRS_CSV: analysis.pair_records}.items():
-                    if found:
-                        write_rows(new / name, found, columns_of(found))
+                _write_tables(analysis, new)
             _replace(new, out)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error}); choose another folder with --out") from None
-    return comparison
+    return analysis
+
+
+def _write_tables(analysis: Analysis, folder: Path) -> None:
+    columns, rows = records(analysis)
+    write_rows(folder / TABLE_CSV, rows, columns)
+    for name, found in {REPEATS_CSV: repeat_records(analysis), PAIRS_CSV: pair_records(analysis)}.items():
+        if found:
+            write_rows(folder / name, found, columns_of(found, analysis.metrics))
 
 
 def _replace(new: Path, out: Path) -> None:
@@ -85,8 +90,8 @@ def _replace(new: Path, out: Path) -> None:
             path.unlink()
 
 
-def describe(comparison: Comparison, out: Path) -> str:
-    """The ranking and the failures as plain text, and a last line that says which files ``out`` holds."""
+def describe(analysis: Analysis, out: Path) -> str:
+    """What was found, and the ranking, as plain text, and a last line that says which files ``out`` holds."""
     tables = [name for name in (TABLE_MARKDOWN, TABLE_CSV, REPEATS_CSV, PAIRS_CSV) if (out / name).exists()]
     tables += ["plots"] if next(out.glob("table*_*.png"), None) else []
     listed = " and ".join([", ".join(tables[:-1]), tables[-1]] if len(tables) > 1 else tables)
@@ -94,20 +99,24 @@ def describe(comparison: Comparison, out: Path) -> str:
     last = f"{listed} {verb} in {out}" if listed else ""
     if (out / REPORT).exists():
         last = f"the report is {out / REPORT}" + (f"; {listed} {verb} beside it" if listed else "")
-    return f"{render_text(comparison)}\n{last}"
+    return f"{render_text(sections_of(analysis))}\n{last}"
 
 
-def show(comparison: Comparison, out: Path) -> None:
+def show(analysis: Analysis, out: Path) -> None:
     """Print :func:`describe`; a terminal without Unicode still gets its table."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    print(describe(comparison, out))
+    print(describe(analysis, out))
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
         prog="busi-compare",
         description="Compare runs: rank them by validation, pool folds and seeds, test what differs.",
+        epilog="With --baseline the exit code is 0 where no figure is worse by more than --tolerance, 1 where one is "
+        "or where an experiment of the baseline has no test figure now, and 2 where the baseline cannot be used or an "
+        "experiment has another test set. Compared are the means over the runs of an experiment (name, task, data and "
+        f"protocol) of {', '.join(FIGURES)} on the test images, as far as both tables have them.",
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="run directory, or a folder of them")
     parser.add_argument("--out", type=Path, help="where the files go (default: DIR/comparison)")
@@ -130,6 +139,19 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         const="",
         help="send every run below DIR, whole, and the comparison to W&B: to this project, or to that of each run",
     )
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="TABLE_CSV",
+        help="table.csv of an earlier comparison: say which experiments are worse now, by the exit code as well",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="SHARE",
+        default=0.02,
+        help="how much less than in the baseline a figure may be (default: %(default)s)",
+    )
     parser.add_argument("--open", action="store_true", help=f"show {REPORT} in the web browser")
     return parser.parse_args(argv)
 
@@ -142,17 +164,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         out: Path = arguments.out or (folders[0] if len(folders) == 1 else Path()) / "comparison"
         if arguments.open and "html" not in arguments.format:
             raise UserError("--open shows report.html: add html to --format")
+        if not arguments.tolerance >= 0:
+            raise UserError(f"--tolerance: expected 0 or more, found {arguments.tolerance}")
+        before = read_baseline(arguments.baseline) if arguments.baseline else None  # perhaps replaced by what follows
         sent = _send_runs(folders, arguments.wandb) if arguments.wandb is not None else None
-        comparison = compare(folders, out, arguments.format, arguments.require_repeats)
-        show(comparison, out)
+        analysis = compare(folders, out, arguments.format, arguments.require_repeats)
+        show(analysis, out)
         if sent is not None:
             project = arguments.wandb or next(iter(sent.projects), None)
             settings = {"project": project} if project else {}
             publish_report({"wandb": settings}, out, f"report-{out.resolve().parent.name}", {"WANDB_MODE": sent.mode})
         if arguments.open:
             webbrowser.open((out / REPORT).resolve().as_uri())
-        if sent is not None and sent.failed:
-            sys.exit(1)
+        failed = 1 if sent is not None and sent.failed else 0
+        if before is not None:
+            failed = _gate(before, analysis, arguments.tolerance) or failed
+        if failed:
+            sys.exit(failed)
+
+
+def _gate(before: Mapping[Key, Level], analysis: Analysis, tolerance: float) -> int:
+    """Say what is worse than in the baseline; returns the exit code."""
+    verdict = judge_against(before, levels_of(records(analysis)[1]), tolerance)
+    print("\n".join(lines_of(verdict, tolerance)))
+    return exit_code(verdict)
 
 
 def _send_runs(folders: Sequence[Path], project: str) -> "Sent":

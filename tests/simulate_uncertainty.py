@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import norm
 
-from busi_lab.report.cases import Cases
-from busi_lab.report.estimates import estimate
-from busi_lab.report.pairwise import compare_models
-from busi_lab.report.repeats import Experiment
-from busi_lab.report.statistics import area_under, weighted_roc
-from busi_lab.report.tables import Row, Table
-from busi_lab.report.uncertainty import Floats
+from busi_lab.report.results.cases import Cases
+from busi_lab.report.results.estimates import estimate
+from busi_lab.report.results.experiments import Experiment
+from busi_lab.report.results.pairwise import compare_models
+from busi_lab.report.results.statistics import area_under, weighted_roc
+from busi_lab.report.results.tables import Row, Table
+from busi_lab.report.results.uncertainty import Floats
 from busi_lab.run_directory import Run
 from busi_lab.summary import Summary
 

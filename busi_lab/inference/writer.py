@@ -17,7 +17,7 @@ from busi_lab.files import PROBABILITY_DIGITS, no_formula, write_atomically
 from busi_lab.inference.explain import Heat
 from busi_lab.inference.predictor import Prediction
 from busi_lab.inference.scans import ScanFile
-from busi_lab.report.overlay import draw_heat, draw_overlay
+from busi_lab.report.figures.overlay import draw_heat, draw_overlay
 
 SCHEMA = 1
 TABLE = "predictions.csv"

@@ -1,1 +1,1 @@
-"""From run directories to tables and plots; reads files alone and imports no deep-learning library."""
+"""From run directories to a report: results, figures, sections, writers. Reads files alone, without deep learning."""

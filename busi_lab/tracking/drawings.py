@@ -3,7 +3,7 @@
 matplotlib is used without its global state, and only where a figure is drawn.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from busi_lab.run_directory import CLASSES
+from busi_lab.report.figures.curves import class_curves, matrix_panel
+from busi_lab.report.figures.shapes import Group, Panel
+from busi_lab.report.results.cases import Cases
 from busi_lab.tracking import panels
 from busi_lab.tracking.protocol import Result, Shown
 
@@ -19,27 +21,29 @@ Picture = NDArray[np.uint8]
 
 _COLUMNS = 4
 _SIDE = 320  # pixels, to which small scans are enlarged, so that outlines stay thin
+_MATRIX = "Test: actual and predicted"
 _OUTLINES = "outlines: true dashed, orange; predicted blue"
 
 
 def result_pictures(result: Result) -> Iterator[tuple[str, Picture]]:
     """All figures of a result under the names that W&B has for them."""
-    if panels.has_classes(result.rows):
-        yield "test/confusion_matrix", confusion_matrix(result.rows)
-        for key, lines in panels.curves(result.rows).items():
-            yield f"test/{key}", _curves(key, lines)
-        if mistakes := panels.worst_mistakes(result.rows):
+    cases = panels.cases_of(result)
+    if cases is not None and cases.probabilities is not None:
+        yield "test/confusion_matrix", _drawn(matrix_panel(_MATRIX, cases.classes.names, cases.counts().tolist()))
+        for key, panel in class_curves(cases).items():
+            yield f"test/{key}", _drawn(panel)
+        if mistakes := panels.worst_mistakes(cases):
             yield "test/worst_mistakes", _sheet("", [(result.pictures[name], words) for name, words in mistakes])
-    if result.predicted_masks:
-        for name, cases in panels.mask_cases(result.rows).items():
+    if cases is not None and result.predicted_masks:
+        for name, chosen in panels.mask_cases(cases).items():
             masks = [
                 (_outlined(result.pictures[image], result.true_masks[image], result.predicted_masks[image]), caption)
-                for image, caption in cases
+                for image, caption in chosen
             ]
             yield f"test/masks_{name}", _sheet(_OUTLINES, masks)
-    if result.explanations and result.explanations.is_dir():
+    if cases is not None and result.explanations and result.explanations.is_dir():
         for folder in sorted(result.explanations.iterdir()):
-            yield f"test/{folder.name}", _explanations(result, folder)
+            yield f"test/{folder.name}", _explanations(result, cases, folder)
 
 
 def mask_sheet(shown: Shown) -> Picture:
@@ -47,52 +51,26 @@ def mask_sheet(shown: Shown) -> Picture:
     return _sheet(_OUTLINES, [(_outlined(picture, truth, mask), case_id) for case_id, picture, truth, mask in shown])
 
 
-def confusion_matrix(rows: Sequence[Mapping[str, Any]]) -> Picture:
-    """Counts, coloured by their share of the actual class."""
-    from matplotlib.figure import Figure
+def _drawn(panel: Panel) -> Picture:
+    """A figure of the report's, with its title and legend."""
+    from busi_lab.report.figures.png import sheet
 
-    counts = np.zeros((len(CLASSES), len(CLASSES)), int)
-    np.add.at(counts, panels.numbered_classes(rows), 1)
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
-    ax = figure.add_subplot()
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (actual, predicted), count in np.ndenumerate(counts):
-        colour = "white" if shares[actual, predicted] > 0.5 else "black"
-        ax.text(predicted, actual, str(count), ha="center", va="center", color=colour, fontsize=12)
-    ax.set_xticks(range(len(CLASSES)), CLASSES)
-    ax.set_yticks(range(len(CLASSES)), CLASSES, rotation=90, va="center")
-    ax.set(xlabel="predicted", ylabel="actual", title="Test: actual and predicted")
-    return _rendered(figure)
+    return _rendered(sheet(Group("", "", (panel,))))
 
 
-def _curves(key: str, lines: Mapping[str, panels.Points]) -> Picture:
-    from matplotlib.figure import Figure
-
-    title, x_name, y_name = panels.CURVES[key]
-    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
-    ax = figure.add_subplot()
-    for (name, points), style in zip(lines.items(), ("-", "--", "-."), strict=False):
-        ax.plot(*points, style, label=name)
-    ax.set(xlabel=x_name, ylabel=y_name, title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    ax.grid(color="0.9")
-    ax.legend()
-    return _rendered(figure)
-
-
-def _explanations(result: Result, folder: Path) -> Picture:
+def _explanations(result: Result, cases: Cases, folder: Path) -> Picture:
     """Maps of what speaks for the predicted class, for the most confident mistakes and right answers."""
-    from busi_lab.report.overlay import draw_heat  # brings OpenCV
+    from busi_lab.report.figures.overlay import draw_heat  # brings OpenCV
 
     shown = []
-    for image, caption in panels.explained_cases(result.rows):
+    for image, caption in panels.explained_cases(cases):
         heat = np.asarray(Image.open(folder / f"{image}.png")) / 255
         shown.append((np.asarray(draw_heat(result.pictures[image], heat, None)), caption))
     return _sheet("", shown)
 
 
 def _outlined(picture: Any, truth: Any, predicted: Any) -> NDArray[Any]:
-    from busi_lab.report.overlay import PREDICTED, TRUE, outline
+    from busi_lab.report.figures.overlay import PREDICTED, TRUE, outline
 
     factor = -(-_SIDE // picture.shape[1])
     large = Image.fromarray(picture).convert("RGB")

@@ -1,10 +1,14 @@
 """What trackers show of a run, as plain data: named values, chosen cases, points of curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from busi_lab.run_directory import CLASSES
+from busi_lab.report import words
+from busi_lab.report.figures.curves import pr_points
+from busi_lab.report.results.cases import Cases, read_cases
+from busi_lab.report.results.examples import dice_examples, right_classes, wrong_classes
 from busi_lab.summary import Summary
+from busi_lab.tracking.protocol import Result
 
 CASES = 8
 """Scans in a panel of test cases."""
@@ -66,77 +70,46 @@ def final_values(summary: Summary) -> dict[str, Any]:
     return result
 
 
-def has_classes(rows: Sequence[Row]) -> bool:
-    """Whether the rows predict classes."""
-    return bool(rows) and "prediction" in rows[0]
+def cases_of(result: Result) -> Cases | None:
+    """What a result predicted for each image; None without predictions, or where they cannot be used."""
+    return read_cases(lambda: result.rows, result.summary.data.roles)
 
 
-def mask_cases(rows: Sequence[Row]) -> dict[str, list[Picked]]:
+def mask_cases(cases: Cases) -> dict[str, list[Picked]]:
     """The scans with the lowest, the middle and the highest Dice."""
-    judged = sorted((row for row in rows if row["dice"] is not None), key=lambda row: float(row["dice"]))
-    count = min(CASES, len(judged))
-    middle = (len(judged) - count) // 2
-    chosen = {"worst": judged[:count], "median": judged[middle : middle + count], "best": judged[::-1][:count]}
+    chosen = {
+        "worst": dice_examples(cases, CASES),
+        "median": dice_examples(cases, 0, CASES),
+        "best": dice_examples(cases, 0, 0, CASES),
+    }
     return {
-        name: [Picked(row["image"], f"{row['image']}: Dice {float(row['dice']):.3f}") for row in cases]
-        for name, cases in chosen.items()
-        if cases
+        name: [Picked(each.image, f"{each.image}: Dice {words.figure(each.dice)}") for each in examples]
+        for name, examples in chosen.items()
+        if examples
     }
 
 
-def worst_mistakes(rows: Sequence[Row]) -> list[Picked]:
+def worst_mistakes(cases: Cases) -> list[Picked]:
     """The most confident mistakes."""
-    wrong = [row for row in _by_confidence(rows) if row["label"] != row["prediction"]]
     return [
         Picked(
-            row["image"],
-            f"{row['image']}: {row['label']}, taken for {row['prediction']} "
-            f"({float(row['p_' + row['prediction']]):.2f})",
+            each.image,
+            f"{each.image}: {each.label}, taken for {each.predicted} ({words.figure(each.probability, 2)})",
         )
-        for row in wrong[:_MISTAKES]
+        for each in wrong_classes(cases, _MISTAKES)
     ]
 
 
-def explained_cases(rows: Sequence[Row]) -> list[Picked]:
+def explained_cases(cases: Cases) -> list[Picked]:
     """The most confident mistakes and the most confident right answers."""
-    ordered = _by_confidence(rows)
-    wrong = [row for row in ordered if row["label"] != row["prediction"]][:CASES]
-    right = [row for row in ordered if row["label"] == row["prediction"]][:CASES]
-    return [
-        Picked(row["image"], f"{row['image']}: {row['label']}, predicted {row['prediction']}")
-        for row in (*wrong, *right)
-    ]
+    chosen = [*wrong_classes(cases, CASES), *right_classes(cases, CASES)]
+    return [Picked(each.image, f"{each.image}: {each.label}, predicted {each.predicted}") for each in chosen]
 
 
-def _by_confidence(rows: Sequence[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: -float(row[f"p_{row['prediction']}"]))
-
-
-def numbered_classes(rows: Sequence[Row]) -> tuple[list[int], list[int]]:
-    """Actual and predicted classes as positions in ``CLASSES``."""
-    return [CLASSES.index(row["label"]) for row in rows], [CLASSES.index(row["prediction"]) for row in rows]
-
-
-def curves(rows: Sequence[Row]) -> dict[str, dict[str, Points]]:
+def curves(cases: Cases) -> dict[str, dict[str, Points]]:
     """Points of the ROC and of the precision-recall curve: ``roc`` or ``pr`` -> class -> points."""
-    found = {name: _curves(rows, name) for name in CLASSES if any(row["label"] == name for row in rows)}
-    return {key: {name: both[number] for name, both in found.items()} for number, key in enumerate(CURVES)}
-
-
-def _curves(rows: Sequence[Row], name: str) -> tuple[Points, Points]:
-    """Points of the ROC curve and of the precision-recall curve of one class against the rest."""
-    ordered = sorted(rows, key=lambda row: -float(row[f"p_{name}"]))
-    positives = sum(row["label"] == name for row in rows)
-    negatives = max(1, len(rows) - positives)
-    roc: Points = ([0.0], [0.0])
-    recall: Points = ([0.0], [1.0])
-    hits = 0
-    for count, row in enumerate(ordered, start=1):
-        hits += row["label"] == name
-        if count < len(ordered) and ordered[count][f"p_{name}"] == row[f"p_{name}"]:
-            continue  # equal scores share a threshold
-        roc[0].append((count - hits) / negatives)
-        roc[1].append(hits / positives)
-        recall[0].append(hits / positives)
-        recall[1].append(hits / count)
-    return roc, recall
+    known = {name: curve for name in cases.classes.names if (curve := cases.roc(name)) is not None}
+    roc = {
+        name: (curve.false_positive_rate.tolist(), curve.true_positive_rate.tolist()) for name, curve in known.items()
+    }
+    return {key: lines for key, lines in (("roc", roc), ("pr", pr_points(cases))) if lines}

@@ -1,7 +1,7 @@
 """Runs told again to W&B, whole, from their directories alone. Imports no torch."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,8 +196,8 @@ def _metric_names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _result(directory: Path, config: Mapping[str, Any], summary: Summary) -> Result:
     """What a finished run has found; without pictures where its scans are not at hand."""
-    classes = summary.data.roles.names
-    rows = [_typed(row, classes) for row in read_rows(directory / PREDICTIONS)]
+    probabilities = {f"p_{name}" for name in summary.data.roles.names}
+    rows = [_typed(row, probabilities) for row in read_rows(directory / PREDICTIONS)]
     names = [row["image"] for row in rows]
     pictures, true_masks = _scans(summary.data.root, (config.get("data") or {}).get("image_size"), names)
     masks = {}
@@ -208,13 +208,13 @@ def _result(directory: Path, config: Mapping[str, Any], summary: Summary) -> Res
     return Result(summary, rows, pictures, true_masks, masks if whole else {}, directory / EXPLANATIONS)
 
 
-def _typed(row: Mapping[str, str], classes: Sequence[str]) -> dict[str, Any]:
+def _typed(row: Mapping[str, str], probabilities: Collection[str]) -> dict[str, Any]:
     """A row of ``predictions.csv`` with its numbers as numbers."""
 
     def value(name: str, cell: str) -> Any:
         if name in _WHOLE_NUMBERS:
             return int(float(cell)) if cell else None
-        if name in _NUMBERS or name.removeprefix("p_") in classes:
+        if name in _NUMBERS or name in probabilities:
             return float(cell) if cell else None
         return cell
 

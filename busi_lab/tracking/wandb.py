@@ -19,7 +19,8 @@ from PIL import Image
 
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import read_rows, write_atomically
-from busi_lab.run_directory import BEST_CHECKPOINT, CLASSES
+from busi_lab.report.results.cases import Cases
+from busi_lab.run_directory import BEST_CHECKPOINT
 from busi_lab.summary import Summary
 from busi_lab.tracking import panels
 from busi_lab.tracking.mode import choose_mode
@@ -189,12 +190,13 @@ class WandbTracker(Tracker):
         values, rows = panels.final_values(result.summary), result.rows
         self._run.summary.update(values)
         shown: dict[str, Any] = {"test/predictions": _table(wandb, rows, result.pictures)} if rows else {}
-        if panels.has_classes(rows):
-            shown |= _classification_panels(wandb, rows, result.pictures)
-        if result.predicted_masks and result.pictures:
-            shown |= _mask_panels(wandb, result)
-        if result.explanations and result.explanations.is_dir() and result.pictures:
-            shown |= _explanations(wandb, result, result.explanations)
+        if (cases := panels.cases_of(result)) is not None:
+            if cases.probabilities is not None:
+                shown |= _classification_panels(wandb, cases, result.pictures)
+            if result.predicted_masks and result.pictures:
+                shown |= _mask_panels(wandb, result, cases)
+            if result.explanations and result.explanations.is_dir() and result.pictures:
+                shown |= _explanations(wandb, result, cases, result.explanations)
         if shown := {key: panel for key, panel in shown.items() if not self._has(key)}:
             self._run.log(shown)
         if self._log_model and self._mode != "disabled" and self.job.kind == "train":
@@ -310,7 +312,7 @@ def _masked(wandb: Any, picture: Any, truth: Any, predicted: Any, caption: str) 
     )
 
 
-def _mask_panels(wandb: Any, result: Result) -> dict[str, Any]:
+def _mask_panels(wandb: Any, result: Result, cases: Cases) -> dict[str, Any]:
     """The scans with the lowest, the middle and the highest Dice."""
     return {
         f"test/masks_{name}": [
@@ -321,23 +323,23 @@ def _mask_panels(wandb: Any, result: Result) -> dict[str, Any]:
                 result.predicted_masks[image],
                 caption,
             )
-            for image, caption in cases
+            for image, caption in chosen
         ]
-        for name, cases in panels.mask_cases(result.rows).items()
+        for name, chosen in panels.mask_cases(cases).items()
     }
 
 
-def _classification_panels(
-    wandb: Any, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Any]
-) -> dict[str, Any]:
+def _classification_panels(wandb: Any, cases: Cases, pictures: Mapping[str, Any]) -> dict[str, Any]:
     """Confusion matrix, ROC and precision-recall curves, and the most confident mistakes."""
-    labels, predicted = panels.numbered_classes(rows)
     shown = {
         "test/confusion_matrix": wandb.plot.confusion_matrix(
-            y_true=labels, preds=predicted, class_names=list(CLASSES), title="Test: actual and predicted"
+            y_true=cases.actual.tolist(),
+            preds=cases.predicted.tolist(),
+            class_names=list(cases.classes.names),
+            title="Test: actual and predicted",
         )
     }
-    for key, lines in panels.curves(rows).items():  # wandb.plot.roc_curve would need scikit-learn
+    for key, lines in panels.curves(cases).items():  # wandb.plot.roc_curve would need scikit-learn
         title, x_name, _ = panels.CURVES[key]
         shown[f"test/{key}"] = wandb.plot.line_series(
             xs=[x for x, _ in lines.values()],
@@ -349,19 +351,19 @@ def _classification_panels(
     if pictures:
         shown["test/worst_mistakes"] = [
             wandb.Image(pictures[image], caption=caption, file_type="jpg")
-            for image, caption in panels.worst_mistakes(rows)
+            for image, caption in panels.worst_mistakes(cases)
         ]
     return shown
 
 
-def _explanations(wandb: Any, result: Result, folder: Path) -> dict[str, list[Any]]:
+def _explanations(wandb: Any, result: Result, cases: Cases, folder: Path) -> dict[str, list[Any]]:
     """Maps of what speaks for the predicted class, a panel for each method."""
-    from busi_lab.report.overlay import draw_heat  # brings OpenCV
+    from busi_lab.report.figures.overlay import draw_heat  # brings OpenCV
 
     found: dict[str, list[Any]] = {}
     for method in sorted(path.name for path in folder.iterdir()):
         found[f"test/{method}"] = []
-        for image, caption in panels.explained_cases(result.rows):
+        for image, caption in panels.explained_cases(cases):
             heat = np.asarray(Image.open(folder / method / f"{image}.png")) / 255
             found[f"test/{method}"].append(wandb.Image(draw_heat(result.pictures[image], heat, None), caption=caption))
     return found

@@ -21,8 +21,8 @@ from busi_lab.data.index import check_dataset, index_dataset, read_case
 from busi_lab.data.layout import CaseFiles, list_files, require_layout, resolve_root
 from busi_lab.data.splits import make_manifest, write_manifest
 from busi_lab.errors import UserError
-from busi_lab.report.gallery import _files, _picture
-from busi_lab.report.predictions import Example
+from busi_lab.report.figures.gallery import _files, _picture
+from busi_lab.report.results.examples import Example
 from busi_lab.run_directory import Run, add_further, class_name, class_number, write_masks
 from busi_lab.summary import Summary
 from tests.programs import outcome
@@ -471,10 +471,10 @@ def test_further_columns_never_take_a_name_of_the_contract() -> None:
 def test_masks_and_pictures_of_cases_in_folders(root: Path, tmp_path: Path) -> None:
     write_masks(tmp_path / "masks", {"site1/scan_3": SQUARE > 0, "f": SQUARE > 0})
     assert (tmp_path / "masks/site1/scan_3.png").is_file()
-    run, example = Run(tmp_path, Summary("finished")), Example("site1/scan_3", "benign", "Dice 0.5")
+    run, example = Run(tmp_path, Summary("finished")), Example("site1/scan_3", "benign", dice=0.5)
     picture = _picture(root, _files(root).get(example.image), run, example)
     assert picture.uri is not None and picture.predicted
-    missing = Example("../site1/scan_3", "benign", "Dice 0.5")
+    missing = Example("../site1/scan_3", "benign", dice=0.5)
     assert _picture(root, _files(root).get(missing.image), run, missing).uri is None
 
 

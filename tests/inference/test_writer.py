@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from busi_lab.inference import writer
-from busi_lab.report import overlay
+from busi_lab.report.figures import overlay
 from tests.inference.small_runs import Cli, scan
 
 

@@ -13,24 +13,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from busi_lab.classes import BUSI
 from busi_lab.compare import compare
 from busi_lab.data.index import read_mask
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.files import write_rows
-from busi_lab.report.findings import findings
-from busi_lab.report.masks import running_median
-from busi_lab.report.predictions import (
-    Masks,
-    dice_examples,
-    false_alarms,
-    read_masks,
-    read_predictions,
-    roc,
-    wrong_classes,
-)
-from busi_lab.report.tables import Comparison
+from busi_lab.report.figures.quality import running_median
+from busi_lab.report.results.analysis import Analysis
+from busi_lab.report.results.cases import Cases, read_test_cases
+from busi_lab.report.results.examples import dice_examples, false_alarms, wrong_classes
+from busi_lab.report.results.statistics import roc
+from busi_lab.report.sections.examples import verdict
 from busi_lab.run_directory import CLASSES, Run, read_run, write_masks
 from busi_lab.summary import Summary, write_summary
+from tests.report.said import read, said
+from tests.report.said import rows as shown
 
 COUNTS = {"benign": 6, "malignant": 4, "normal": 2}
 IMAGES = [(f"{label} ({i})", label) for label in CLASSES for i in range(1, COUNTS[label] + 1)]
@@ -122,7 +119,7 @@ class Page(HTMLParser):
         return [Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in sources]
 
 
-def report(runs: Path, out: Path) -> tuple[Comparison, str, Page]:
+def report(runs: Path, out: Path) -> tuple[Analysis, str, Page]:
     comparison = compare([runs], out, formats=["html"])
     source = (out / "report.html").read_text(encoding="utf-8")
     return comparison, source, Page(source)
@@ -164,11 +161,10 @@ def test_area_agrees_with_counting_all_pairs() -> None:
 
 def test_predictions_are_read_and_damaged_ones_are_none(runs: Path) -> None:
     make_run(runs)
-    found = read_predictions(read_run(runs))
-    assert found is not None
+    found = read_test_cases(read_run(runs))
+    assert found is not None and found.probabilities is not None
     assert found.probabilities.shape == (12, 3)
-    counts = [[int(((found.actual == i) & (found.predicted == j)).sum()) for j in range(3)] for i in range(3)]
-    assert counts == MATRIX
+    assert found.counts().tolist() == MATRIX
     assert [example.image for example in wrong_classes(found, 2)] == ["malignant (1)", "benign (2)"]
     # malignant: p 0.8 for (2) and (3), 0.225 for (4), 0.015 for (1); the others 0.1, and 0.9 for benign (2)
     malignant = found.roc("malignant")
@@ -178,10 +174,9 @@ def test_predictions_are_read_and_damaged_ones_are_none(runs: Path) -> None:
     whole = path.read_text()
     for damaged in ("", whole[:-5], whole.replace("0.9,", "nan,"), whole.replace("p_normal", "p_other"), "a\n\0"):
         path.write_text(damaged)
-        assert read_predictions(read_run(runs)) is None
-        assert read_masks(read_run(runs)) is None
+        assert read_test_cases(read_run(runs)) is None
     path.unlink()
-    assert read_predictions(read_run(runs)) is None
+    assert read_test_cases(read_run(runs)) is None
 
 
 def test_gallery_takes_the_most_confident_mistakes_of_the_best_run(runs: Path, tmp_path: Path, phantoms: Path) -> None:
@@ -286,19 +281,65 @@ def test_summary_says_what_came_out(runs: Path, tmp_path: Path) -> None:
     make_run(runs / "b", {}, experiment="paper/vgg16", metrics={"val/f1": 0.7, "test/accuracy": 1.0, "test/f1": 1.0})
     write_summary(runs / "c", Summary("failed", error="no memory", experiment="c"))
     comparison, _, page = report(runs, tmp_path / "made")
-    assert findings(comparison.tables[0]) == [
-        "2 runs for classification on busi under the published protocol: 40 training, 8 validation, 12 test images.",
-        "Best by validation is paper/mobilenet (val/f1 0.800). On the test images it has 9 of 12 images right "
-        "(95 % interval 42.6% to 92.4%, of 12 groups, too few to be trusted), accuracy 0.750, macro F1 0.712.",
+    told = said(comparison)
+    assert told["What was found"].sentences == (
+        "Best of 2 models on validation is paper/mobilenet (val/f1 0.800).",
+        "On the test images it finds 2 of 4 malignant images and calls 1 of 6 benign and 0 of 2 normal images "
+        "malignant.",
+        "Counted: 2 of 4 (50%, 95 % interval 5% to 95%) malignant images found; 1 of 6 (17%, 95 % interval 2% to 72%) "
+        "benign images called malignant; 0 of 2 (0%, 95 % interval 0% to 99%) normal images called malignant; 9 of 12 "
+        "(75%, 95 % interval 43% to 92%) images given their class.",
+        "Of fewer than 20 groups of images an interval cannot be trusted.",
+        "It ranks malignant images above the others with an AUROC of 0.656 (95 % interval 0.107 to 0.968, of 4 groups, "
+        "too few to be trusted), where 0.5 is chance and 1 is perfect.",
+        "Tested in pairs on the same images, in accuracy: too few groups to be tested against paper/vgg16.",
         "Test accuracy beside the paper's, best run of each experiment: "
         "paper/mobilenet 0.750 (paper 0.98); paper/vgg16 1.000 (paper 0.90).",
-    ]
+    )
+    assert told["What this rests on"].sentences == (
+        "2 runs for classification on busi under the published protocol: 40 training, 8 validation, 12 test images. "
+        "Leaked test images: not recorded.",
+        "1 of 3 runs has no result; the reasons stand below.",
+    )
     words = " ".join(page.words.split())
     assert words.count("near-copies of training images") == 1
-    assert "1 of 3 runs has no result" in words
-    assert words.index("Best by validation") < words.index("Table 1:") < words.index("Test metrics")
-    order = [words.rindex(title) for title in ("ROC curves", "Mistakes", "Failures: ", "How to reproduce")]
+    titles = ("What was found", "What this rests on", "Table 1:", "Test metrics", "ROC curves", "Mistakes")
+    order = [words.rindex(title) for title in (*titles, "Runs without a result", "How to reproduce")]
     assert order == sorted(order)
+
+
+def test_shares_are_told_as_one_pictures_them(runs: Path) -> None:
+    images = [(f"{i}", "malignant" if i < 40 else "benign") for i in range(120)]
+    called = {f"{i}": "benign" if i < 4 or i >= 50 else "malignant" for i in range(120)}
+    make_run(runs, data={"name": "busi", "digest": "dd", "test": 120})
+    table = [
+        {
+            "image": image,
+            "label": label,
+            "prediction": called[image],
+            "group": image,
+            **probabilities(called[image], 0.8),
+        }
+        for image, label in images
+    ]
+    write_rows(runs / "predictions.csv", table, table[0])
+    told = read(runs)["What was found"]
+    assert told.sentences[1] == (
+        "On the test images it finds about 9 of 10 malignant images and calls about 1 of 8 benign images malignant."
+    )
+    assert told.sentences[2].startswith(
+        "Counted: 36 of 40 (90%, 95 % interval 76% to 96%) malignant images found; 10 of 80"
+    )
+    assert [panel.title for panel in told.groups[0].panels] == ["paper/mobilenet"]  # also a lone run has its figures
+
+
+def test_phantoms_are_called_so_and_stand_beside_no_paper(runs: Path, tmp_path: Path) -> None:
+    make_run(runs, data={"name": "busi", "digest": "dd", "root": "/data/phantoms", "test": 12})
+    comparison, _, page = report(runs, tmp_path / "made")
+    assert said(comparison)["What this rests on"].notes == (
+        "These are synthetic phantoms: the figures say that the program works, nothing about patients.",
+    )
+    assert "paper 0.98" not in page.words and "Published figures" not in page.words
 
 
 def test_table_shows_the_summaries_figures_beside_the_papers(runs: Path, tmp_path: Path) -> None:
@@ -311,8 +352,16 @@ def test_table_shows_the_summaries_figures_beside_the_papers(runs: Path, tmp_pat
     assert first[:8] == ["1", "mine", "0.9000", "0.123", "–", "–", "–", "0.500"]  # noqa: RUF001
     assert second[:4] == ["2", "paper/mobilenet", "0.8000", "0.750paper 0.98"]
     assert second[4:8] == ["–paper 0.98", "–paper 0.99", "0.712paper 0.98", "–"]  # noqa: RUF001
-    matrix = [row for row in page.rows if row[0] in CLASSES]
-    assert matrix[0] == ["benign", "583 %", "117 %", "00 %"]
+    matrix = [words for words in page.values("aria-label") if words.startswith("Confusion matrix of paper/mobilenet")]
+    assert "actual benign: 5 benign, 1 malignant, 0 normal; actual malignant: 1 benign, 2 malignant" in matrix[0]
+
+
+def test_cells_carry_the_values_by_which_they_are_sorted(runs: Path, tmp_path: Path) -> None:
+    make_run(runs / "a", metrics={"val/f1": 0.8, "test/accuracy": 1 / 3})
+    make_run(runs / "b", experiment="b", metrics={"val/f1": 0.7})
+    _, source, _ = report(runs, tmp_path / "made")
+    assert f'data-value="{1 / 3}">0.333' in source
+    assert 'data-value="2">2 of 5' in source  # epochs are counted from 1 wherever people read them
 
 
 def test_how_to_reproduce(runs: Path, tmp_path: Path) -> None:
@@ -320,8 +369,9 @@ def test_how_to_reproduce(runs: Path, tmp_path: Path) -> None:
     make_run(runs / "b", {}, experiment="other", command=None, versions={}, seed=None)
     _, _, page = report(runs, tmp_path / "made")
     words = " ".join(page.words.split())
-    assert "busi-train experiment=paper/mobilenet seed=0 folder: a model: mobilenetv1_100 weights: imagenet" in words
-    assert "seed: 0 split: ab test set: cd34 data: dd device: cpu" in words
+    assert "busi-train experiment=paper/mobilenet seed=0" in words
+    assert "folder: a; model: mobilenetv1_100; weights: imagenet" in words
+    assert "seed: 0; split: ab; test set: cd34; data: dd; device: cpu" in words
     assert "git: 0123abcd-dirty" in words
     assert "paper/mobilenet: python 3.11.7, torch 2.14.1." in words
     assert "The command is not recorded; config.yaml in b holds the settings." in words
@@ -438,12 +488,10 @@ def test_multitask_runs_show_wrong_classes_then_the_lowest_dice(runs: Path, tmp_
     assert all(colours(picture)[0] > 30 for picture in page.pictures())
     assert "ROC curves" in page.words and "Dice by class" in page.words
     assert "MobileNet U-Net" in page.words and "InceptionV3" in page.words  # published, one for each task
-    assert findings(comparison.tables[0])[1:] == [
-        "joint has val/dice 0.800 on validation. On the test images it has accuracy 0.750. Its masks have mean "
-        "Dice 0.600 over the images with a lesion, pixel accuracy 0.900, no lesion found in 10.0% of the images with "
-        "one, a lesion found in 50.0% of the normal ones.",
-        "The paper has no figure for these experiments.",
-    ]
+    told = said(comparison)["What was found"].sentences
+    assert told[0] == "joint is the one model here (val/dice 0.800 on validation)."
+    assert "1 of 10 (10%, 95 % interval 1% to 47%) lesions left out by the masks; 1 of 2 (50%" in told[2]
+    assert told[-1].startswith("Its masks overlap the true lesions with a mean Dice of 0.693 (95 % interval 0.437 to")
 
 
 def test_segmentation_is_summed_up_beside_the_paper(runs: Path, tmp_path: Path, phantoms: Path) -> None:
@@ -451,9 +499,9 @@ def test_segmentation_is_summed_up_beside_the_paper(runs: Path, tmp_path: Path, 
     make_mask_run(runs / "a", phantoms, metrics=metrics)
     make_mask_run(runs / "b", phantoms, experiment="paper/unet_smp", metrics={**metrics, "val/dice": 0.7})
     comparison, _, _ = report(runs, tmp_path / "made")
-    assert findings(comparison.tables[0])[1:] == [
-        "Best by validation is paper/unet (val/dice 0.800). On the test images it has mean Dice 0.700 over the images "
-        "with a lesion, Dice 0.750 over all pixels together, pixel accuracy 0.950.",
+    told = said(comparison)["What was found"].sentences
+    assert told[0] == "Best of 2 models on validation is paper/unet (val/dice 0.800)."
+    assert list(told[-2:]) == [
         "Test Dice beside the paper's, best run of each experiment: paper/unet 0.700 (paper 0.8959).",
         "Test pixel accuracy beside the paper's, best run of each experiment: paper/unet 0.950 (paper 0.9648).",
     ]
@@ -485,13 +533,15 @@ def test_examples_are_chosen_each_image_once() -> None:
     dice = np.array([0.5, np.nan, 0.1, 0.9, 0.3, 0.7])
     nothing = np.zeros(6)
     labels = np.array(["benign", "normal", "benign", "malignant", "benign", "benign"])
-    found = Masks(tuple("abcdef"), labels, dice, nothing, np.array([0, 0.2, 0, 0, 0, 0]))
-    chosen = [(example.image, example.verdict) for example in dice_examples(found, 1, 1, 1)]
+    masks = {"dice": dice, "predicted_pixels": np.array([0, 20, 0, 0, 0, 0]), "pixels": nothing + 100}
+    actual = np.array([BUSI.number(label) for label in labels])
+    found = Cases(np.array(list("abcdef")), np.array(list("abcdef")), True, actual, None, masks)
+    chosen = [(example.image, verdict(example)) for example in dice_examples(found, 1, 1, 1)]
     assert chosen == [("c", "Dice 0.100 (lowest)"), ("a", "Dice 0.500 (median)"), ("d", "Dice 0.900 (highest)")]
     for counts in ((4, 2, 2), (1, 5, 1), (0, 0, 9), (9, 0, 0)):
         images = [example.image for example in dice_examples(found, *counts)]
         assert sorted(images) == ["a", "c", "d", "e", "f"]
-    assert [(example.image, example.verdict) for example in false_alarms(found, 2)] == [
+    assert [(example.image, verdict(example)) for example in false_alarms(found, 2)] == [
         ("b", "20 % of the scan marked as lesion")
     ]
     assert false_alarms(found, 0) == []
@@ -528,7 +578,7 @@ def test_pages_are_the_same_each_time(runs: Path, tmp_path: Path) -> None:
 
 
 def test_run_without_a_file_has_no_predictions(tmp_path: Path) -> None:
-    assert read_predictions(Run(tmp_path, Summary("finished"))) is None
+    assert read_test_cases(Run(tmp_path, Summary("finished"))) is None
 
 
 def write_validation(folder: Path, scores: list[tuple[str, float]]) -> None:
@@ -556,27 +606,29 @@ def test_operating_points_are_chosen_on_validation_and_judged_on_the_test_images
         ],
     )
     comparison, _, page = report(runs, tmp_path / "made")
-    blocks = {block.title: block for block in comparison.analysis.clinical[1]}
-    first, second = blocks["Operating points"].lines
+    told = said(comparison)
+    first, second = told["Operating points"].grids[0].lines
     # test: malignant has p 0.8, 0.8, 0.225, 0.015; of the 8 others one has 0.9
-    assert first[1:5] == ("specificity of 90% or more", "0.7000", "0.667\n2 of 3", "1.000\n3 of 3")
-    low, high = (float(end) for end in first[5].partition("\n")[2].split(" to "))
-    assert first[5].startswith("0.500\n") and low < 0.1 and high > 0.9  # two of four say next to nothing
-    assert first[6].startswith("0.875\n")
-    assert second[1:4] == ("Youden", "0.7000", "0.667\n2 of 3")
-    curve = blocks["Malignant against the rest"].lines[0]
-    assert [cell.partition("\n")[0] for cell in curve[3:]] == ["0.656", "0.000", "0.000", "0.000", "0.000"]
-    assert len(blocks["Calibration"].lines[0]) == 6 and "–" not in blocks["Calibration"].lines[0]  # noqa: RUF001
+    assert [cell.text for cell in first[1:5]] == ["specificity of 90% or more", "0.7000", "0.667", "1.000"]
+    assert [cell.second for cell in first[3:5]] == [("2 of 3",), ("3 of 3",)]
+    low, high = (float(end) for end in first[5].second[0].split(" to "))
+    assert first[5].value == 0.5 and low < 0.1 and high > 0.9  # two of four say next to nothing
+    assert first[6].text == "0.875"
+    assert [cell.text for cell in second[1:4]] == ["Youden", "0.7000", "0.667"]
+    curve = shown(told["Malignant against the rest"].grids[0])[0]
+    assert curve[3:] == ["0.656", "0.000", "0.000", "0.000", "0.000"]
+    (calibration,) = shown(told["Calibration"].grids[0])
+    assert len(calibration) == 6 and "–" not in calibration  # noqa: RUF001
     assert "paper/mobilenet: reliability" in page.words and "scaled with temperature" in page.words
 
 
 def test_runs_without_validation_images_leave_out_what_needs_them_and_say_so(runs: Path, tmp_path: Path) -> None:
     make_run(runs)
     comparison, _, page = report(runs, tmp_path / "made")
-    blocks = {block.title: block for block in comparison.analysis.clinical[1]}
-    assert blocks["Operating points"].lines == ()
+    told = said(comparison)
+    assert told["Operating points"].grids == ()
     assert "without a readable validation.csv" in page.words
-    temperature, before, after = blocks["Calibration"].lines[0][1:4]
+    temperature, before, after = shown(told["Calibration"].grids[0])[0][1:4]
     assert (temperature, after) == ("–", "–")  # noqa: RUF001
     # right with 0.8: 9 images in one bin; wrong with 0.9, 0.97 and 0.55, each in a bin of its own
     assert float(before) == pytest.approx((9 * 0.2 + 0.9 + 0.97 + 0.55) / 12, abs=6e-4)
@@ -585,12 +637,12 @@ def test_runs_without_validation_images_leave_out_what_needs_them_and_say_so(run
 def test_agreement_of_areas_is_in_points_of_the_image(runs: Path, tmp_path: Path, phantoms: Path) -> None:
     make_mask_run(runs, phantoms)
     comparison, _, page = report(runs, tmp_path / "made")
-    (block,) = [block for block in comparison.analysis.clinical[1] if block.title == "Agreement of lesion area"]
-    masks = read_masks(read_run(runs))
-    assert masks is not None
-    ill = masks.lesion > 0
-    difference = 100 * (masks.predicted - masks.lesion)[ill]
+    (line,) = shown(said(comparison)["Agreement of lesion area"].grids[0])
+    cases = read_test_cases(read_run(runs))
+    assert cases is not None
+    lesion, predicted = cases.share("lesion_pixels"), cases.share("predicted_pixels")
+    difference = 100 * (predicted - lesion)[lesion > 0]
     half = 1.96 * difference.std(ddof=1)
     bias = difference.mean()
-    assert block.lines[0][1:] == ("10", f"{bias:+.2f}", f"{bias - half:+.2f} to {bias + half:+.2f}")
+    assert line[1:] == ["10", f"{bias:+.2f}", f"{bias - half:+.2f} to {bias + half:+.2f}"]
     assert "paper/unet: agreement of lesion area" in page.words

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from busi_lab.report.statistics import (
+from busi_lab.classes import BUSI
+from busi_lab.report.results.statistics import (
     area_under,
     bland_altman,
     brier_score,
@@ -21,7 +22,7 @@ from busi_lab.report.statistics import (
     weighted_roc,
     youden_threshold,
 )
-from busi_lab.report.uncertainty import cluster_weights
+from busi_lab.report.results.uncertainty import cluster_weights
 from busi_lab.tasks.classification import ClassificationPart
 
 POSITIVE = np.array([True, True, False, True, False, False, True, False])
@@ -67,7 +68,7 @@ def test_class_figures_agree_with_those_of_the_task() -> None:
         ours = class_figures(actual, probabilities.astype(np.float64), np.ones((1, len(actual))))
         part = ClassificationPart()
         logits = torch.from_numpy(np.log(probabilities))
-        theirs = part.summarize("test", {"logits": logits, "label": torch.from_numpy(actual)})
+        theirs = part.summarize("test", {"logits": logits, "label": torch.from_numpy(actual)}, BUSI.names)
         del theirs["confusion_matrix"]
         assert ours.keys() == theirs.keys()
         assert {k: float(v[0]) for k, v in ours.items()} == pytest.approx({k: float(v) for k, v in theirs.items()})

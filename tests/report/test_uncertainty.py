@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, norm, t
 
-from busi_lab.report.statistics import weighted_mean
-from busi_lab.report.uncertainty import (
+from busi_lab.report.results.statistics import weighted_mean
+from busi_lab.report.results.uncertainty import (
     bootstrap_p,
     cluster_weights,
     effective_groups,
