@@ -30,7 +30,7 @@ TWO_LESIONS_FIRST, TWO_LESIONS_EVERY = 20, 50  # image 20, 70, 120, ...: about 2
 
 
 def generate_phantoms(
-    root: Path, counts: Mapping[str, int], seed: int = 0, height: int = 256, width: int = 320
+    root: Path, counts: Mapping[str, int], seed: int = 0, height: int = 256, width: int = 320, clear: bool = False
 ) -> Path:
     """Write phantoms as ``root/CLASS/CLASS (N).png`` with ``CLASS (N)_mask.png``, like BUSI.
 
@@ -44,6 +44,8 @@ def generate_phantoms(
         seed: 0 or greater.
         height: mean rows of an image, pixels; single images differ by up to 15 %.
         width: mean columns of an image, pixels; single images differ by up to 15 %.
+        clear: draw large lesions with the textbook signs of their class and little else, so that a small network
+            learns them within seconds; else they are as hard to tell as real ones.
 
     Raises:
         UserError: ``root`` holds files, or a class, count, seed or size is invalid.
@@ -66,7 +68,7 @@ def generate_phantoms(
                     round(side * rng.uniform(1 - SIZE_JITTER, 1 + SIZE_JITTER)) for side in (height, width)
                 )
                 lesions = 2 if number % TWO_LESIONS_EVERY == TWO_LESIONS_FIRST else 1
-                image, masks = _render(label, rng, rows, columns, lesions)
+                image, masks = _render(label, rng, rows, columns, lesions, clear)
                 _write_png(folder / label / f"{label} ({number}).png", image)
                 for order, mask in enumerate(masks or [np.zeros(image.shape, dtype=np.bool_)]):
                     suffix = f"_{order}" if order else ""
@@ -95,14 +97,16 @@ def make_phantom(label: str, rng: np.random.Generator, height: int, width: int, 
     return image, union
 
 
-def _render(label: str, rng: np.random.Generator, height: int, width: int, lesions: int) -> tuple[Gray, list[Mask]]:
+def _render(
+    label: str, rng: np.random.Generator, height: int, width: int, lesions: int, clear: bool = False
+) -> tuple[Gray, list[Mask]]:
     """The scan and one mask per lesion."""
     echo, specular = _tissue(rng, height, width)
-    shadows = _shadows(rng, height, width)
+    shadows = _shadows(rng, height, width) * np.float32(0.3 if clear else 1)
     echo += shadows
     specular += shadows
     slots = 0 if label == "normal" else lesions
-    masks = [_add_lesion(label, rng, echo, specular, slot, slots) for slot in range(slots)]
+    masks = [_add_lesion(label, rng, echo, specular, slot, slots, clear) for slot in range(slots)]
     return _scan(rng, echo, specular), masks
 
 
@@ -168,13 +172,15 @@ def _shadows(rng: np.random.Generator, height: int, width: int) -> Field:
     return np.asarray(-np.maximum(loss, 0), dtype=np.float32)
 
 
-def _add_lesion(label: str, rng: np.random.Generator, echo: Field, specular: Field, slot: int, slots: int) -> Mask:
+def _add_lesion(
+    label: str, rng: np.random.Generator, echo: Field, specular: Field, slot: int, slots: int, clear: bool = False
+) -> Mask:
     """Draw a lesion into ``echo`` and ``specular`` in place, in the given slot of the width; its mask."""
     height, width = echo.shape
     benign = label == "benign"
     aspect = rng.normal(0.68, 0.12) if benign else rng.normal(1.1, 0.2)  # height / width
     aspect = float(np.clip(aspect, 0.45, 1.6))
-    size = min(rng.uniform(0.06, 0.17) * math.sqrt(height * width), 0.3 * width / slots)  # mean radius
+    size = min(rng.uniform(0.14 if clear else 0.06, 0.17) * math.sqrt(height * width), 0.3 * width / slots)  # mean radius
     radius_x, radius_y = size / math.sqrt(aspect), size * math.sqrt(aspect)
     reach = 1.3 * max(radius_x, radius_y)
     left, right = slot * width / slots + reach, (slot + 1) * width / slots - reach
@@ -212,6 +218,8 @@ def _add_lesion(label: str, rng: np.random.Generator, echo: Field, specular: Fie
 
     # Sound that crossed the lesion was weakened less or more than beside it, in proportion to its path there.
     behind = float(np.clip(rng.normal(9, 4), -4, 16) if benign else np.clip(rng.normal(-11, 6), -24, 3))
+    if clear:
+        behind = 14.0 if benign else -20.0
     path = np.cumsum(inside, axis=0, dtype=np.float32) / (2 * radius_y)
     path = cv2.GaussianBlur(path, (0, 0), 0.02 * width, sigmaY=0.5) * (1 - inside)
     fading = np.exp(-np.maximum(dy - radius_y, 0) / (rng.uniform(0.3, 0.9) * height))
