@@ -9,6 +9,7 @@ from busi_lab.report.results.analysis import Analysis, Scope
 from busi_lab.report.results.estimates import Estimate
 from busi_lab.report.results.experiments import Experiment
 from busi_lab.report.results.headline import Headline, Share, headline
+from busi_lab.report.results.metrics import without_doubles
 from busi_lab.report.results.pairwise import MEASURES, Difference
 from busi_lab.report.results.published import PAPER_DATASET
 from busi_lab.report.results.uncertainty import FEW_GROUPS
@@ -145,7 +146,8 @@ def _with_interval(found: Estimate) -> str:
 def _recorded_sentences(item: Experiment) -> list[str]:
     """What the runs recorded themselves, where there are no predictions to take figures from."""
     known = item.recorded
-    parts = [told.format(words.figure(known[name])) for name, told in _RECORDED.items() if name in known]
+    names = without_doubles([name for name in _RECORDED if name in known], [{*known}])
+    parts = [_RECORDED[name].format(words.figure(known[name])) for name in names]
     if not parts:
         return ["It recorded no test figure."]
     return [f"It recorded {words.listed(parts)} on the test images; without readable predictions there is no interval."]
