@@ -1,6 +1,7 @@
 """What was found: the best model in words that a clinician reads, and what can and cannot be told apart."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from busi_lab.report import words
 from busi_lab.report.figures import quality
@@ -16,6 +17,7 @@ from busi_lab.report.results.uncertainty import FEW_GROUPS
 from busi_lab.report.sections.scopes import where
 from busi_lab.report.sections.section import Section
 
+PHANTOMS = "These are synthetic phantoms: the figures say that the program works, nothing about patients."
 _SHOWN = 10  # scopes with findings, and experiments in a figure, at most
 _PICTURED = 20  # images of a class, from which a share is told as one pictures it
 _PAPER_METRICS = {
@@ -42,8 +44,7 @@ def findings(analysis: Analysis) -> list[Section]:
     kinds.sort(key=lambda kind: kind[2][0].table.evaluated)  # what runs found on their own test images comes first
     told = [_of_scope(scope, task, items) for scope, task, items in kinds[:_SHOWN]]
     if len(told) == 1:
-        sentences, groups = told[0].sentences, told[0].groups
-        return [Section("What was found", sentences, groups=groups, terminal=True)]
+        return [replace(told[0], title="What was found")]
     more = len(kinds) - len(told)
     sentences = (f"{more} further test sets stand in the tables alone.",) if more else ()
     return [Section("What was found", sentences, parts=tuple(told), terminal=True)]
@@ -51,7 +52,8 @@ def findings(analysis: Analysis) -> list[Section]:
 
 def _of_scope(scope: Scope, task: str, items: Sequence[Experiment]) -> Section:
     sentences = of_experiments(scope, items)
-    return Section(f"{task} on {where(scope)}", tuple(sentences), groups=_figures(items), terminal=True)
+    notes = (PHANTOMS,) if items[0].table.phantoms else ()
+    return Section(f"{task} on {where(scope)}", tuple(sentences), notes, groups=_figures(items), terminal=True)
 
 
 def of_experiments(scope: Scope, items: Sequence[Experiment]) -> list[str]:
