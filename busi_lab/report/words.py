@@ -61,11 +61,6 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{share:.{digits}%}"
 
 
-def share_of(count: int, whole: int) -> str:
-    """``38 of 42 (90%)``."""
-    return f"{count} of {whole} ({count / whole:.0%})" if whole else f"{count} of {whole}"
-
-
 def published(value: float) -> str:
     """A published figure as printed: two decimals, more where it has more."""
     return f"{value:.2f}" if value == round(value, 2) else f"{value:.4g}"

@@ -10,7 +10,6 @@ from busi_lab.report.results.tables import Table
 from busi_lab.report.sections.section import Section
 from busi_lab.run_directory import PREDICTIONS
 
-PHANTOMS = "These are synthetic phantoms: the figures say that the program works, nothing about patients."
 _TERMS = {
     "auroc": "AUROC: the area under the ROC curve, the chance that a random image of the class has a higher score than "
     "a random one of the rest; 0.5 is guessing, 1 is perfect. auroc is the mean over the classes.",
@@ -98,7 +97,7 @@ def notes(table: Table) -> list[str]:
     protocols = sorted({str(summary.split.protocol) for summary in summaries})
     unmeasured = {str(s.split.protocol) for s in summaries if words.number(s.split.leaked) is None}
     caveats = CAVEATS if table.dataset == PAPER_DATASET and not table.phantoms else {}
-    found = [PHANTOMS] if table.phantoms else []
+    found = []
     if any(count > 0 for count in table.leaked):
         found.append(
             f"Of the test images {words.leaks(table.leaked, table.test_images)} have a near-copy or the same "

@@ -1,6 +1,7 @@
 """What was found: the best model in words that a clinician reads, and what can and cannot be told apart."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from busi_lab.report import words
 from busi_lab.report.figures import quality
@@ -9,12 +10,14 @@ from busi_lab.report.results.analysis import Analysis, Scope
 from busi_lab.report.results.estimates import Estimate
 from busi_lab.report.results.experiments import Experiment
 from busi_lab.report.results.headline import Headline, Share, headline
+from busi_lab.report.results.metrics import without_doubles
 from busi_lab.report.results.pairwise import MEASURES, Difference
 from busi_lab.report.results.published import PAPER_DATASET
 from busi_lab.report.results.uncertainty import FEW_GROUPS
 from busi_lab.report.sections.scopes import where
 from busi_lab.report.sections.section import Section
 
+PHANTOMS = "These are synthetic phantoms: the figures say that the program works, nothing about patients."
 _SHOWN = 10  # scopes with findings, and experiments in a figure, at most
 _PICTURED = 20  # images of a class, from which a share is told as one pictures it
 _PAPER_METRICS = {
@@ -41,8 +44,7 @@ def findings(analysis: Analysis) -> list[Section]:
     kinds.sort(key=lambda kind: kind[2][0].table.evaluated)  # what runs found on their own test images comes first
     told = [_of_scope(scope, task, items) for scope, task, items in kinds[:_SHOWN]]
     if len(told) == 1:
-        sentences, groups = told[0].sentences, told[0].groups
-        return [Section("What was found", sentences, groups=groups, terminal=True)]
+        return [replace(told[0], title="What was found")]
     more = len(kinds) - len(told)
     sentences = (f"{more} further test sets stand in the tables alone.",) if more else ()
     return [Section("What was found", sentences, parts=tuple(told), terminal=True)]
@@ -50,7 +52,8 @@ def findings(analysis: Analysis) -> list[Section]:
 
 def _of_scope(scope: Scope, task: str, items: Sequence[Experiment]) -> Section:
     sentences = of_experiments(scope, items)
-    return Section(f"{task} on {where(scope)}", tuple(sentences), groups=_figures(items), terminal=True)
+    notes = (PHANTOMS,) if items[0].table.phantoms else ()
+    return Section(f"{task} on {where(scope)}", tuple(sentences), notes, groups=_figures(items), terminal=True)
 
 
 def of_experiments(scope: Scope, items: Sequence[Experiment]) -> list[str]:
@@ -145,7 +148,8 @@ def _with_interval(found: Estimate) -> str:
 def _recorded_sentences(item: Experiment) -> list[str]:
     """What the runs recorded themselves, where there are no predictions to take figures from."""
     known = item.recorded
-    parts = [told.format(words.figure(known[name])) for name, told in _RECORDED.items() if name in known]
+    names = without_doubles([name for name in _RECORDED if name in known], [{*known}])
+    parts = [_RECORDED[name].format(words.figure(known[name])) for name in names]
     if not parts:
         return ["It recorded no test figure."]
     return [f"It recorded {words.listed(parts)} on the test images; without readable predictions there is no interval."]

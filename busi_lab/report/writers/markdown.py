@@ -12,8 +12,8 @@ def render_markdown(sections: Iterable[Section], pictures: Collection[str] = ())
 
 
 def _section(section: Section, level: int, pictures: Collection[str]) -> list[str]:
-    found = [f"{'#' * level} {_escape(section.title)}", *map(_escape, section.sentences)]
-    found += [f"> {_escape(note)}" for note in section.notes]
+    notes = [f"> {_escape(note)}" for note in section.notes]
+    found = [f"{'#' * level} {_escape(section.title)}", *notes, *map(_escape, section.sentences)]
     if section.code:
         found.append(f"```\n{section.code.replace('```', '')}\n```")
     found += [_grid(grid) for grid in section.grids]

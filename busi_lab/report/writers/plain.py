@@ -16,7 +16,7 @@ def _section(section: Section) -> list[str]:
         return []
     notes = [f"Note: {note}" for note in section.notes]
     tables = [line for grid in section.grids for line in ("", *_grid(grid))]
-    own = "\n".join([section.title, *section.sentences, *notes, *tables])
+    own = "\n".join([section.title, *notes, *section.sentences, *tables])
     return [own, *(part for below in section.parts for part in _section(below))]
 
 
