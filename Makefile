@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml
 
 install: $(VENV)/.installed ## Make .venv with the package and the tools for development
 
-demo: $(VENV)/.installed ## Compare four classifiers on phantoms, offline, with a report, in minutes
+demo: $(VENV)/.installed ## Compare classifiers, a U-Net and a joint network on phantoms, offline, with a report, in minutes
 	BUSI_LAB_CACHE=$(DEMO)/cache $(BIN)/busi-train sweep=demo hydra.sweep.dir=$(DEMO)/runs
 
 test: lint ## Check style, types, imports and run the tests, in five minutes on two cores
