@@ -70,7 +70,8 @@ def test_options_of_a_folder_of_ones_own_are_choices(tmp_path: Path, capsys: pyt
     (tmp_path / "experiment" / "hospital.yaml").write_text("# @package _global_\nname: hospital\n")
     with pytest.raises(SystemExit):
         main(["--config-dir", str(tmp_path), "experiment=hospitl"])
-    assert "did you mean hospital? choices: demo/joint, demo/resnet, demo/unet, hospital, joint/mobilenet" in capsys.readouterr().err
+    expected = "did you mean hospital? choices: demo/joint, demo/resnet, demo/unet, hospital, joint/mobilenet"
+    assert expected in capsys.readouterr().err
 
 
 def test_nothing_is_meant_by_what_resembles_nothing() -> None:

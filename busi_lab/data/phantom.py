@@ -180,7 +180,8 @@ def _add_lesion(
     benign = label == "benign"
     aspect = rng.normal(0.68, 0.12) if benign else rng.normal(1.1, 0.2)  # height / width
     aspect = float(np.clip(aspect, 0.45, 1.6))
-    size = min(rng.uniform(0.14 if clear else 0.06, 0.17) * math.sqrt(height * width), 0.3 * width / slots)  # mean radius
+    smallest = 0.14 if clear else 0.06
+    size = min(rng.uniform(smallest, 0.17) * math.sqrt(height * width), 0.3 * width / slots)  # mean radius
     radius_x, radius_y = size / math.sqrt(aspect), size * math.sqrt(aspect)
     reach = 1.3 * max(radius_x, radius_y)
     left, right = slot * width / slots + reach, (slot + 1) * width / slots - reach
