@@ -116,9 +116,9 @@ def shortened(label: str, length: int) -> str:
 
 
 def about(share: float) -> str:
-    """A share in numbers that one can picture: ``about 1 of 8``, ``about 9 of 10``, ``about 19 of 20``."""
+    """A share in numbers that one can picture: ``about 1 of 8``, ``about 9 of 10``; ``all`` and ``no``, too."""
     if share in (0, 1):
-        return "all" if share else "none"
+        return "all" if share else "no"
     if share < 0.35:
         return f"about 1 of {round(1 / share)}"
     for whole in (10, 20, 50, 100):

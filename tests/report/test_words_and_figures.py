@@ -26,7 +26,7 @@ PANELS = (
 @pytest.mark.parametrize(
     ("share", "told"),
     [
-        *((0, "none"), (1, "all"), (0.125, "about 1 of 8"), (0.04, "about 1 of 25"), (0.4, "about 4 of 10")),
+        *((0, "no"), (1, "all"), (0.125, "about 1 of 8"), (0.04, "about 1 of 25"), (0.4, "about 4 of 10")),
         *((0.9, "about 9 of 10"), (0.951, "about 19 of 20"), (0.985, "about 49 of 50"), (0.999, "nearly all")),
     ],
 )

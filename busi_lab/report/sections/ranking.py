@@ -54,7 +54,12 @@ def _section(analysis: Analysis, table: Table, drawn: Sequence[int]) -> Section:
     digests = f"Test set {table.test_digest or 'unknown'}, data {table.data_digest or 'unknown'}."
     title = f"{headline(table)} (test set {(table.test_digest or 'unknown')[:12]})"
     quality_grid = _quality(table)
-    return Section(title, (*sentences, digests), (), (quality_grid,), groups, parts=tuple(parts), terminal=True)
+    return Section(
+        *(title, (*sentences, digests), (), (quality_grid,), groups),
+        parts=tuple(parts),
+        terminal=not fold,  # what the folds say together stands before
+        folded=fold,
+    )
 
 
 def _groups(table: Table, shown: int, panels: int, with_files: bool) -> tuple[Group, ...]:
