@@ -13,7 +13,7 @@ from busi_lab.files import read_rows
 from busi_lab.report.words import number
 
 FIGURES = ("accuracy", "auroc", "dice")
-"""The test metrics that are compared, as far as both sides have them; of all of them more is better."""
+"""The test metrics that are compared, as far as the baseline has them; of all of them more is better."""
 
 _COLUMNS = ("run", "status", "task", "experiment", "data_digest", "protocol", "test_digest")
 
@@ -47,7 +47,7 @@ class Worse:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a baseline says: figures that are worse, experiments without any figure now, and those on other images."""
+    """What a baseline says: figures that are worse, experiments that lack a figure now, and those on other images."""
 
     compared: int
     worse: tuple[Worse, ...]
@@ -105,7 +105,7 @@ def judge_against(baseline: Mapping[Key, Level], now: Mapping[Key, Level], toler
     for key, before in baseline.items():
         after = now.get(key)
         common = [figure for figure in before.figures if after is not None and figure in after.figures]
-        if after is None or not common:
+        if after is None or len(common) < len(before.figures):  # a figure that is gone is no better than a worse one
             missing.append(key)
         elif after.test_sets != before.test_sets:
             elsewhere.append(key)

@@ -11,7 +11,10 @@ def lines_of(verdict: Verdict, tolerance: float) -> list[str]:
         f"{words.figure(each.now)} now, {words.signed(each.now - each.before)}"
         for each in verdict.worse
     ]
-    found += [f"missing now: {_name(key)} is in the baseline and has no test figure here" for key in verdict.missing]
+    found += [
+        f"missing now: {_name(key)} has not all the test figures here that it has in the baseline"
+        for key in verdict.missing
+    ]
     found += [
         f"another test set: {_name(key)} was tested on other images than in the baseline, so nothing is compared"
         for key in verdict.elsewhere
