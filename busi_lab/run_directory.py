@@ -20,14 +20,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CLASSES = ("benign", "malignant", "normal")
-"""Class names in the order of every probability column, logit and confusion matrix."""
-
 FEW_IMAGES = 20
 """Images of a class, or of a part of a test set, below which a figure of theirs says little."""
 
 _CONTRACT = (
-    *("image", "label", "group", "near_copy_of", "prediction", *(f"p_{name}" for name in CLASSES)),
+    *("image", "label", "group", "near_copy_of", "prediction"),
     *("dice", "iou", "lesion_pixels", "predicted_pixels", "pixels", "hd95", "hd95_pixels", "hd95_mm"),
 )  # columns of predictions.csv that have a meaning of their own
 
@@ -53,16 +50,6 @@ LIFELINE_VARIABLE = "BUSI_LAB_LIFELINE"
 """Environment variable with a pipe that ends when the sweep dies, as ``NUMBER:INODE``, set for its jobs."""
 
 
-def class_number(label: str) -> int:
-    """Position of a label in :data:`CLASSES`; -1 for the empty label of a scan whose class is not known."""
-    return CLASSES.index(label) if label else -1
-
-
-def class_name(number: int) -> str:
-    """The label that :func:`class_number` turned into a number."""
-    return CLASSES[number] if number >= 0 else ""
-
-
 def quoted(path: Path) -> str:
     """A path as a value of an override, in quotes where its characters need them."""
     if re.fullmatch(r"[\w./-]+", str(path)):
@@ -81,10 +68,13 @@ def refuse_result(directory: Path) -> None:
 
 
 def add_further(row: Mapping[str, Any], further: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """A row of predictions with further columns behind it, ``labels_NAME`` where it is a name of the contract's."""
+    """A row of predictions with further columns behind it.
+
+    They are called ``labels_NAME`` where the name is one of the contract's, or begins with ``p_`` as probabilities do.
+    """
     extended = dict(row)
     for name, value in further:
-        while name in extended or name in _CONTRACT:
+        while name in extended or name in _CONTRACT or name.startswith("p_"):
             name = f"labels_{name}"
         extended[name] = value
     return extended

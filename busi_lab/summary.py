@@ -39,8 +39,22 @@ class SplitRecord:
     leaked: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _WithClasses:
+    """Classes of a dataset, in the order of probabilities, with their roles; empty in older summaries."""
+
+    class_names: tuple[str, ...] = ()
+    positive_class: str | None = None
+    class_without_lesion: str | None = None
+
+    @property
+    def roles(self) -> Classes:
+        """The same as one value; BUSI's where an older summary does not say."""
+        return Classes(self.class_names, self.positive_class, self.class_without_lesion) if self.class_names else BUSI
+
+
 @dataclass(frozen=True)
-class DataRecord:
+class DataRecord(_WithClasses):
     """The dataset of a run and how many of its images were used; None for what is not known.
 
     Attributes:
@@ -52,9 +66,6 @@ class DataRecord:
         test: images.
         classes: those of the training images, in an evaluation of the test images.
         test_classes: test images of each class.
-        class_names: all classes of the dataset, in the order of probabilities; empty in older summaries.
-        positive_class: see :class:`Classes`.
-        class_without_lesion: see :class:`Classes`.
     """
 
     name: str | None = None
@@ -65,18 +76,10 @@ class DataRecord:
     test: int | None = None
     classes: tuple[str, ...] = ()
     test_classes: dict[str, int] = field(default_factory=dict)
-    class_names: tuple[str, ...] = ()
-    positive_class: str | None = None
-    class_without_lesion: str | None = None
-
-    @property
-    def roles(self) -> Classes:
-        """The classes by which the run predicts; BUSI's where an older summary does not say."""
-        return Classes(self.class_names, self.positive_class, self.class_without_lesion) if self.class_names else BUSI
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(_WithClasses):
     """The run that an evaluation has evaluated; None for what is not known.
 
     Attributes:

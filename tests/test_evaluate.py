@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from busi_lab.classes import BUSI
 from busi_lab.data import stress
 from busi_lab.data.index import index_dataset, read_mask
 from busi_lab.data.reading import read_image
@@ -23,7 +24,7 @@ from busi_lab.data.resizing import resize_scan
 from busi_lab.evaluate import _compare
 from busi_lab.files import write_json, write_rows
 from busi_lab.run import evaluation, probes
-from busi_lab.run_directory import CLASSES, read_run
+from busi_lab.run_directory import read_run
 from busi_lab.summary import Source, read_summary
 from busi_lab.tasks import load_task
 from tests.conftest import SMALL, TRAINED
@@ -76,7 +77,9 @@ def manifest(directory: Path) -> dict[str, Any]:
     return dict(json.loads((directory / "split.json").read_text()))
 
 
-def relabel(root: Path, images: Sequence[str], target: Path, classes: Sequence[str] = CLASSES, **columns: str) -> Path:
+def relabel(
+    root: Path, images: Sequence[str], target: Path, classes: Sequence[str] = BUSI.names, **columns: str
+) -> Path:
     """Phantoms as a flat labels folder in the same order; each mask in two files, in a folder of its own."""
     table = []
     for image in images:
@@ -115,7 +118,7 @@ def test_the_own_test_set_again_gives_the_same_result(
     summary, source = read_summary(result), read_summary(run)
     same_figures(summary.metrics, source.metrics)
     assert (summary.status, summary.error, summary.split) == ("finished", None, source.split)
-    assert summary.data == replace(source.data, train=None, val=None, classes=CLASSES)
+    assert summary.data == replace(source.data, train=None, val=None, classes=BUSI.names)
     assert summary.source == Source(
         directory=str(run.resolve()),
         data="busi",
@@ -125,6 +128,9 @@ def test_the_own_test_set_again_gives_the_same_result(
         val=source.data.val,
         test=source.data.test,
         metrics={key: value for key, value in source.metrics.items() if key.startswith("test/")},
+        class_names=BUSI.names,
+        positive_class="malignant",
+        class_without_lesion="normal",
     )
     assert summary.command == f"busi-eval run={run}"
     masks = sorted(path.name for path in (run / "masks").glob("*"))
@@ -215,7 +221,7 @@ def test_copies_of_learnt_images_in_other_data_are_counted(
 def test_data_of_two_classes_have_an_accuracy_of_their_own(
     cli: Cli, trained: dict[str, Path], phantom_root: Path, tmp_path: Path
 ) -> None:
-    images = [f"{label} ({number})" for label in CLASSES for number in range(1, 9)]
+    images = [f"{label} ({number})" for label in BUSI.names for number in range(1, 9)]
     other = relabel(phantom_root, images, tmp_path / "other", ("benign", "malignant"))
     result = tmp_path / "result"
     arguments = (f"run={trained['classifier']}", "data=labels", f"data.root={other}", f"hydra.run.dir={result}")
@@ -247,7 +253,7 @@ def test_masks_of_scans_without_a_label(cli: Cli, trained: dict[str, Path], phan
 def test_a_joint_run_on_data_with_one_half_is_judged_by_that(
     cli: Cli, trained: dict[str, Path], phantom_root: Path, tmp_path: Path, known: str
 ) -> None:
-    images = [f"{label} ({number})" for label in CLASSES for number in range(1, 4)]
+    images = [f"{label} ({number})" for label in BUSI.names for number in range(1, 4)]
     other = relabel(phantom_root, images, tmp_path / "other")
     table = rows(other / "labels.csv")
     for row in table:
@@ -365,7 +371,7 @@ def test_stress_shortcuts_and_explanations(
         stress.degrade(*scan_and_mask(phantom_root, row), "contrast", 5, seeds[row["image"]])[0] for row in tested
     ]
     shares = predicted(run, changed)
-    right = [CLASSES[int(np.argmax(p))] == row["label"] for p, row in zip(shares, tested, strict=True)]
+    right = [BUSI.names[int(np.argmax(p))] == row["label"] for p, row in zip(shares, tested, strict=True)]
     at = {(row["ladder"], row["severity"]): row for row in table}
     assert float(at["contrast", "5"]["accuracy"]) == pytest.approx(np.mean(right), abs=1e-6)
 
@@ -378,7 +384,7 @@ def test_stress_shortcuts_and_explanations(
         pairs = [scan_and_mask(phantom_root, row) for row in part]
         expected = predicted(run, [change(*pair) if change else pair[0] for pair in pairs])
         for row, p in zip(part, expected, strict=True):
-            assert [float(row[f"p_{name}"]) for name in CLASSES] == pytest.approx(p, abs=1e-5)
+            assert [float(row[f"p_{name}"]) for name in BUSI.names] == pytest.approx(p, abs=1e-5)
 
     assert len(list((result / "explanations/gradcam").iterdir())) == len(tested)
     energy, share = [], []
@@ -587,7 +593,7 @@ def test_the_drop_is_printed_beside_the_source(
     cli: Cli, trained: dict[str, Path], phantom_root: Path, tmp_path: Path
 ) -> None:
     run, result = trained["classifier"], tmp_path / "result"
-    other = relabel(phantom_root, [f"{name} ({i})" for name in CLASSES for i in (1, 2, 3)], tmp_path / "other")
+    other = relabel(phantom_root, [f"{name} ({i})" for name in BUSI.names for i in (1, 2, 3)], tmp_path / "other")
     data = ("data=labels", f"data.root={other}")
     assert cli(f"run={run}", *data, "--compare", f"hydra.run.dir={result}") == (0, "")
     table = rows(result / "comparison/table.csv")

@@ -264,10 +264,11 @@ class BusiDataModule(LightningDataModule):
     def _check_classes(self, index: Index, roles: Classes) -> None:
         """Refuse a dataset of classes that the network does not have."""
         labels = {case.label for case in index.cases} - {""}
-        if self._labels and (foreign := sorted(labels - set(roles.names))):
+        used = labels if self._classes is None else labels & set(self._classes)
+        if foreign := sorted(used - set(roles.names)):
             raise UserError(
                 f"{index.root} has scans of the class {foreign[0]}, which this run cannot predict; expected "
-                f"{', '.join(roles.names)}: rename the classes of the dataset, or take a run that has learnt them"
+                f"{', '.join(roles.names)}: leave others out with data.classes, or take a run that has learnt them"
             )
 
     def _choose_half(self, index: Index) -> None:

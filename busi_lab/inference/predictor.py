@@ -178,7 +178,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _apply(self, task: BaseTask, scans: Sequence[Scan]) -> tuple[Any, Any]:
-        """Class probabilities ``[B, 3]`` on the CPU, and mask logits ``[V, 1, S, S]`` of each scan in V views."""
+        """Class probabilities ``[B, K]`` on the CPU, and mask logits ``[V, 1, S, S]`` of each scan in V views."""
         images = torch.from_numpy(np.stack([resize_scan(scan.pixels, task.image_size) for scan in scans]))[:, None]
         clock = time.perf_counter()
         images = images.to(self.device)

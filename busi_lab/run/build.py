@@ -51,7 +51,7 @@ def find_classes(data: DataConfig) -> Classes:
         UserError: there is no such dataset, it does not say its classes soundly, or ``data.classes`` names others.
     """
     classes = BUSI
-    if not _makes_phantoms(data):
+    if data.phantom is None:
         require_layout(data.root, data.name)  # a name of the user's own allows both layouts
         classes = read_classes(resolve_root(data.root))
     if unknown := [name for name in data.classes or () if name not in classes.names]:
@@ -107,7 +107,7 @@ def build_task(config: RunConfig, classes: Classes) -> BaseTask:
 
 def _weights(weights: Sequence[float], chosen: Sequence[str] | None, classes: Classes) -> list[float]:
     """A factor for each class; those of ``data.classes`` alone may be given, in their order."""
-    if chosen is not None and len(weights) == len(chosen):
+    if chosen is not None and len(weights) == len(chosen) < len(classes):
         given = dict(zip(chosen, weights, strict=True))
         return [given.get(name, 1.0) for name in classes.names]
     if len(weights) != len(classes):
@@ -130,19 +130,19 @@ def build_data(
 
     With ``either``, a task of labels and masks takes data that have one of both alone.
     """
-    find_classes(data_config)
+    find_classes(data_config)  # refuses another layout, and classes that there are not
     settings = asdict(data_config)
     settings.pop("name")
     phantom = settings.pop("phantom")
     folder = resolve_cache_dir(settings["cache_dir"])
     settings["cache_dir"] = None if folder is None else str(folder)
-    if _makes_phantoms(data_config):
-        settings["root"] = str(_phantom_root(folder, phantom or {}))
+    if phantom is not None:
+        settings["root"] = str(_phantom_root(folder, phantom))
     data = BusiDataModule(
         **settings,
         split=asdict(split),
         augment=asdict(augment) if augment else None,
-        roles=task.roles,
+        roles=task.roles if task.needs_labels else None,
         labels=task.needs_labels,
         masks=task.needs_masks,
         either=either,
@@ -151,10 +151,6 @@ def build_data(
     )
     data.setup()
     return data
-
-
-def _makes_phantoms(data: DataConfig) -> bool:
-    return data.name == "phantom" or data.phantom is not None
 
 
 def _phantom_root(cache_dir: Path | None, settings: dict[str, Any]) -> Path:

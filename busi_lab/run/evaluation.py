@@ -75,6 +75,7 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
     task.learnt = source.data.classes or task.roles.names
     config.data.image_size = resolved.data.image_size = task.image_size
     data = build_data(config.data, config.split, task, either=True)
+    task.roles = data.roles  # a run of masks alone judges data of any classes
     if not data.manifest.test:
         raise UserError(f"{data.index.root}: no image to test on; choose another data= or split=")
     if config.explain and task.needs_labels and not data.delivers[0]:
@@ -149,7 +150,7 @@ def _start_summary(
             test=len(data.manifest.test),
             classes=tuple(name for name, count in counts.items() if count),
             test_classes=counts,
-            **class_roles(source.data.roles),
+            **class_roles(data.roles),
         ),
         metrics={name: value for name, value in source.metrics.items() if name.startswith("val/")},
         seconds={},
@@ -168,6 +169,7 @@ def _start_summary(
             val=source.data.val,
             test=source.data.test,
             metrics={name: value for name, value in source.metrics.items() if name.startswith("test/")},
+            **class_roles(source.data.roles),
         ),
         **environment_record(),
     )
@@ -181,7 +183,8 @@ def _announce(summary: Summary, source: Summary, source_directory: Path) -> None
         summary.device,
     )
     learnt = source.data.classes or source.data.roles.names
-    if foreign := [name for name in summary.data.classes if name not in learnt]:
+    alike = summary.data.roles.names == source.data.roles.names  # else they are other words for lesions
+    if alike and (foreign := [name for name in summary.data.classes if name not in learnt]):
         log.info(
             "the run has learnt no %s scans, which are tested here; data.classes=[%s] leaves them out",
             *(" or ".join(foreign), ",".join(learnt)),

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from lightning import LightningModule, Trainer
 from PIL import Image
 
+from busi_lab.classes import BUSI
 from busi_lab.data import datamodule
 from busi_lab.data import index as index_module
 from busi_lab.data.datamodule import BusiDataModule, EpochSampler
 from busi_lab.data.index import index_dataset
 from busi_lab.data.splits import make_manifest, write_manifest
 from busi_lab.errors import UserError
-from busi_lab.run_directory import CLASSES
 from tests.data.augmentations import PAPER, settings
 
 SIZE = 48
@@ -127,7 +127,7 @@ def test_batches_have_the_promised_keys_shapes_and_types(phantom_root: Path) -> 
         assert batch["mask"].max() == 1
         sizes = {case.case_id: [case.height, case.width] for case in data.index.cases}
         assert batch["size"].tolist() == [sizes[name] for name in batch["case_id"]] and batch["spacing"].isnan().all()
-        names = [CLASSES[label] for label in batch["label"]]
+        names = [BUSI.names[label] for label in batch["label"]]
         assert [case.split()[0] for case in batch["case_id"]] == names
         assert [bool(mask.any()) for mask in batch["mask"]] == [name != "normal" for name in names]
 

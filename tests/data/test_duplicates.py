@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from busi_lab.classes import BUSI
 from busi_lab.data import cli, describe, duplicates
 from busi_lab.data.duplicates import SIMILARITY, cached_groups, find_groups
 from busi_lab.data.groups import AGREEMENT, GROUPS, Group, Pair, group_numbers, read_groups, write_groups
 from busi_lab.data.index import Index, index_dataset
 from busi_lab.data.phantom import make_phantom
 from busi_lab.errors import UserError
-from busi_lab.run_directory import CLASSES
 
 Gray = NDArray[np.uint8]
 Change = Callable[[Gray], Gray]
@@ -78,9 +78,9 @@ def put(root: Path, label: str, number: int, image: Gray, mask: Gray) -> str:
 def copies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """Eighteen phantoms and, of six of them, a changed copy: the root, and change -> case id of the copy."""
     root = tmp_path_factory.mktemp("copies") / "set"
-    for label in CLASSES:
+    for label in BUSI.names:
         for number in range(1, 7):
-            image, mask = make_phantom(label, np.random.default_rng([3, CLASSES.index(label), number]), 240, 300)
+            image, mask = make_phantom(label, np.random.default_rng([3, BUSI.names.index(label), number]), 240, 300)
             put(root, label, number, image, mask.astype(np.uint8) * 255)
     names = {}
     for number, (name, change) in enumerate(CHANGES.items(), start=1):
@@ -140,7 +140,7 @@ def test_other_labels_and_other_masks_are_conflicts(tmp_path: Path) -> None:
 
 
 def test_scans_without_texture_are_in_no_group(tmp_path: Path) -> None:
-    for label in CLASSES:
+    for label in BUSI.names:
         for number in (1, 2):
             put(tmp_path, label, number, np.zeros((60, 80), np.uint8), np.zeros((60, 80), np.uint8))
     assert find_groups(index_dataset(tmp_path)) == []

@@ -23,7 +23,7 @@ from busi_lab.data.splits import make_manifest, write_manifest
 from busi_lab.errors import UserError
 from busi_lab.report.figures.gallery import _files, _picture
 from busi_lab.report.results.examples import Example
-from busi_lab.run_directory import Run, add_further, class_name, class_number, write_masks
+from busi_lab.run_directory import Run, add_further, write_masks
 from busi_lab.summary import Summary
 from tests.programs import outcome
 
@@ -456,16 +456,10 @@ def test_one_class_or_nothing_to_use_is_a_line(phantom_root: Path, root: Path, t
 # ----------------------------------------------------------------------------------------- run directory
 
 
-def test_labels_and_numbers() -> None:
-    assert [class_number(label) for label in ("benign", "malignant", "normal", "")] == [0, 1, 2, -1]
-    assert [class_name(number) for number in (0, 1, 2, -1)] == ["benign", "malignant", "normal", ""]
-    with pytest.raises(ValueError, match="not in tuple"):
-        class_number("cyst")
-
-
 def test_further_columns_never_take_a_name_of_the_contract() -> None:
-    extended = add_further({"image": "a", "label": ""}, [("age", "7"), ("dice", "x"), ("image", "y")])
-    assert extended == {"image": "a", "label": "", "age": "7", "labels_dice": "x", "labels_image": "y"}
+    extended = add_further({"image": "a", "label": ""}, [("age", "7"), ("dice", "x"), ("image", "y"), ("p_cyst", "0")])
+    taken = {"labels_dice": "x", "labels_image": "y", "labels_p_cyst": "0"}
+    assert extended == {"image": "a", "label": "", "age": "7", **taken}
 
 
 def test_masks_and_pictures_of_cases_in_folders(root: Path, tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from busi_lab.classes import BUSI
 from busi_lab.data import phantom
 from busi_lab.data.phantom import generate_phantoms, make_phantom
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError
-from busi_lab.run_directory import CLASSES
 
 SIDE = 64
 SAMPLE = 40
@@ -67,7 +67,7 @@ def test_layout_and_pixel_format_are_busis(tmp_path: Path) -> None:
         *(f"benign/benign ({n}){mask}.png" for n in (1, 2, 3) for mask in ("", "_mask")),
         *(f"normal/normal ({n}){mask}.png" for n in (1, 2) for mask in ("", "_mask")),
     ]
-    assert sorted(path.name for path in root.iterdir()) == list(CLASSES)
+    assert sorted(path.name for path in root.iterdir()) == list(BUSI.names)
     for path in root.rglob("*.png"):
         assert Image.open(path).mode == "L"
         if "_mask" in path.name:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 
+from busi_lab.classes import BUSI
 from busi_lab.data.cache import PixelCache
 from busi_lab.data.groups import join_patients
 from busi_lab.data.index import Case, Index
@@ -21,7 +22,6 @@ from busi_lab.data.splits import (
     write_manifest,
 )
 from busi_lab.errors import UserError
-from busi_lab.run_directory import CLASSES
 
 SEEDS = st.integers(0, 2**31 - 1)
 SIZES = st.tuples(*[st.integers(5, 70)] * 3)
@@ -30,7 +30,7 @@ SIZES = st.tuples(*[st.integers(5, 70)] * 3)
 def make_index(*counts: int) -> Index:
     """An index without files, in file order."""
     cases = []
-    for label, count in zip(CLASSES, counts, strict=True):
+    for label, count in zip(BUSI.names, counts, strict=True):
         names = sorted(f"{label} ({number}).png" for number in range(1, count + 1))
         cases += [
             Case(name[:-4], label, f"{label}/{name}", (f"{label}/{name[:-4]}_mask.png",), 8, 8, 4, name)
@@ -42,7 +42,7 @@ def make_index(*counts: int) -> Index:
 def counts(manifest: Manifest, index: Index, split: str) -> tuple[int, ...]:
     labels = {case.case_id: case.label for case in index.cases}
     found = Counter(labels[case] for case in getattr(manifest, split))
-    return tuple(found[label] for label in CLASSES)
+    return tuple(found[label] for label in BUSI.names)
 
 
 def check_partition(manifest: Manifest, index: Index) -> None:
@@ -147,7 +147,9 @@ def test_fractions_are_not_cut_short_by_rounding(fraction: float, tested: int) -
 def test_a_class_too_small_to_split_is_named(size: int, position: int, protocol: str) -> None:
     sizes = [20, 20, 20]
     sizes[position] = size
-    with pytest.raises(UserError, match=f"no {CLASSES[position]} image for test: the class has {size} images to use"):
+    with pytest.raises(
+        UserError, match=f"no {BUSI.names[position]} image for test: the class has {size} images to use"
+    ):
         make_manifest(make_index(*sizes), protocol)
 
 
@@ -173,11 +175,11 @@ def test_an_unknown_protocol_is_named() -> None:
 @st.composite
 def grouped(draw: st.DrawFn, mixed: bool = True) -> tuple[Index, dict[str, int]]:
     """A dataset and its groups; with ``mixed``, some hold several classes."""
-    sizes = [draw(st.integers(24, 50)) for _ in CLASSES]
+    sizes = [draw(st.integers(24, 50)) for _ in BUSI.names]
     index = make_index(*sizes)
     groups: dict[str, int] = {}
     number = 0
-    for label in CLASSES:
+    for label in BUSI.names:
         ids = [case.case_id for case in index.cases if case.label == label]
         while ids and draw(st.booleans()):
             number += 1
@@ -227,7 +229,7 @@ def test_folds_partition_the_images_with_equal_class_shares(
     assert sorted(tested) == sorted(case.case_id for case in index.cases)
     assert [part.fold for part in parts] == list(range(folds))
     labels = {case.case_id: case.label for case in index.cases}
-    for position, label in enumerate(CLASSES):
+    for position, label in enumerate(BUSI.names):
         units = Counter(groups[i] for i in groups if labels[i] == label)
         several = sum(
             count for group, count in units.items() if len({labels[i] for i in groups if groups[i] == group}) > 1
@@ -278,7 +280,7 @@ def test_curated_keeps_all_images_of_a_patient_together_but_only_copies_apart() 
     manifest = make_manifest(Index(index.root, cases), "curated", groups={"benign (1)": 1, "benign (2)": 1})
     assert len(manifest.excluded) == 1
     for split in SPLITS:
-        numbers = {label: {i[-3:-1] for i in getattr(manifest, split) if i.startswith(label)} for label in CLASSES}
+        numbers = {label: {i[-3:-1] for i in getattr(manifest, split) if i.startswith(label)} for label in BUSI.names}
         assert numbers["malignant"] == numbers["normal"] >= numbers["benign"]
 
 
@@ -299,7 +301,7 @@ def test_images_without_a_label_are_a_stratum_that_no_split_needs(protocol: str)
     labels = {case.case_id: case.label for case in index.cases}
     assert sum(not labels[case_id] for case_id in manifest.test) == 2
     assert manifest.subset(labels) == manifest
-    assert all(labels[i] for split in SPLITS for i in getattr(manifest.subset(labels, classes=CLASSES), split))
+    assert all(labels[i] for split in SPLITS for i in getattr(manifest.subset(labels, classes=BUSI.names), split))
     single = Index(index.root, tuple(c for c in index.cases if c.label or c.case_id == "benign (1)"))
     make_manifest(single, protocol)
 
@@ -403,7 +405,7 @@ def test_a_subset_keeps_the_first_of_each_class(sizes: tuple[int, int, int], see
     part = full.subset(labels, limit)
     for split in SPLITS:
         assert counts(part, index, split) == tuple(min(limit, count) for count in counts(full, index, split))
-        for label in CLASSES:
+        for label in BUSI.names:
             ids = [case for case in getattr(full, split) if labels[case] == label]
             assert [case for case in getattr(part, split) if labels[case] == label] == ids[:limit]
     assert part.data_digest == full.data_digest

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from busi_lab import predict
+from busi_lab.classes import BUSI
 from busi_lab.data.scan import Gray
 from busi_lab.errors import UserError
 from busi_lab.inference.explain import METHODS, Explainer, energy_inside, last_features, pointing_hit
 from busi_lab.models import Outputs
-from busi_lab.run_directory import CLASSES
 from busi_lab.tasks import BaseTask, ClassificationTask, MultiTask
 from tests.inference.small_runs import make_classifier, make_segmenter, make_task, save_run, scan
 
@@ -71,7 +71,7 @@ def test_features_are_those_behind_the_last_sum_and_not_a_branch_of_it() -> None
 def test_maps_have_the_scans_size_and_leave_no_gradients(name: str) -> None:
     task = TASKS[name][0]()
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
-    for label in CLASSES:
+    for label in BUSI.names:
         heat = Explainer([task], ["gradcam"]).explain(pixels, label)["gradcam"]
         assert (heat.shape, heat.dtype) == ((40, 50), np.float32)
         assert 0 <= heat.min() <= heat.max() <= 1
@@ -109,7 +109,7 @@ def seeing(malignant: tuple[slice, slice], feature: int = 0, sign: float = 1.0) 
     """A task whose malignant logit is the mean of one of the two features in a part of the 32 x 32 input."""
     task: ClassificationTask = make_task(ClassificationTask, name="custom_cnn", backbone=None, in_chans=1)
     weights = torch.zeros(3, 2, 32, 32)
-    weights[CLASSES.index("malignant"), feature][malignant] = sign
+    weights[BUSI.names.index("malignant"), feature][malignant] = sign
     task.network = Seer(weights)
     task._heads = (task.network.head,)
     return task

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from busi_lab import predict
-from busi_lab.run_directory import BEST_CHECKPOINT, CLASSES
+from busi_lab.classes import BUSI
+from busi_lab.run_directory import BEST_CHECKPOINT
 from busi_lab.summary import SCHEMA
 from busi_lab.tasks import checkpoint as of_checkpoint
 from tests.inference.small_runs import SHARES, Cli, scan
@@ -183,7 +184,7 @@ def test_lines_to_a_file(runs: Path, tmp_path: Path) -> None:
     lines = tmp_path / "lines.json"
     predict.main([str(scan(tmp_path / "scan.png")), "--run", str(runs / "constant/first"), "--json", str(lines)])
     (record,) = map(json.loads, lines.read_text().splitlines())
-    assert record["probabilities"] == pytest.approx(dict(zip(CLASSES, SHARES["first"], strict=True)))
+    assert record["probabilities"] == pytest.approx(dict(zip(BUSI.names, SHARES["first"], strict=True)))
     assert "pictures" not in record
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.json", "scan.png"]
 

@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from busi_lab import predict
+from busi_lab.classes import BUSI
 from busi_lab.errors import UserError
-from busi_lab.run_directory import CLASSES, read_run
+from busi_lab.run_directory import read_run
 from busi_lab.summary import Summary, write_summary
 from tests.inference.small_runs import SHARES, Cli, scan
 
@@ -19,10 +20,10 @@ def test_a_runs_own_predictions_are_found_again(cli: Cli, joint_run: Path, phant
     assert called.code == 0
     assert len(called.lines) == len(rows) > 3
     for row, line, cells in zip(rows, called.lines, called.table(), strict=True):
-        expected = [float(row[f"p_{name}"]) for name in CLASSES]
-        assert list(line["probabilities"]) == list(CLASSES)
+        expected = [float(row[f"p_{name}"]) for name in BUSI.names]
+        assert list(line["probabilities"]) == list(BUSI.names)
         assert list(line["probabilities"].values()) == pytest.approx(expected, abs=1e-5)
-        assert [float(cells[f"p_{name}"]) for name in CLASSES] == pytest.approx(expected, abs=1e-5)
+        assert [float(cells[f"p_{name}"]) for name in BUSI.names] == pytest.approx(expected, abs=1e-5)
         assert line["class"] == cells["class"] == row["prediction"]
         assert str(line["lesion_pixels"]) == cells["lesion_pixels"] == row["predicted_pixels"]
         mask = called.picture(f"{row['image']}_mask")
@@ -47,7 +48,7 @@ def test_from_python(runs: Path, tmp_path: Path) -> None:
     assert found.lesion_pixels == found.mask.sum() > 0
     assert found.probabilities is not None
     assert sum(found.probabilities.values()) == pytest.approx(1)
-    assert found.label == max(CLASSES, key=lambda name: (found.probabilities or {})[name])
+    assert found.label == max(BUSI.names, key=lambda name: (found.probabilities or {})[name])
     again = predictor.predict(np.asarray(Image.open(path)))
     assert again.probabilities == found.probabilities
     assert (again.mask == found.mask).all()

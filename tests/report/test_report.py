@@ -24,25 +24,25 @@ from busi_lab.report.results.cases import Cases, read_test_cases
 from busi_lab.report.results.examples import dice_examples, false_alarms, wrong_classes
 from busi_lab.report.results.statistics import roc
 from busi_lab.report.sections.examples import verdict
-from busi_lab.run_directory import CLASSES, Run, read_run, write_masks
+from busi_lab.run_directory import Run, read_run, write_masks
 from busi_lab.summary import Summary, write_summary
 from tests.report.said import read, said
 from tests.report.said import rows as shown
 
 COUNTS = {"benign": 6, "malignant": 4, "normal": 2}
-IMAGES = [(f"{label} ({i})", label) for label in CLASSES for i in range(1, COUNTS[label] + 1)]
+IMAGES = [(f"{label} ({i})", label) for label in BUSI.names for i in range(1, COUNTS[label] + 1)]
 WRONG = {  # image: (prediction, its probability)
     "benign (2)": ("malignant", 0.9),
     "malignant (1)": ("normal", 0.97),
     "malignant (4)": ("benign", 0.55),
 }
 MATRIX = [[5, 1, 0], [1, 2, 1], [0, 0, 2]]
-COLUMNS = ["image", "label", "prediction", *(f"p_{name}" for name in CLASSES)]
+COLUMNS = ["image", "label", "prediction", *(f"p_{name}" for name in BUSI.names)]
 Wrong = dict[str, tuple[str, float]]
 
 
 def probabilities(chosen: str, probability: float) -> dict[str, float]:
-    return {f"p_{name}": probability if name == chosen else (1 - probability) / 2 for name in CLASSES}
+    return {f"p_{name}": probability if name == chosen else (1 - probability) / 2 for name in BUSI.names}
 
 
 def make_run(folder: Path, wrong: Wrong | None = None, epochs: int = 5, **changes: Any) -> None:

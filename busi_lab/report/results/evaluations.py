@@ -115,15 +115,15 @@ class Drop:
 
 def drop(item: Evaluation) -> Drop | None:
     """The figures here beside those on the run's own test images; None where either side cannot be read."""
-    classes = item.run.summary.data.roles
-    here, own = item.cases, read_cases(lambda: item.run.source_predictions, classes)
+    source = item.run.summary.source or Source()
+    here, own = item.cases, read_cases(lambda: item.run.source_predictions, source.roles)
     if not item.elsewhere or here is None or own is None:
         return None
     images, kept = (len(own), len(here)), None
     predicted = own.probabilities is not None and here.probabilities is not None
     counts = (_by_class(own), _by_class(here)) if predicted else None
-    sides = [cases.actual == classes.number(classes.without_lesion or "") for cases in (own, here)]
-    if classes.without_lesion and sides[0].any() != sides[1].any() and predicted:
+    sides = [_without_lesion(cases) for cases in (own, here)]
+    if predicted and sides[0].any() != sides[1].any():
         own, here = (cases.take(np.flatnonzero(~side)) for cases, side in zip((own, here), sides, strict=True))
         if not len(own) or not len(here):
             return None
@@ -134,6 +134,12 @@ def drop(item: Evaluation) -> Drop | None:
         own = replace(own, images=_prefixed(own.images), clusters=_prefixed(own.clusters))
     changes, relation = _changes(own, here, rest, alike)
     return Drop(images, counts, kept, alike, rest is not None, changes, relation)
+
+
+def _without_lesion(cases: Cases) -> Bools:
+    """The images of the class without a lesion; none where there is no such class."""
+    name = cases.classes.without_lesion
+    return cases.actual == cases.classes.number(name) if name else np.zeros(len(cases), np.bool_)
 
 
 def _by_class(cases: Cases) -> dict[str, int]:
