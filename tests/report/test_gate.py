@@ -61,6 +61,12 @@ def test_means_over_runs_may_fall_by_the_tolerance(
         assert last == f"no figure is worse than the baseline (2 figures compared, tolerance {float(tolerance):g})"
 
 
+def test_a_figure_that_is_gone_fails(baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path / "now/0", 0.9)  # without an AUROC
+    assert call(tmp_path / "now", "--baseline", str(baseline)) == 1
+    assert "missing now: a (classification, holdout, data dd) has not all" in capsys.readouterr().out
+
+
 def test_the_baseline_may_be_the_table_that_is_replaced(baseline: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "now/0", 0.5, auroc=0.9)
     assert call(tmp_path / "now", "--out", str(baseline.parent), "--baseline", str(baseline)) == 1
