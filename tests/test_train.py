@@ -248,7 +248,7 @@ def damage(root: Path, what: str) -> None:
         ("text file", "benign (1).png: the content is not an image"),
         ("foreign file", "benign/notes.txt: foreign entry"),
         ("no image", "normal: class folder holds no image"),
-        ("one image", "leaves no normal image for test: the class has 1 images"),
+        ("one image", "leaves no normal image for test: the class has 1 image to use"),
     ],
 )
 def test_damaged_data(cli: Cli, phantom_copy: Path, tmp_path: Path, what: str, message: str) -> None:
