@@ -60,7 +60,7 @@ def altered(run: Path, target: Path, **changes: Any) -> Path:
     shutil.copytree(run, target, ignore=shutil.ignore_patterns("last.ckpt", "metrics.csv"))
     summary = json.loads((run / "summary.json").read_text())
     for name, value in changes.items():
-        summary[name] = summary[name] | value if isinstance(value, dict) else value
+        summary[name] = (summary[name] or {}) | value if isinstance(value, dict) else value
     write_json(target / "summary.json", summary)
     return target
 
@@ -154,7 +154,7 @@ def test_the_layout_of_the_data_does_not_matter(
     same_figures(summary.metrics, source.metrics)
     assert summary.split.protocol == "all" and summary.split.leaked == 0
     assert summary.data.root == str((tmp_path / "other").resolve())
-    assert "image_size: 64" in (result / "config.yaml").read_text()
+    assert "image_size: 32" in (result / "config.yaml").read_text()
 
 
 def test_learnt_images_are_counted_under_another_split(cli: Cli, trained: dict[str, Path], tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from wandb.util import get_core_path
 from busi_lab.errors import UserError
 from busi_lab.files import write_rows
 from busi_lab.summary import Summary, read_summary
+from busi_lab.sweep.executors import local
 from busi_lab.tracking import Job
 from busi_lab.tracking.wandb import WandbTracker
-from tests.programs import Programs
+from tests.programs import Programs, call
 
 FAST = ("trainer=smoke", "data.image_size=32", "logger=wandb")
 
@@ -250,13 +251,19 @@ def test_real_offline_files_of_a_run_and_its_evaluation(programs: Programs, phan
 
 
 def test_real_offline_files_of_a_sweep_with_a_failing_job(
-    programs: Programs, phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    programs: Programs,
+    phantom_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(local, "ForkServer", programs.lent)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_RUN_ID", "agent123")  # names one run, not every job
     jobs = (*FAST, "model=custom_cnn", f"data.root={phantom_root}", "split.test_fraction=0.3,0.001")
-    started = programs.start("train", "-m", *jobs, cwd=tmp_path)
-    assert started.wait() == 1
-    assert started.output.count("W&B is offline") == 1
+    capfd.readouterr()
+    assert call("train", "-m", *jobs) == 1
+    assert "".join(capfd.readouterr()).count("W&B is offline") == 1
     (sweep,) = (tmp_path / "sweeps").iterdir()
     names = ("test_fraction0.3", "test_fraction0.001", "comparison")
     good, bad, report = (inspect(sweep / name) for name in names)
