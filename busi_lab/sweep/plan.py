@@ -103,6 +103,8 @@ def refuse_wrong(jobs: Sequence[Job]) -> None:
     """
     wrong: list[tuple[str, UserError]] = []
     for job in jobs:
+        if "${hydra:" in OmegaConf.to_yaml(job.config):
+            continue
         try:
             content = OmegaConf.to_container(job.config, resolve=True)
         except InterpolationResolutionError:
