@@ -7,7 +7,7 @@ PYTEST ?= # further options of pytest, such as -k resume
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-all soak lint format wheel clean
+.PHONY: help install demo test pytest test-slow test-all soak lint format wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -22,7 +22,10 @@ install: $(VENV)/.installed ## Make .venv with the package and the tools for dev
 demo: $(VENV)/.installed ## Compare classifiers, a U-Net and a joint network on phantoms, offline, with a report, in minutes
 	BUSI_LAB_CACHE=$(DEMO)/cache $(BIN)/busi-train sweep=demo hydra.sweep.dir=$(DEMO)/runs
 
-test: lint ## Check style, types, imports and run the tests, in five minutes on two cores
+test: $(VENV)/.installed ## Check style, types, imports and run the tests, in five minutes on two cores
+	$(MAKE) --no-print-directory --jobs 2 lint pytest
+
+pytest: $(VENV)/.installed # lint needs one core alone, and some tests wait
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(PYTEST)
 
 test-slow: $(VENV)/.installed ## Run the tests that take minutes each

@@ -115,10 +115,13 @@ def _compare(results: Sequence[Path]) -> None:
     """Print the drop against each source, and write the report of all."""
     from busi_lab.compare import compare, show
 
-    sources = {Path(str(source.directory)) for result in results if (source := read_summary(result).source)}
-    folders = [*sorted(path for path in sources if path.is_dir()), *results]
+    sources = {source.directory: source for result in results if (source := read_summary(result).source)}
+    folders = [*sorted(path for path in map(Path, map(str, sources)) if path.is_dir()), *results]
     out = results[0] / "comparison"
     show(compare(folders, out), out)
+    for directory, source in sources.items():
+        if not source.metrics:
+            print(f"{directory} was not tested (test=false), so there is no figure that these results could drop from")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error
+from busi_lab.plurals import counted
 from busi_lab.run_directory import find_run_directories
 from busi_lab.summary import SUMMARY, read_summary
 
@@ -176,7 +177,7 @@ def _conclude(tally: "Tally", left_out: str, out: Path | None) -> None:
     end_to_end = tally.scans / max(tally.seconds, 1e-9)
     where = f"; {TABLE}, JSON and pictures are in {out}" if out else ""
     left = f"; left out: {left_out}" if left_out else ""
-    print(f"{tally.scans} scans, {end_to_end:.1f} a second end to end{inside}{left}{where}", file=sys.stderr)
+    print(f"{counted(tally.scans, 'scan')}, {end_to_end:.1f} a second end to end{inside}{left}{where}", file=sys.stderr)
     for path, reason in tally.unreadable:
         print(f"not read: {path}: {reason}", file=sys.stderr)
 

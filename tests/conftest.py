@@ -15,6 +15,7 @@ from hypothesis import settings
 
 from busi_lab.data.phantom import generate_phantoms
 from tests.programs import Programs, call
+from tests.sharing import made_once
 
 settings.register_profile("busi_lab", deadline=None)  # a busy machine fails no test
 settings.load_profile("busi_lab")
@@ -54,7 +55,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small dataset in BUSI's layout, to read only."""
     counts = {"benign": 12, "malignant": 10, "normal": 8}
-    return generate_phantoms(tmp_path_factory.mktemp("phantoms") / "set", counts, height=96, width=96)
+
+    def make(folder: Path) -> None:
+        generate_phantoms(folder / "set", counts, height=96, width=96)
+
+    return made_once(tmp_path_factory, "phantoms", make) / "set"
 
 
 @pytest.fixture
@@ -114,7 +119,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     server.close()
 
 
-SMALL = ("trainer=smoke", "data.image_size=64", "data.subset=null", "logger=none", "split=grouped_holdout")
+SMALL = ("trainer=smoke", "data.image_size=32", "data.subset=null", "logger=none", "split=grouped_holdout")
 TRAINED = {
     "classifier": ("model=custom_cnn", "optim.lr=0.003"),
     "segmenter": ("task=segmentation", "model=mobilenet_unet", "task.resolution=original"),
@@ -125,11 +130,14 @@ TRAINED = {
 @pytest.fixture(scope="session")
 def trained(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory, _cache_dir: Path) -> dict[str, Path]:
     """A finished run of each task on the phantoms, to read only."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BUSI_LAB_CACHE", str(_cache_dir))
-        patch.chdir(folder)
-        for name, settings in TRAINED.items():
-            run = f"hydra.run.dir={folder / name}"
-            assert call("train", f"data.root={phantom_root}", *SMALL, *settings, run) == 0
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BUSI_LAB_CACHE", str(_cache_dir))
+            patch.chdir(folder)
+            for name, settings in TRAINED.items():
+                run = f"hydra.run.dir={folder / name}"
+                assert call("train", f"data.root={phantom_root}", *SMALL, *settings, run) == 0
+
+    folder = made_once(tmp_path_factory, "trained", make)
     return {name: folder / name for name in TRAINED}

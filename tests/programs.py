@@ -7,20 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
-
 from busi_lab.sweep.fork_server import ForkServer, ServedProcess
 
-SLOWLY = ("+callbacks.slow._target_=tests.programs.Slow",)
+SLOWLY = ("+callbacks.slow._target_=tests.slow.Slow",)
 """Overrides that make batches slow enough to be cut."""
-
-
-class Slow(Callback):
-    """Waits before each training batch, so that a test can stop a run of a small network in the middle of an epoch."""
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        time.sleep(0.02)
 
 
 def call(name: str, *arguments: str) -> int:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,12 @@ def log(directory: Path) -> str:
     return (directory / "evaluate.log").read_text(encoding="utf-8")
 
 
-def altered(source: Path, target: Path, **changes: Any) -> Path:
+def altered(run: Path, target: Path, **changes: Any) -> Path:
     """A copy of a run with other fields in its summary."""
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("last.ckpt", "metrics.csv"))
-    summary = json.loads((source / "summary.json").read_text())
+    shutil.copytree(run, target, ignore=shutil.ignore_patterns("last.ckpt", "metrics.csv"))
+    summary = json.loads((run / "summary.json").read_text())
     for name, value in changes.items():
-        summary[name] = summary[name] | value if isinstance(value, dict) else value
+        summary[name] = (summary[name] or {}) | value if isinstance(value, dict) else value
     write_json(target / "summary.json", summary)
     return target
 
@@ -160,7 +160,7 @@ def test_the_layout_of_the_data_does_not_matter(
     same_figures(summary.metrics, source.metrics)
     assert summary.split.protocol == "all" and summary.split.leaked == 0
     assert summary.data.root == str((tmp_path / "other").resolve())
-    assert "image_size: 64" in (result / "config.yaml").read_text()
+    assert "image_size: 32" in (result / "config.yaml").read_text()
 
 
 def test_learnt_images_are_counted_under_another_split(cli: Cli, trained: dict[str, Path], tmp_path: Path) -> None:
@@ -603,6 +603,16 @@ def test_the_drop_is_printed_beside_the_source(
     ]
     page = (result / "comparison/report.html").read_text(encoding="utf-8")
     assert "custom_cnn on labels: against its own test images" in page
+
+
+def test_a_source_without_a_test_is_named_in_place_of_a_drop(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, figures in (("tested", {"test/f1": 0.5}), ("untested", {})):
+        source = asdict(Source(directory=f"/runs/{name}", data="busi", metrics=figures))
+        _compare([altered(trained["classifier"], tmp_path / name, source=source)])
+        printed = capsys.readouterr().out
+        assert ("/runs/untested was not tested (test=false), so there is no figure" in printed) == (name == "untested")
 
 
 def test_help_is_quick_because_it_needs_no_torch() -> None:

@@ -135,6 +135,7 @@ def test_leaks_are_counted_and_groups_travel_with_the_predictions(cli: Cli, phan
         assert all(group == image for image, group in groups.items() if image not in ("benign (1)", "benign (9)"))
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_run(programs: Programs, phantom_root: Path, tmp_path: Path) -> None:
     """Distributed training on the CPU: every test image is predicted once."""
     run = tmp_path / "run"
@@ -248,7 +249,7 @@ def damage(root: Path, what: str) -> None:
         ("text file", "benign (1).png: the content is not an image"),
         ("foreign file", "benign/notes.txt: foreign entry"),
         ("no image", "normal: class folder holds no image"),
-        ("one image", "leaves no normal image for test: the class has 1 images"),
+        ("one image", "leaves no normal image for test: the class has 1 image to use"),
     ],
 )
 def test_damaged_data(cli: Cli, phantom_copy: Path, tmp_path: Path, what: str, message: str) -> None:

@@ -25,6 +25,7 @@ from busi_lab.data.layout import LABELS, has_labels, list_files, resolve_root
 from busi_lab.data.resizing import resize_mask, resize_scan
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError, one_line
+from busi_lab.plurals import counted
 
 _VERSION = 5  # raise when what is stored of the same files would differ
 _LEFTOVERS = f".{'[0-9a-f]' * 12}-*px-*"  # temporary folders of builders, of any dataset and size
@@ -79,7 +80,7 @@ class PixelCache:
 
 
 def sizes_of(case: Case) -> dict[str, Tensor]:
-    """The items ``size`` and ``spacing`` of a case, see :class:`busi_lab.data.datamodule.ScanDataset`."""
+    """The items ``size`` and ``spacing`` of a case, see :class:`busi_lab.data.scan_dataset.ScanDataset`."""
     spacing = case.spacing or (float("nan"), float("nan"))
     return {"size": torch.tensor([case.height, case.width]), "spacing": torch.tensor(spacing, dtype=torch.float32)}
 
@@ -211,7 +212,7 @@ def _files(root: Path) -> list[Path]:
 
 def _build(root: Path, image_size: int, allocate: Callable[[str, tuple[int, int]], Any]) -> PixelCache:
     count = len(list_files(root)[0])
-    log.info("reading %d images of %s once, at %d px", count, root, image_size)
+    log.info("reading %s of %s once, at %d px", counted(count, "image"), root, image_size)
     images = allocate("images", (count, image_size * image_size))
     masks = allocate("masks", (count, -(-image_size * image_size // 8)))
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from busi_lab.classes import BUSI
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error, one_line
 from busi_lab.files import new_folder, write_rows
+from busi_lab.plurals import counted
 
 if TYPE_CHECKING:
     from busi_lab.data.index import Case
@@ -114,7 +115,7 @@ def write_index(root: str, out: Path | None) -> None:
         write_rows(out, rows, columns)
     except OSError as error:
         raise _unwritable(out, one_line(error)) from None
-    print(f"{len(rows)} images are listed in {out}")
+    print(f"{out} lists {counted(len(rows), 'image')}")
 
 
 def _rows(cases: Sequence["Case"]) -> Iterator[dict[str, object]]:
@@ -145,7 +146,7 @@ def duplicates(root: str, out: Path) -> None:
             (folder / f"groups_{sheets:02}.png").write_bytes(content)
     members = sum(len(group.cases) for group in groups)
     labels, masks = (sum(kind in group.conflict for group in groups) for kind in ("label", "mask"))
-    print(f"{len(groups)} groups hold {members} of {len(index.cases)} images; the others are in none")
+    print(f"{counted(len(groups), 'group')} with {members} of {len(index.cases)} images; the others are in none")
     print(f"groups of several labels: {labels}; groups whose masks disagree: {masks}")
     pictures = f" and {sheets} contact sheet{'' if sheets == 1 else 's'}" if sheets else ""
     print(f"{GROUPS}{pictures} are in {out}; it took {time.monotonic() - started:.0f} s")

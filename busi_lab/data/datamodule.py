@@ -1,152 +1,30 @@
-"""Cached scans -> batches: the Dataset, the training order, and the LightningDataModule."""
+"""The LightningDataModule: a dataset, split by a manifest, as batches."""
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from busi_lab.classes import Classes
-from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir, sizes_of
+from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir
 from busi_lab.data.duplicates import cached_groups
 from busi_lab.data.groups import join_patients, read_groups
-from busi_lab.data.index import Case, Index, read_case
+from busi_lab.data.index import Case, Index
+from busi_lab.data.manifest import Manifest, read_manifest
+from busi_lab.data.sampler import EpochSampler
 from busi_lab.data.scan import Gray
-from busi_lab.data.splits import Manifest, make_manifest, read_exclusions, read_manifest
+from busi_lab.data.scan_dataset import ScanDataset, collate
+from busi_lab.data.splits import make_manifest, read_exclusions
 from busi_lab.data.transforms import Augmentation
 from busi_lab.errors import UserError
 from busi_lab.machine import cpu_count
+from busi_lab.plurals import counted
 
 log = logging.getLogger(__name__)
-
-Draw = tuple[int, int]  # position in the dataset, seed of its augmentation
-
-
-class ScanDataset(Dataset[dict[str, Any]]):
-    """Scans of one split.
-
-    An item has ``image`` (uint8 ``[1, S, S]``, gray levels), ``label`` (position in ``classes``, -1 where it is not
-    known), ``case_id`` and, with masks, ``mask`` (uint8 ``[1, S, S]`` of 0 and 1), ``size`` (rows and columns of the
-    stored scan, int64 ``[2]``) and ``spacing`` (millimetres between them, float32 ``[2]``, NaN where they are not
-    known); with original masks also
-    ``original_mask`` (bool ``[1, H, W]``, as it is on disk). Item ``(i, seed)`` is augmented with that seed, item
-    ``i`` is not.
-    """
-
-    def __init__(
-        self,
-        cache: PixelCache,
-        case_ids: Sequence[str],
-        augmentation: Augmentation | None = None,
-        masks: bool = True,
-        original_masks: bool = False,
-        classes: Classes | None = None,
-    ) -> None:
-        classes = cache.index.classes if classes is None else classes
-        numbers = {case.case_id: number for number, case in enumerate(cache.index.cases)}
-        self._cache = cache
-        self._numbers = [numbers[case_id] for case_id in case_ids]
-        self._augmentation = augmentation
-        self._masks = masks
-        self._original_masks = original_masks
-        self.case_ids = list(case_ids)
-        self.labels = [classes.number(cache.index.cases[number].label) for number in self._numbers]
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, item: int | Draw) -> dict[str, Any]:
-        position, seed = item if isinstance(item, tuple) else (item, None)
-        image = self._cache.image(self._numbers[position])
-        mask = self._cache.mask(self._numbers[position]) if self._masks else None
-        if self._augmentation is not None and seed is not None:
-            image, mask = self._augmentation(image, mask, seed)
-        scan = {
-            "image": torch.from_numpy(np.array(image))[None],  # a copy: the cache stays as it is
-            "label": self.labels[position],
-            "case_id": self.case_ids[position],
-        }
-        if mask is not None:
-            scan["mask"] = torch.from_numpy(np.ascontiguousarray(mask))[None]
-            scan |= sizes_of(self._cache.index.cases[self._numbers[position]])
-        if self._original_masks:
-            index = self._cache.index
-            _, original = read_case(index.root, index.cases[self._numbers[position]])
-            scan["original_mask"] = torch.from_numpy(original)[None]
-        return scan
-
-
-def collate(scans: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch; original masks, which differ in size, stay a list."""
-    originals = [scan.pop("original_mask") for scan in scans if "original_mask" in scan]
-    batch: dict[str, Any] = default_collate(scans)
-    return {**batch, "original_mask": originals} if originals else batch
-
-
-class EpochSampler(Sampler[Draw]):
-    """Training order and augmentation seeds as a function of seed and epoch alone.
-
-    An epoch is the same whatever the number of workers, and the same when a killed run is continued. With
-    ``balanced``, an epoch has as many draws as there are images, an equal share from each class: every image
-    of a class is drawn once before any is drawn twice. In a distributed run each rank takes every n-th draw.
-
-    Args:
-        labels: of the training images.
-        balanced: draw the classes equally often.
-        seed: of order and augmentation.
-        epoch: tells the epoch when an iteration starts.
-        rank: of this process.
-        ranks: number of processes.
-    """
-
-    def __init__(
-        self,
-        labels: Sequence[int],
-        balanced: bool,
-        seed: int,
-        epoch: Callable[[], int],
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> None:
-        self._labels = np.asarray(labels)
-        self._balanced = balanced
-        self._seed = seed
-        self._rank = rank
-        self._ranks = ranks
-        self._epoch = epoch
-        self._skip = (-1, 0)
-
-    def skip(self, epoch: int, draws: int) -> None:
-        """Leave out the first draws of one epoch, which a run that is continued has behind it."""
-        self._skip = (epoch, draws)
-
-    def __len__(self) -> int:
-        return max(1, len(self._labels) // self._ranks)
-
-    def __iter__(self) -> Iterator[Draw]:
-        epoch = self._epoch()
-        random = np.random.default_rng([self._seed, epoch])
-        order = self._balanced_order(random) if self._balanced else random.permutation(len(self._labels))
-        seeds = random.integers(2**31, size=len(order))
-        done = self._skip[1] if self._skip[0] == epoch else 0
-        for draw in range(self._rank + done * self._ranks, len(self) * self._ranks, self._ranks):
-            yield int(order[draw % len(order)]), int(seeds[draw % len(order)])
-
-    def _balanced_order(self, random: np.random.Generator) -> np.ndarray[Any, Any]:
-        count = len(self._labels)
-        present = np.unique(self._labels)
-        shares = np.full(len(present), count // len(present))
-        shares[random.permutation(len(present))[: count % len(present)]] += 1
-        drawn = []
-        for label, share in zip(present, shares, strict=True):
-            members = np.flatnonzero(self._labels == label)
-            rounds = [random.permutation(members) for _ in range(-(-share // len(members)))]
-            drawn.append(np.concatenate([members[:0], *rounds])[:share])
-        return random.permutation(np.concatenate(drawn))
 
 
 class BusiDataModule(LightningDataModule):
@@ -310,7 +188,7 @@ class BusiDataModule(LightningDataModule):
                 "columns label and mask_file of labels.csv, or choose another task"
             )
         if unusable:
-            scans = "1 scan" if len(unusable) == 1 else f"{len(unusable)} scans"
+            scans = counted(len(unusable), "scan")
             log.info("%s without a %s %s left out", scans, needed, "is" if len(unusable) == 1 else "are")
         return unusable
 

@@ -36,6 +36,7 @@ from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import write_json
 from busi_lab.machine import cpu_count
+from busi_lab.plurals import counted
 
 SIMILARITY = 0.33  # of a verified pair; see the module's text
 
@@ -92,7 +93,7 @@ def find_groups(index: Index) -> list[Group]:
         straight = list(pool.map(lambda scan: _vector(scan, words), scans))
         mirrored = list(pool.map(lambda scan: _vector(scan.mirrored(), words), scans))
         candidates = sorted(_candidates(straight, mirrored))
-        log.info("comparing %d pairs of %d images", len(candidates), len(scans))
+        log.info("comparing %s of %d images", counted(len(candidates), "pair"), len(scans))
 
         def verify(candidate: tuple[int, int, bool]) -> tuple[float, float]:
             first, second, mirror = candidate

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from busi_lab.classes import BUSI, Classes
 from busi_lab.data.dataset import DATASET, read_classes
 from busi_lab.errors import UserError, one_line
+from busi_lab.plurals import counted
 
 LABELS = "labels.csv"
 
@@ -207,7 +208,7 @@ def _list_labelled(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
             continue
         if len(row) != len(heading):
             advice = "put a cell that holds a comma into double quotes"
-            defects.append(Defect(place, f"expected {len(heading)} cells, found {len(row)}; {advice}"))
+            defects.append(Defect(place, f"expected {counted(len(heading), 'cell')}, found {len(row)}; {advice}"))
             continue
         case, complaints = _read_row(root, classes, dict(zip(heading, row, strict=True)))
         defects += [Defect(place, complaint) for complaint in complaints]

@@ -18,6 +18,7 @@ from busi_lab.data.scan import Gray, Mask, Scan
 from busi_lab.errors import UserError
 from busi_lab.inference.measures import Lesion, Spacing, measure
 from busi_lab.models import Outputs
+from busi_lab.plurals import counted
 from busi_lab.summary import Summary
 from busi_lab.tasks import BaseTask, load_task
 from busi_lab.tasks.loading import task_classes
@@ -147,7 +148,7 @@ class Predictor:
             return self._predict(scans)
         except torch.OutOfMemoryError:
             raise UserError(
-                f"{len(scans)} scans do not fit into the memory of {self.device}; choose a smaller --batch-size"
+                f"{self.device} has no memory for a batch of {counted(len(scans), 'scan')}; lower --batch-size"
             ) from None
 
     def _predict(self, scans: Sequence[Scan]) -> list[Prediction]:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from busi_lab.plurals import counted as counted
+
 MISSING = "–"  # noqa: RUF001 (an en dash is meant)
 """What a cell without a value shows."""
 
@@ -91,11 +93,6 @@ def leak_share(counts: Sequence[int], images: float) -> str:
 def leaks(counts: Sequence[int], images: float | None) -> str:
     """``43 of 155 (28 %)``; without a share where ``images`` is unknown."""
     return f"{leak_counts(counts)} {leak_share(counts, images)}" if images else leak_counts(counts)
-
-
-def counted(count: int, thing: str) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def listed(words: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.errors import UserError
 from busi_lab.files import PROBABILITY_DIGITS, write_atomically, write_rows
 from busi_lab.inference.explain import Explainer
+from busi_lab.plurals import counted
 from busi_lab.run.build import build_data, build_trainer, trainer_settings
 from busi_lab.run.environment import device_name, environment_record, quieten
 from busi_lab.run.leaks import find_leaked
@@ -111,21 +112,20 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
         if opened.trackers:
             maps = directory / EXPLANATIONS if explainer else None
             opened.result = Result(summary, rows, data.pictures(), data.true_masks(), masks, maps)
-    figures = []
-    for name in (f"test/{name}" for name in _shown(task.roles)):
-        if name in summary.metrics:
-            rest = summary.metrics.get(f"{name}{WITHOUT_NEAR_COPIES}")
-            figures.append(
-                f"{name} {summary.metrics[name]:.4f}" + ("" if rest is None else f" ({rest:.4f} without near-copies)")
-            )
-    log.info("%s\nresult directory: %s", "  ".join(figures), directory)
+    log.info("%s\nresult directory: %s", _result_line(summary, task.roles), directory)
     return summary
 
 
-def _shown(classes: Classes) -> list[str]:
-    """The figures that are said at the end."""
+def _result_line(summary: Summary, classes: Classes) -> str:
+    """The figures that are said at the end, those without near-copies beside them."""
     names = ("accuracy", classes.accuracy_lesions, "f1", "f1_present", classes.auroc_positive, classes.auroc_lesions)
-    return [name for name in (*names, "dice", "iou") if name]
+    told = []
+    for name in (f"test/{name}" for name in (*names, "dice", "iou") if name):
+        if name in summary.metrics:
+            rest = summary.metrics.get(f"{name}{WITHOUT_NEAR_COPIES}")
+            without = "" if rest is None else f" ({rest:.4f} without near-copies)"
+            told.append(f"{name} {summary.metrics[name]:.4f}{without}")
+    return "  ".join(told)
 
 
 def _start_summary(
@@ -178,8 +178,9 @@ def _start_summary(
 def _announce(summary: Summary, source: Summary, source_directory: Path) -> None:
     """Say what is evaluated, what the run cannot know, and how far the test images are known to it."""
     log.info(
-        "%s of %s on %s, split %s: %d test images; %s",
-        *(summary.model, source_directory, summary.data.name, summary.split.protocol, summary.data.test),
+        "%s of %s on %s, split %s: %s; %s",
+        *(summary.model, source_directory, summary.data.name, summary.split.protocol),
+        counted(summary.data.test or 0, "test image"),
         summary.device,
     )
     learnt = source.data.classes or source.data.roles.names

@@ -13,7 +13,7 @@ from yaml import YAMLError
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.duplicates import cached_groups
 from busi_lab.data.index import Case, Index, index_dataset
-from busi_lab.data.splits import Manifest, read_manifest
+from busi_lab.data.manifest import Manifest, read_manifest
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import CONFIG, SPLIT
 from busi_lab.summary import Summary

@@ -21,6 +21,7 @@ from busi_lab.data.scan import Gray, Mask
 from busi_lab.data.stress import LADDERS, SEVERITIES, degrade, lesion_alone, without_lesion
 from busi_lab.errors import UserError, one_line
 from busi_lab.inference.explain import Explainer, energy_inside, pointing_hit
+from busi_lab.plurals import counted
 from busi_lab.run.record import plain_metrics
 from busi_lab.run_directory import EXPLANATIONS, write_heat
 from busi_lab.summary import Summary
@@ -173,7 +174,7 @@ def explain(
             if _has_lesion(case):
                 hit, energy = pointing_hit(heat, mask), energy_inside(heat, mask)
                 measured.append({"method": method, "hit": hit, "energy": energy, "share": float(mask.mean())})
-    log.info("explained %d scans in %.0f s", len(rows), time.perf_counter() - clock)
+    log.info("explained %s in %.0f s", counted(len(rows), "scan"), time.perf_counter() - clock)
     found: dict[str, float] = {}
     for method in dict.fromkeys(each["method"] for each in measured):
         of_method = [each for each in measured if each["method"] == method]

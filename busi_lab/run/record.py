@@ -12,7 +12,7 @@ from torch import Tensor
 from busi_lab.classes import Classes
 from busi_lab.config import RunConfig
 from busi_lab.data.datamodule import BusiDataModule
-from busi_lab.data.splits import Manifest, write_manifest
+from busi_lab.data.manifest import Manifest, write_manifest
 from busi_lab.errors import UserError
 from busi_lab.files import write_atomically
 from busi_lab.models.inputs import STRIDE, PaddedNetwork

@@ -13,6 +13,7 @@ from busi_lab.commandline import overridden_keys
 from busi_lab.config import may_change_on_resume
 from busi_lab.errors import UserError, one_line
 from busi_lab.extensions import targets
+from busi_lab.plurals import counted
 from busi_lab.run_directory import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SPLIT, quoted
 from busi_lab.summary import SUMMARY, read_summary
 
@@ -93,7 +94,7 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
     keys = overridden_keys(overrides)
     if "trainer.max_epochs" in keys and scheduler in ("onecycle", "cosine"):
         raise UserError(
-            f"trainer.max_epochs: the {scheduler} schedule was planned for {epochs} epochs and cannot change"
+            f"trainer.max_epochs: the {scheduler} schedule was planned for {counted(epochs, 'epoch')} and cannot change"
         )
     if "trainer" in keys:
         saved.trainer = composed.trainer

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from busi_lab.errors import UserError
 from busi_lab.files import locked
+from busi_lab.plurals import counted
 from busi_lab.run_directory import (
     CONFIG,
     LAST_CHECKPOINT,
@@ -28,7 +29,7 @@ from busi_lab.run_directory import (
 from busi_lab.summary import SUMMARY, Summary, write_summary
 from busi_lab.sweep.executors import LOST, Command, Executor, Process, executor_class
 from busi_lab.sweep.outcome import Sweep, finished, objective, reason
-from busi_lab.sweep.plan import Job, make_plan
+from busi_lab.sweep.plan import Job, make_plan, refuse_wrong
 from busi_lab.tracking import sweep_environment
 
 log = logging.getLogger(__name__)
@@ -62,20 +63,23 @@ def launch(
         The sweep, and the validation objective of each job, NaN for one that failed.
 
     Raises:
-        UserError: an override would undo the sweep, or the directory is of no use.
+        UserError: an override would undo the sweep, a job is wrong, or the directory is of no use.
         Stopped: SIGTERM or Ctrl-C.
     """
     limit = OmegaConf.select(config, "sweep.max_failures")
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise UserError(f"sweep.max_failures={limit}: expected null or at least 1")
     plan = make_plan(config, jobs, compose)
+    if before is None:  # a sweeper that proposes values is told of a wrong one as of a job that failed
+        refuse_wrong(plan.jobs)
     sweep = before or _begin(config, plan.directory)
     sweep.jobs += [job.directory for job in plan.jobs]
     if sweep.executor is None:
         sweep.executor = executor_class(executor)(n_jobs)
     grace = OmegaConf.select(config, "sweep.grace")
     places = sweep.executor.places([job.config for job in plan.jobs])
-    log.info("sweep of %d jobs, %d at a time, in %s", len(jobs), min(len(places), len(jobs)), plan.directory)
+    at_once = min(len(places), len(jobs))
+    log.info("sweep of %s, %d at a time, in %s", counted(len(jobs), "job"), at_once, plan.directory)
     with locked(plan.directory):
         _Pool(sweep.executor, places, sweep.environment, limit, grace).run(plan.jobs, plan.arguments)
     return sweep, [objective(job.directory) for job in plan.jobs]
@@ -171,7 +175,8 @@ class _Pool:
                 log.info("%s: finished before, not run again", title)
                 return
             if self._max_failures is not None and self._failures >= self._max_failures:
-                log.info("%s: not started after %d failures (sweep.max_failures)", title, self._failures)
+                failures = counted(self._failures, "failure")
+                log.info("%s: not started after %s (sweep.max_failures)", title, failures)
                 return
             if not self._prepare(job):
                 log.info("%s: in use by another process, left alone", title)

@@ -9,8 +9,9 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
-from busi_lab.config import may_change_on_resume
+from busi_lab.config import may_change_on_resume, parse_config
 from busi_lab.errors import UserError
 from busi_lab.run.resume import trusted_packages
 from busi_lab.run_directory import CONFIG, quoted
@@ -87,8 +88,37 @@ def make_plan(
         Job(base / name, tuple(overrides), compose(overrides)) for name, overrides in zip(names, jobs, strict=True)
     )
     for job in planned:
+        job.config.run_dir = str(job.directory)
         _refuse_another_run(job)
     return Plan(base, planned, tuple(_command_flags(config.hydra)))
+
+
+def refuse_wrong(jobs: Sequence[Job]) -> None:
+    """Check the configuration of every job, before the first has taken its hours.
+
+    A configuration that refers to what Hydra knows of a running job alone is left to be checked there.
+
+    Raises:
+        UserError: naming the first job that is wrong, and how many are.
+    """
+    wrong: list[tuple[str, UserError]] = []
+    for job in jobs:
+        if "${hydra:" in OmegaConf.to_yaml(job.config):
+            continue
+        try:
+            content = OmegaConf.to_container(job.config, resolve=True)
+        except InterpolationResolutionError:
+            continue
+        resolved = OmegaConf.create(content)
+        assert isinstance(resolved, DictConfig)
+        try:
+            parse_config(resolved)
+        except UserError as error:
+            wrong.append((job.directory.name, error))
+    if wrong:
+        name, first = wrong[0]
+        verb = "is" if len(wrong) == 1 else "are"
+        raise UserError(f"{first} (job {name}; {len(wrong)} of {len(jobs)} jobs {verb} wrong, so none was started)")
 
 
 def directory_name(overrides: Sequence[str], launcher: str = OURS) -> str:
@@ -152,7 +182,6 @@ def _refuse_another_run(job: Job) -> None:
     if not (directory / CONFIG).is_file():
         return
     saved = OmegaConf.load(directory / CONFIG)
-    config.run_dir = str(directory)
     wanted = OmegaConf.to_container(config, resolve=True)
     assert isinstance(wanted, dict)
     before: Any = OmegaConf.to_container(saved)

@@ -19,6 +19,7 @@ from busi_lab.data.resizing import resize_mask, resize_scan
 from busi_lab.data.scan import UnreadableImageError
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import locked, read_rows
+from busi_lab.plurals import counted
 from busi_lab.run_directory import (
     CONFIG,
     EXPLANATIONS,
@@ -162,7 +163,7 @@ def _read_summary(directory: Path, config: Mapping[str, Any]) -> tuple[Summary, 
     if (directory / SUMMARY).exists():
         return read_summary(directory), "failed"
     epochs = len(read_rows(directory / METRICS))
-    words = f"cut after {epochs} epochs; busi-train resume={quoted(directory)} continues it"
+    words = f"cut after {counted(epochs, 'epoch')}; busi-train resume={quoted(directory)} continues it"
     model, task = config.get("model") or {}, config.get("task") or {}
     split: dict[str, Any] = {}
     with suppress(OSError, ValueError):

@@ -7,11 +7,12 @@ import pytest
 
 from busi_lab.data import index as index_module
 from busi_lab.data.cache import PixelCache, open_cache
+from tests.sharing import made_once
 
 
 @pytest.fixture(scope="session")
-def busi_cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("busi_cache")
+def busi_cache_dir(busi_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_once(tmp_path_factory, "busi-cache", lambda folder: open_cache(busi_root, 224, folder))
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,11 @@ from PIL import Image
 from busi_lab.classes import BUSI
 from busi_lab.data import datamodule
 from busi_lab.data import index as index_module
-from busi_lab.data.datamodule import BusiDataModule, EpochSampler
+from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.index import index_dataset
-from busi_lab.data.splits import make_manifest, write_manifest
+from busi_lab.data.manifest import write_manifest
+from busi_lab.data.sampler import EpochSampler
+from busi_lab.data.splits import make_manifest
 from busi_lab.errors import UserError
 from tests.data.augmentations import PAPER, settings
 

@@ -13,9 +13,9 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from busi_lab.data.cache import open_cache
-from busi_lab.data.datamodule import ScanDataset
 from busi_lab.data.reading import read_image, read_scans
 from busi_lab.data.scan import UnreadableImageError
+from busi_lab.data.scan_dataset import ScanDataset
 from tests.data.image_files import dicom, jpeg, noise, region, write
 
 pytestmark = pytest.mark.usefixtures("silent")

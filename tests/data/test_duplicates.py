@@ -219,7 +219,7 @@ def test_the_command_writes_a_table_and_a_picture(
     picture = cv2.imread(str(out / "groups_01.png"))
     assert 300 < picture.shape[0] < 2500 and 1000 < picture.shape[1] < 2500 and picture.std() > 20
     text = capsys.readouterr().out
-    assert "6 groups hold 12 of 24 images" in text and "groups of several labels: 0" in text
+    assert "6 groups with 12 of 24 images" in text and "groups of several labels: 0" in text
     with pytest.raises(SystemExit) as caught:
         cli.main(["duplicates", str(copies[0]), "--out", str(out)])
     assert caught.value.code == 2 and "is not empty" in capsys.readouterr().err

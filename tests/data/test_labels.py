@@ -19,7 +19,8 @@ from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.groups import GROUPS
 from busi_lab.data.index import check_dataset, index_dataset, read_case
 from busi_lab.data.layout import CaseFiles, list_files, require_layout, resolve_root
-from busi_lab.data.splits import make_manifest, write_manifest
+from busi_lab.data.manifest import write_manifest
+from busi_lab.data.splits import make_manifest
 from busi_lab.errors import UserError
 from busi_lab.report.figures.gallery import _files, _picture
 from busi_lab.report.results.examples import Example
@@ -336,7 +337,7 @@ def test_duplicates_and_describe_work_on_unknown_labels(
     for kind in ("", "_mask"):
         shutil.copy(root / f"b/benign_1{kind}.png", root / f"m/malignant_1{kind}.png")
     cli.main(["duplicates", str(root), "--out", str(tmp_path / "groups")])
-    assert "1 groups hold 2 of 30 images" in capsys.readouterr().out
+    assert "1 group with 2 of 30 images" in capsys.readouterr().out
     rows = list(csv.DictReader((tmp_path / "groups" / GROUPS).open()))
     assert [row["image"] for row in rows] == ["b/benign_1", "m/malignant_1"]
     assert {row["conflict"] for row in rows} == {""}  # one label and one mask are not known

@@ -6,6 +6,7 @@ import pytest
 from busi_lab import predict
 from tests import programs
 from tests.inference.small_runs import SHARES, Called, Cli, make_classifier, make_segmenter, save_run
+from tests.sharing import made_once
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +25,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def joint_run(phantom_root: Path, _cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A joint run that was trained for two epochs, with the masks of its test at the scans' resolution."""
-    directory = tmp_path_factory.mktemp("trained") / "joint"
     places = (f"data.root={phantom_root}", f"data.cache_dir={_cache_dir}", "data.image_size=64", "logger=csv")
     model = ("model=smp", "model.encoder=tu-test_efficientnet", "model.weights=none")
     settings = ("task=multitask", *model, "task.resolution=original", "optim.lr=0.01")
-    arguments = ("trainer=smoke", "split=holdout", *places, *settings, f"hydra.run.dir={directory}")
-    assert programs.call("train", *arguments) == 0
-    return directory
+
+    def make(folder: Path) -> None:
+        arguments = ("trainer=smoke", "split=holdout", *places, *settings, f"hydra.run.dir={folder / 'joint'}")
+        assert programs.call("train", *arguments) == 0
+
+    return made_once(tmp_path_factory, "joint", make) / "joint"
 
 
 @pytest.fixture

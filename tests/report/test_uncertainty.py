@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, norm, t
+from scipy.stats import binomtest, bootstrap, norm, t
 
 from busi_lab.report.results.statistics import weighted_mean
 from busi_lab.report.results.uncertainty import (
@@ -114,6 +114,9 @@ def test_wilson_interval_by_hand() -> None:
     assert wilson_interval(0.5, 4) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-4)
     assert wilson_interval(0, 0) == (0, 1)
     assert wilson_interval(1, 10) == pytest.approx((10 / (10 + 1.96**2), 1), abs=1e-4)
+    for right, images in ((0, 7), (3, 7), (55, 60)):
+        known = binomtest(right, images).proportion_ci(method="wilson")
+        assert wilson_interval(right / images, images) == pytest.approx((known.low, known.high), abs=1e-6)
 
 
 def test_a_share_of_copies_counts_groups_not_images() -> None:

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from busi_lab.config import RunConfig, config_dir
-from busi_lab.data.splits import Manifest
+from busi_lab.data.manifest import Manifest
 from busi_lab.errors import UserError
 from busi_lab.inference.predictor import as_scan
 from busi_lab.run import fit

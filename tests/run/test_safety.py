@@ -92,7 +92,7 @@ def test_a_foreign_run_directory_names_no_code(
 
 def test_a_package_that_the_command_line_trusts(cut: Path) -> None:
     altered(cut, "callbacks", {"_target_": SLOWLY[0].partition("=")[2]})
-    assert "names tests.programs.Slow" in resume(cut)[1]
+    assert "names tests.slow.Slow" in resume(cut)[1]
     assert resume(cut, "trust=[tests]") == (0, "")
 
 

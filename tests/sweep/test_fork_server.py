@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -117,24 +116,23 @@ def test_a_process_outlives_its_server_and_nothing_more_is_started(tmp_path: Pat
     server.close()
 
 
-def test_a_sweep_needs_no_server(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_needs_no_server_and_gives_the_same_bytes(
+    sweep: Sweep, programs: Programs, phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse() -> ForkServer:
         raise ServerError("it holds 2 threads")
 
     monkeypatch.setattr(local, "ForkServer", refuse)
-    code, output, errors = sweep("seed=0", "hydra.sweep.dir=sweep")
+    settings = ("model=timm", "model.backbone=test_efficientnet", "model.weights=none", "model.dropout=0.3")
+    code, output, errors = sweep("seed=0", *settings, "augment=strong", "hydra.sweep.dir=sweep")
     assert code == 0, errors
     assert output.count("jobs start as new processes: the fork server does not serve, because it holds 2 threads") == 1
-    assert read_summary(next((tmp_path / "sweep").glob("*/summary.json")).parent).status == "finished"
+    (spawned,) = (summary.parent for summary in (tmp_path / "sweep").glob("*/summary.json"))
+    assert read_summary(spawned).status == "finished"
 
-
-def test_a_forked_run_gives_the_bytes_of_a_spawned_one(programs: Programs, phantom_root: Path, tmp_path: Path) -> None:
-    settings = ("trainer=smoke", "model.backbone=test_efficientnet", "model.dropout=0.3", "data.image_size=32")
-    arguments = (*settings, f"data.root={phantom_root}", "augment=strong", "logger=none")
-    programs.run("train", *arguments, f"hydra.run.dir={tmp_path / 'forked'}", cwd=tmp_path)
-    command = [sys.executable, "-m", "busi_lab.train", *arguments, f"hydra.run.dir={tmp_path / 'spawned'}"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
-    assert describe(tmp_path / "forked") == describe(tmp_path / "spawned")
+    run = ("trainer=smoke", "data.image_size=32", f"data.root={phantom_root}", "augment=strong", "logger=none")
+    programs.run("train", *run, *settings, f"hydra.run.dir={tmp_path / 'forked'}", cwd=tmp_path)
+    assert describe(tmp_path / "forked") == describe(spawned)
 
 
 def test_a_server_with_threads_refuses_to_serve(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from busi_lab.config import config_dir
 from busi_lab.errors import UserError
-from busi_lab.sweep.plan import Job, _refuse_another_run, directory_name, job_names
+from busi_lab.sweep.plan import Job, _refuse_another_run, directory_name, job_names, refuse_wrong
 from tests.test_config import load
 
 
@@ -44,6 +46,22 @@ def test_a_job_of_an_older_version_names_the_keys_of_all_networks(tmp_path: Path
     OmegaConf.save(OmegaConf.create({**older, "model": {"name": "timm", "dropout": 0.5}}), tmp_path / "config.yaml")
     with pytest.raises(UserError, match="holds a run with another model"):
         _refuse_another_run(job)
+
+
+def test_wrong_jobs_are_named_but_for_those_that_only_hydra_can_resolve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        whole = compose("train", ["model=custom_cnn", "run_dir=/nowhere"])
+    right, unknown, wrong = (Job(tmp_path / name, (), whole.copy()) for name in ("right", "unknown", "wrong"))
+    unknown.config.seed = "${hydra:job.num}"
+    refuse_wrong([right, unknown])  # whether or not Hydra has set what it refers to
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": {"job": {"num": None}}}))
+    refuse_wrong([right, unknown])
+    wrong.config.optim.lr = -1
+    with pytest.raises(UserError, match=r"optim.lr=-1.0: expected more than 0 \(job wrong; 1 of 3 jobs is wrong"):
+        refuse_wrong([right, wrong, unknown])
+    assert OmegaConf.is_interpolation(unknown.config, "seed")
 
 
 def test_a_sweeps_directory_follows_from_its_command() -> None:

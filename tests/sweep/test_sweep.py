@@ -43,20 +43,21 @@ def test_a_single_run_leaves_no_record_of_wrong_input(
 
 
 def test_one_job_fails_the_others_go_on_and_nothing_is_done_twice(sweep: Sweep, tmp_path: Path) -> None:
-    code, output, errors = sweep("data.batch_size=4,0,8")
+    code, output, errors = sweep("split.test_fraction=0.2,0.001,0.3")
     assert code == 1, errors
     directory = only(tmp_path / "sweeps")
-    states = {path.name: read_summary(path) for path in directory.glob("batch_size*")}
+    states = {path.name: read_summary(path) for path in directory.glob("test_fraction*")}
     assert {name: summary.status for name, summary in states.items()} == {
-        "batch_size4": "finished",
-        "batch_size0": "failed",
-        "batch_size8": "finished",
+        "test_fraction0.2": "finished",
+        "test_fraction0.001": "failed",
+        "test_fraction0.3": "finished",
     }
-    assert states["batch_size0"].error == "data.batch_size=0: expected more than 0"
-    assert "data.batch_size=0: expected more than 0" in output
+    reason = states["test_fraction0.001"].error
+    assert reason is not None and "leaves no benign image for test" in reason
+    assert reason in output
     assert str(directory / "comparison") in output
     stamps = {path: path.stat().st_mtime_ns for path in directory.glob("*/predictions.csv")}
-    code, output, again = sweep("data.batch_size=4,0,8")
+    code, output, again = sweep("split.test_fraction=0.2,0.001,0.3")
     assert code == 1
     assert output.count("finished before, not run again") == 2
     assert stamps == {path: path.stat().st_mtime_ns for path in directory.glob("*/predictions.csv")}
@@ -90,11 +91,19 @@ def test_one_experiment_beside_a_sweep_over_experiments_is_refused(sweep: Sweep,
 
 
 def test_a_sweep_stops_starting_jobs_after_some_failures(sweep: Sweep, tmp_path: Path) -> None:
-    code, output, _ = sweep("optim.lr=0,-1,1e-4", "sweep.max_failures=1")
+    code, output, _ = sweep("split.test_fraction=0.001,0.002,0.2", "sweep.max_failures=1")
     assert code == 1
     directory = only(tmp_path / "sweeps")
-    assert sorted(path.parent.name for path in directory.glob("*/summary.json")) == ["lr0"]
-    assert output.count("not started after 1 failures (sweep.max_failures)") == 2
+    assert sorted(path.parent.name for path in directory.glob("*/summary.json")) == ["test_fraction0.001"]
+    assert output.count("not started after 1 failure (sweep.max_failures)") == 2
+
+
+def test_a_wrong_value_is_found_before_the_first_job(sweep: Sweep, tmp_path: Path) -> None:
+    code, _, errors = sweep("data.batch_size=4,0,-1")
+    assert code == 2
+    expected = "data.batch_size=0: expected more than 0 (job batch_size0; 2 of 3 jobs are wrong, so none was started)"
+    assert errors == f"error: {expected}\n"
+    assert not list(tmp_path.glob("sweeps/*/*/*"))
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,22 @@
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from doubles import Recorder, Result
+from wandb.util import get_core_path
 
 from busi_lab.errors import UserError
 from busi_lab.files import write_rows
 from busi_lab.summary import Summary, read_summary
+from busi_lab.sweep.executors import local
 from busi_lab.tracking import Job
 from busi_lab.tracking.wandb import WandbTracker
+from tests.programs import Programs, call
 
-WANDB = str(Path(sys.executable).with_name("wandb"))
 FAST = ("trainer=smoke", "data.image_size=32", "logger=wandb")
 
 
@@ -202,23 +203,18 @@ def records(run: Path) -> str:
 
 def _leet(run: Path, *flags: str) -> str:
     (file,) = run.glob("wandb/offline-run-*/*.wandb")
-    command = [WANDB, "leet", "inspect", *flags, "--json", str(file)]
+    command = [get_core_path(), "leet", "inspect", "--no-observability", *flags, "--json", "--run-file", str(file)]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-def busi(cwd: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"busi_lab.{script}", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
-
-
-def test_real_offline_files_of_a_run_and_its_evaluation(phantom_root: Path, tmp_path: Path) -> None:
+def test_real_offline_files_of_a_run_and_its_evaluation(programs: Programs, phantom_root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     settings = ("task=multitask", "model=mobilenet_unet", "model.weights=none", "logger.wandb.mask_scans=2")
     words = ("logger.wandb.tags=[first,second]", "logger.wandb.notes=why")
-    done = busi(tmp_path, "train", *FAST, *settings, *words, f"data.root={phantom_root}", f"hydra.run.dir={run}")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("W&B is offline") == 1
-    assert "W&B is lost" not in done.stdout + done.stderr
+    data = (f"data.root={phantom_root}", f"hydra.run.dir={run}")
+    output = programs.run("train", *FAST, *settings, *words, *data, cwd=tmp_path)
+    assert output.count("W&B is offline") == 1
+    assert "W&B is lost" not in output
     summary, wandb = read_summary(run), inspect(run)
     assert summary.wandb == {"id": (run / "wandb/id").read_text().strip(), "group": None, "directory": "wandb"}
     assert (wandb["run_id"], wandb["state"], wandb["exit_code"]) == (summary.wandb["id"], "finished", 0)
@@ -242,9 +238,7 @@ def test_real_offline_files_of_a_run_and_its_evaluation(phantom_root: Path, tmp_
     assert len(files) == 4  # two scans, each with the true and the predicted mask, shown once in two epochs
 
     offline = ("explain=gradcam", "logger=wandb", "logger.wandb.mode=offline", "hydra.run.dir=result")
-    done = busi(tmp_path, "evaluate", "run=run", *offline)
-    assert done.returncode == 0, done.stderr
-    assert "W&B is lost" not in done.stdout + done.stderr
+    assert "W&B is lost" not in programs.run("evaluate", "run=run", *offline, cwd=tmp_path)
     result = tmp_path / "result"
     summary, wandb = read_summary(result), inspect(result)
     assert summary.wandb == {"id": (result / "wandb/id").read_text().strip(), "group": None, "directory": "wandb"}
@@ -257,18 +251,26 @@ def test_real_offline_files_of_a_run_and_its_evaluation(phantom_root: Path, tmp_
 
 
 def test_real_offline_files_of_a_sweep_with_a_failing_job(
-    phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    programs: Programs,
+    phantom_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(local, "ForkServer", programs.lent)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_RUN_ID", "agent123")  # names one run, not every job
-    done = busi(tmp_path, "train", "-m", *FAST, "model=custom_cnn", f"data.root={phantom_root}", "data.batch_size=4,0")
-    assert done.returncode == 1
-    assert (done.stdout + done.stderr).count("W&B is offline") == 1
+    jobs = (*FAST, "model=custom_cnn", f"data.root={phantom_root}", "split.test_fraction=0.3,0.001")
+    capfd.readouterr()
+    assert call("train", "-m", *jobs) == 1
+    assert "".join(capfd.readouterr()).count("W&B is offline") == 1
     (sweep,) = (tmp_path / "sweeps").iterdir()
-    good, bad, report = inspect(sweep / "batch_size4"), inspect(sweep / "batch_size0"), inspect(sweep / "comparison")
+    names = ("test_fraction0.3", "test_fraction0.001", "comparison")
+    good, bad, report = (inspect(sweep / name) for name in names)
     assert (good["exit_code"], bad["exit_code"]) == (0, 1)
-    assert bad["summary"]["error"] == "data.batch_size=0: expected more than 0"
+    assert "leaves no benign image for test" in bad["summary"]["error"]
     assert len({good["run_id"], bad["run_id"], report["run_id"], "agent123"}) == 4
-    for run in ("batch_size4", "batch_size0", "comparison"):
+    for run in names:
         assert f'"run_group":"{sweep.name}"' in records(sweep / run)
     log = records(sweep / "comparison")
     assert '"job_type":"report"' in log

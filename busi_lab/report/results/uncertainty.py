@@ -131,6 +131,8 @@ def swap_p(differences: Floats, clusters: NDArray[np.str_]) -> float:
 def wilson_interval(share: float, images: float, critical: float = _Z) -> tuple[float, float]:
     """The 95 % interval of a proportion (Wilson, JASA 22, 1927); 0 to 1 where ``images`` is 0.
 
+    ``scipy.stats.binomtest`` has it for whole numbers of images and the normal quantile alone.
+
     Args:
         share: from 0 to 1.
         images: the number that the share is of; for images in groups that of independent ones that tell as much.

@@ -1,0 +1,75 @@
+"""Cached scans as a Dataset, and how they become a batch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, default_collate
+
+from busi_lab.classes import Classes
+from busi_lab.data.cache import PixelCache, sizes_of
+from busi_lab.data.index import read_case
+from busi_lab.data.sampler import Draw
+from busi_lab.data.transforms import Augmentation
+
+
+class ScanDataset(Dataset[dict[str, Any]]):
+    """Scans of one split.
+
+    An item has ``image`` (uint8 ``[1, S, S]``, gray levels), ``label`` (position in ``classes``, -1 where it is not
+    known), ``case_id`` and, with masks, ``mask`` (uint8 ``[1, S, S]`` of 0 and 1), ``size`` (rows and columns of the
+    stored scan, int64 ``[2]``) and ``spacing`` (millimetres between them, float32 ``[2]``, NaN where they are not
+    known); with original masks also
+    ``original_mask`` (bool ``[1, H, W]``, as it is on disk). Item ``(i, seed)`` is augmented with that seed, item
+    ``i`` is not.
+    """
+
+    def __init__(
+        self,
+        cache: PixelCache,
+        case_ids: Sequence[str],
+        augmentation: Augmentation | None = None,
+        masks: bool = True,
+        original_masks: bool = False,
+        classes: Classes | None = None,
+    ) -> None:
+        classes = cache.index.classes if classes is None else classes
+        numbers = {case.case_id: number for number, case in enumerate(cache.index.cases)}
+        self._cache = cache
+        self._numbers = [numbers[case_id] for case_id in case_ids]
+        self._augmentation = augmentation
+        self._masks = masks
+        self._original_masks = original_masks
+        self.case_ids = list(case_ids)
+        self.labels = [classes.number(cache.index.cases[number].label) for number in self._numbers]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, item: int | Draw) -> dict[str, Any]:
+        position, seed = item if isinstance(item, tuple) else (item, None)
+        image = self._cache.image(self._numbers[position])
+        mask = self._cache.mask(self._numbers[position]) if self._masks else None
+        if self._augmentation is not None and seed is not None:
+            image, mask = self._augmentation(image, mask, seed)
+        scan = {
+            "image": torch.from_numpy(np.array(image))[None],  # a copy: the cache stays as it is
+            "label": self.labels[position],
+            "case_id": self.case_ids[position],
+        }
+        if mask is not None:
+            scan["mask"] = torch.from_numpy(np.ascontiguousarray(mask))[None]
+            scan |= sizes_of(self._cache.index.cases[self._numbers[position]])
+        if self._original_masks:
+            index = self._cache.index
+            _, original = read_case(index.root, index.cases[self._numbers[position]])
+            scan["original_mask"] = torch.from_numpy(original)[None]
+        return scan
+
+
+def collate(scans: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch; original masks, which differ in size, stay a list."""
+    originals = [scan.pop("original_mask") for scan in scans if "original_mask" in scan]
+    batch: dict[str, Any] = default_collate(scans)
+    return {**batch, "original_mask": originals} if originals else batch
