@@ -668,6 +668,7 @@ def test_folds_and_seeds_are_pooled_and_spread(runs: Path, tmp_path: Path) -> No
     assert "<br>± 0.000 over folds<br>± 0.047 over seeds<br>ensemble 0.933 |" in markdown
     page = (tmp_path / "made/report.html").read_text(encoding="utf-8")
     assert "Folds together: classification on busi, grouped_kfold protocol" in page
+    assert "These are test images of one fold, Table" in page
     assert len(comparison.fold_tables) == 3
 
 
@@ -744,7 +745,7 @@ def test_models_are_tested_in_pairs_on_the_same_cases(runs: Path, tmp_path: Path
     assert [found[pair]["verdict"] for pair in p] == [
         "bad is worse than good",
         "bad is worse than near",
-        "good and near are not told apart",
+        "good and near do not differ significantly",
     ]
     assert "is below 0.05: 2 of 3 pairs." in (tmp_path / "made/table.md").read_text(encoding="utf-8")
 
@@ -772,7 +773,7 @@ def test_five_seeds_are_no_ensemble_against_a_single_run(runs: Path, tmp_path: P
     compare([runs], tmp_path / "made", formats=TABLES)
     (line,) = read_table(tmp_path / "made/pairs.csv")
     assert (float(line["first_value"]), float(line["second_value"])) == pytest.approx((0.8, 0.8))
-    assert line["verdict"] == "many and one are not told apart"
+    assert line["verdict"] == "many and one do not differ significantly"
     many, one = read_table(tmp_path / "made/repeats.csv")
     assert (float(many["accuracy/mean"]), float(many["accuracy/ensemble"])) == pytest.approx((0.8, 1.0))
     assert one["accuracy/ensemble"] == ""
@@ -962,7 +963,10 @@ def test_protocols_stand_side_by_side_with_their_leaks(runs: Path, tmp_path: Pat
     assert block.sentences[3].endswith("resampled together: published and grouped_kfold (60 images).")
     make_predictions(runs / "p", range(200, 260), set(range(200, 220)))
     block = ending(compare([runs], tmp_path / "made", formats=("csv",)), "a under 2 protocols")
-    assert "apart: no pair; not told apart: published and grouped_kfold in accuracy (+0.000)." in block.sentences[2]
+    assert (
+        "differences: none; no significant difference: published and grouped_kfold in accuracy (+0.000)."
+        in block.sentences[2]
+    )
     make_predictions(runs / "p", range(200, 230))
     block = ending(compare([runs], tmp_path / "made", formats=("csv",)), "a under 2 protocols")
     few = "not tested: published and grouped_kfold in accuracy, with 15 groups where 20 are needed."

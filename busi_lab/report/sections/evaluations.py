@@ -112,7 +112,7 @@ def _what_moved(item: Evaluation, found: Drop) -> str:
             continue
         gap = change.gap
         way = "lower" if gap.value < 0 else "higher"
-        sure = f"{way} here by {words.figure(abs(gap.value))}" if change.told_apart else "not told apart"
+        sure = f"{way} here by {words.figure(abs(gap.value))}" if change.told_apart else "no significant difference"
         if gap.few:
             sure = f"not compared, with {gap.groups} groups where {FEW_GROUPS} are needed"
         ends = words.ends(gap.low, gap.high, sign="+")
@@ -142,10 +142,10 @@ def _strata(item: Evaluation) -> Section | None:
 
 def _strata_sentences(few: Sequence[str]) -> list[str]:
     sentences = [
-        "Each image with a flag against all without it; an interval of the difference that holds 0 says that the two "
-        f"are not told apart. Intervals are those of {RESAMPLES:,} resamples of whole groups, not corrected for the "
-        "number of flags. Flags go along with classes and with each other, so a difference need not come from the "
-        "flag itself."
+        "Each image with a flag against all without it; an interval of the difference that holds 0 says that the "
+        f"two do not differ significantly. Intervals are those of {RESAMPLES:,} resamples of whole groups, not "
+        "corrected for the number of flags. Flags go along with classes and with each other, so a difference need not "
+        "come from the flag itself."
     ]
     if few:
         sentences.append(

@@ -1,4 +1,4 @@
-"""What was found: the best model in words that a clinician reads, and what can and cannot be told apart."""
+"""What was found: the best model in words that a clinician reads, and which models differ."""
 
 from collections.abc import Sequence
 from dataclasses import replace

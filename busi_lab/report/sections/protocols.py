@@ -77,7 +77,7 @@ def _relations(tests: Sequence[Difference], label_of: Mapping[int, str]) -> list
 def _what_differs(tests: Sequence[Difference], label_of: Mapping[int, str]) -> str:
     """The third sentence for a reviewer: the pairs of protocols that differ, each with its figures, then the others."""
     if not tests:
-        return "Nothing can be told apart, because fewer than two protocols have readable predictions."
+        return "Nothing can be tested, because fewer than two protocols have readable predictions."
     told, level, few = [], [], []
     for test in tests:
         measure, gap = MEASURES[test.measure], test.difference
@@ -91,7 +91,7 @@ def _what_differs(tests: Sequence[Difference], label_of: Mapping[int, str]) -> s
             told.append(f"{measure} is {way} under {first} than under {second} ({numbers})")
         else:
             level.append(f"{first} and {second} in {measure} ({words.signed(gap.value)})")
-    said = f"What can be told apart: {'; '.join(told) or 'no pair'}"
-    said += f"; not told apart: {'; '.join(level)}" if level else ""
+    said = f"Significant differences: {'; '.join(told) or 'none'}"
+    said += f"; no significant difference: {'; '.join(level)}" if level else ""
     said += f"; not tested: {'; '.join(few)}" if few else ""
     return f"{said}."

@@ -36,8 +36,8 @@ def _sentences(scope: Scope) -> list[str]:
     told = sum(test.told_apart for test in found)
     few = sum(test.difference.few for test in found)
     sentences = [
-        f"Two models are told apart where p, corrected after Holm for all pairs of a measure, is below 0.05: {told} of "
-        f"{words.counted(len(found), 'pair')}. For p, whole groups (near-copies, or one patient) "
+        f"Two models differ significantly where p, corrected after Holm for all pairs of a measure, is below 0.05: "
+        f"{told} of {words.counted(len(found), 'pair')}. For p, whole groups (near-copies, or one patient) "
         f"swap the results of both models {SWAPS:,} times. The interval of the difference is that of {RESAMPLES:,} "
         "paired resamples of whole groups; it is not corrected, and near 0.05 the two may disagree: p decides.",
     ]
@@ -72,12 +72,12 @@ def p_cell(value: float) -> Cell:
 
 
 def outcome(test: Difference) -> str:
-    """A plain sentence without a full stop: better, worse, or not told apart; of two protocols higher or lower."""
+    """A plain sentence without a full stop: better, worse, or neither; of two protocols higher or lower."""
     up, down = ("higher", "lower") if test.relation else ("better", "worse")
     first, second = ((item.protocol if test.relation else item.label) for item in (test.first, test.second))
     if test.difference.few:
         groups = test.difference.groups
         return f"{first} and {second} have {groups} groups, too few (below {FEW_GROUPS}) to tell them apart"
     if not test.told_apart:
-        return f"{first} and {second} are not told apart"
+        return f"{first} and {second} do not differ significantly"
     return f"{first} is {up if test.difference.value > 0 else down} than {second}"
