@@ -32,7 +32,9 @@ TABLE_CSV = "table.csv"
 TABLE_MARKDOWN = "table.md"
 REPEATS_CSV = "repeats.csv"
 PAIRS_CSV = "pairs.csv"
-_OWN_FILE = re.compile(r"report\.html|table\.(md|csv)|(repeats|pairs)\.csv|table\d+_(metrics|confusion|curves)\.png")
+_OWN_FILE = re.compile(
+    r"report\.html|table\.(md|csv)|(repeats|pairs)\.csv|(table\d+_(metrics|confusion|curves)|findings\d+)\.png"
+)
 
 
 def compare(
@@ -93,7 +95,7 @@ def _replace(new: Path, out: Path) -> None:
 def describe(analysis: Analysis, out: Path) -> str:
     """What was found, and the ranking, as plain text, and a last line that says which files ``out`` holds."""
     tables = [name for name in (TABLE_MARKDOWN, TABLE_CSV, REPEATS_CSV, PAIRS_CSV) if (out / name).exists()]
-    tables += ["plots"] if next(out.glob("table*_*.png"), None) else []
+    tables += ["plots"] if any(_OWN_FILE.fullmatch(path.name) for path in out.glob("*.png")) else []
     listed = " and ".join([", ".join(tables[:-1]), tables[-1]] if len(tables) > 1 else tables)
     verb = "is" if len(tables) == 1 and tables != ["plots"] else "are"
     last = f"{listed} {verb} in {out}" if listed else ""

@@ -42,7 +42,7 @@ def findings(analysis: Analysis) -> list[Section]:
         for task in dict.fromkeys(item.table.task for item in scope.experiments)
     ]
     kinds.sort(key=lambda kind: kind[2][0].table.evaluated)  # what runs found on their own test images comes first
-    told = [_of_scope(scope, task, items) for scope, task, items in kinds[:_SHOWN]]
+    told = [_of_scope(number, *kind) for number, kind in enumerate(kinds[:_SHOWN], start=1)]
     if len(told) == 1:
         return [replace(told[0], title="What was found")]
     more = len(kinds) - len(told)
@@ -50,10 +50,11 @@ def findings(analysis: Analysis) -> list[Section]:
     return [Section("What was found", sentences, parts=tuple(told), terminal=True)]
 
 
-def _of_scope(scope: Scope, task: str, items: Sequence[Experiment]) -> Section:
-    sentences = of_experiments(scope, items)
+def _of_scope(number: int, scope: Scope, task: str, items: Sequence[Experiment]) -> Section:
+    title = f"{task} on {where(scope)}"
     notes = (PHANTOMS,) if items[0].table.phantoms else ()
-    return Section(f"{task} on {where(scope)}", tuple(sentences), notes, groups=_figures(items), terminal=True)
+    groups = tuple(replace(group, file=f"findings{number}", headline=title) for group in _figures(items))
+    return Section(title, tuple(of_experiments(scope, items)), notes, groups=groups, terminal=True)
 
 
 def of_experiments(scope: Scope, items: Sequence[Experiment]) -> list[str]:
