@@ -36,6 +36,8 @@ class Manifest:
         test: case ids that are touched once.
         excluded: case ids that are not used.
         folds: number of folds, None where the protocol has none or the file does not say it.
+        version: of the way in which the split was made; splits of another one are not comparable.
+        imbalance: a sentence for each class that could not be shared out evenly.
     """
 
     protocol: str
@@ -47,11 +49,14 @@ class Manifest:
     test: tuple[str, ...]
     excluded: tuple[str, ...] = ()
     folds: int | None = None
+    version: int = 1
+    imbalance: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hex digits over the lists of what is used."""
-        return _digest(*(f"{split}\t{case}" for split in SPLITS for case in getattr(self, split)))
+        """Sixteen hex digits over the lists of what is used, and the version from the second on."""
+        version = [f"version\t{self.version}"] if self.version > 1 else []
+        return _digest(*version, *(f"{split}\t{case}" for split in SPLITS for case in getattr(self, split)))
 
     @cached_property
     def test_digest(self) -> str:
@@ -106,6 +111,8 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
             "seed": manifest.seed,
             "fold": manifest.fold,
             "folds": manifest.folds,
+            "version": manifest.version,
+            "imbalance": manifest.imbalance,
             "digest": manifest.digest,
             "data_digest": manifest.data_digest,
             **{split: getattr(manifest, split) for split in (*SPLITS, "excluded")},
@@ -156,14 +163,18 @@ def _parse(path: Path, content: Any) -> Manifest:
         raise UserError(f"split.manifest={path}: not a split manifest, {', '.join(missing)} missing")
     if content["schema"] != MANIFEST_SCHEMA:
         raise UserError(f"split.manifest={path}: schema {content['schema']}, this version reads {MANIFEST_SCHEMA}")
+    version = content.get("version", 1)
+    if not isinstance(version, int) or version < 1:
+        raise UserError(f"split.manifest={path}: version {version!r}; expected a whole number from 1")
     lists: dict[str, tuple[str, ...]] = {}
-    for split in (*SPLITS, "excluded"):
+    for split in (*SPLITS, "excluded", "imbalance"):
         ids = content.get(split, [])
         if not isinstance(ids, list) or not all(isinstance(item, str) for item in ids):
-            raise UserError(f"split.manifest={path}: {split} must be a list of case ids")
+            items = "sentences" if split == "imbalance" else "case ids"
+            raise UserError(f"split.manifest={path}: {split} must be a list of {items}")
         lists[split] = tuple(ids)
     fixed: dict[str, Any] = {key: content[key] for key in ("protocol", "seed", "fold", "data_digest")}
-    return Manifest(**{**fixed, **lists}, folds=content.get("folds"))  # which older files do not have
+    return Manifest(**{**fixed, **lists}, folds=content.get("folds"), version=version)  # which older files do not have
 
 
 def verify_manifest(manifest: Manifest, cases: Sequence[Case], source: str) -> None:

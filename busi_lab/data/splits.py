@@ -3,6 +3,7 @@
 import csv
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,17 @@ import numpy as np
 from busi_lab.data.groups import join_patients
 from busi_lab.data.index import Case, Index
 from busi_lab.data.manifest import Manifest, strata
+from busi_lab.data.partition import Unit, partition
 from busi_lab.errors import UserError, one_line
 from busi_lab.plurals import counted
 
 PROTOCOLS = ("published", "holdout", "grouped_holdout", "grouped_kfold", "curated", "all")
+GROUPED = ("grouped_holdout", "grouped_kfold", "curated")
 PUBLISHED_FRACTION = 0.2
+UNEVEN = 0.1
+"""How far the share of a class may be from what was wanted before a grouped split warns."""
+
+_VERSION = 2  # of grouped splits: raise when the same data would be split otherwise, or other near-copies be found
 
 
 def make_manifest(
@@ -36,11 +43,11 @@ def make_manifest(
       Keras' ``validation_split=0.2`` takes them; inferred from the confusion matrices of Dajam & Qahmash,
       IJACSA 16(5), 2025, which hold 87/42/26 images.
     - ``holdout``: floor(``test_fraction`` n) random images of each class.
-    - ``grouped_holdout``: as many, but near-copies and the images of a patient stay together.
-    - ``grouped_kfold``: ``fold`` of ``folds`` parts of equal class shares, groups together; the parts follow from
-      ``seed`` and partition the images.
-    - ``curated``: the largest image of each group of near-copies alone, no group whose images differ in class; then
-      as ``grouped_holdout``.
+    - ``grouped_holdout``: about as many, but near-copies and the images of a patient stay together.
+    - ``grouped_kfold``: ``fold`` of ``folds`` parts of about equal class shares, groups together; the parts follow
+      from ``seed`` and partition the images.
+    - ``curated``: the largest image of each patient, or of each group of near-copies, alone, and no near-copies of
+      different classes; then as ``grouped_holdout``.
     - ``all``: everything is tested, whatever its class, and nothing is learnt.
 
     All others carve ``val_fraction`` of what remains, class by class, as validation set; the grouped ones by groups.
@@ -65,38 +72,55 @@ def make_manifest(
     """
     _check_settings(index, protocol, test_fraction, fold, folds, exclude)
     kept = [case for case in index.cases if case.case_id not in exclude and case.case_id not in unusable]
-    together: Mapping[str, int] = {}
+    grouped = protocol in GROUPED
+    together = join_patients(index.cases, groups or {}) if grouped else {}
     if protocol == "curated":
-        kept = _curated(kept, groups or {})
-    if protocol in ("grouped_holdout", "grouped_kfold", "curated"):
-        together = join_patients(index.cases, groups or {})
+        kept = _curated(kept, groups or {}, together)
     random = np.random.default_rng([seed, 20])
     labels = {case.case_id: case.label for case in kept}
     needed = {case.label for case in index.cases if case.case_id not in unusable} - {""}
     units = _units(kept, together)
+    place = f"split={protocol} of {index.root}"
+    if grouped:
+        _refuse_few_groups(place, units, labels, needed, folds if protocol == "grouped_kfold" else None)
     test: list[Unit]
     if protocol == "all":
         test = units
     elif protocol == "published":
         test = [(case_id,) for case_id in _first(kept)]
+    elif protocol == "holdout":
+        test = _draw(units, labels, _counts(units, labels, lambda count: _tested(count, test_fraction)), random)
     elif protocol == "grouped_kfold":
-        parts = _partition(units, labels, folds, random)
-        for number, part in enumerate(parts):
-            _check_classes(index, protocol, f"the test of fold {number}", labels, _case_ids(part), needed)
-        test = parts[fold]
+        shares = [_counts(units, labels, lambda count: count / folds)] * folds
+        test = partition(units, labels, shares, needed, random)[fold]
         random = np.random.default_rng([seed, 20, fold])
     else:
-        test = _draw(units, labels, lambda count: int(test_fraction * count + 1e-9), random)
+        test = _part(units, labels, _counts(units, labels, lambda n: _tested(n, test_fraction)), needed, random)
     rest = sorted(set(units) - set(test))
-    val = _draw(rest, labels, lambda count: max(1, round(val_fraction * count)), random)
+    validated = _counts(rest, labels, lambda count: max(1, round(val_fraction * count)))
+    val = _part(rest, labels, validated, needed, random) if grouped else _draw(rest, labels, validated, random)
     train = sorted(set(rest) - set(val))
     lists = {split: _case_ids(part) for split, part in (("test", test), ("val", val), ("train", train))}
     if protocol != "all":
         for split, ids in lists.items():
-            _check_classes(index, protocol, split, labels, ids, needed)
+            _check_classes(place, index.classes.names, split, units, labels, ids, needed)
+    tested = 1 / folds if protocol == "grouped_kfold" else test_fraction
+    ideal = {"test": tested, "val": (1 - tested) * val_fraction}
     left = tuple(sorted({case.case_id for case in index.cases} - set(labels)))
     which, of = (fold, folds) if protocol == "grouped_kfold" else (None, None)
-    return Manifest(protocol, seed, which, index.digest, **lists, excluded=left, folds=of)
+    return Manifest(
+        protocol,
+        seed,
+        which,
+        index.digest,
+        lists["train"],
+        lists["val"],
+        lists["test"],
+        excluded=left,
+        folds=of,
+        version=_VERSION if grouped else 1,
+        imbalance=_imbalance(lists, labels, units, ideal) if grouped else (),
+    )
 
 
 def _check_settings(
@@ -120,9 +144,6 @@ def _check_settings(
         )
 
 
-Unit = tuple[str, ...]  # case ids that stay together
-
-
 def _case_ids(units: Iterable[Unit]) -> tuple[str, ...]:
     """The cases of some units, sorted."""
     return tuple(sorted(case_id for unit in units for case_id in unit))
@@ -136,14 +157,26 @@ def _units(cases: Sequence[Case], groups: Mapping[str, int]) -> list[Unit]:
     return [tuple(ids) for ids in members.values()]
 
 
-def _curated(cases: Sequence[Case], groups: Mapping[str, int]) -> list[Case]:
-    """The largest image of each group (the first by name of equals), without groups of several classes."""
+def _curated(cases: Sequence[Case], copies: Mapping[str, int], together: Mapping[str, int]) -> list[Case]:
+    """The largest image of each patient or group; of equals any, but always the same one.
+
+    Near-copies of several classes are left out before.
+    """
     by_id = {case.case_id: case for case in cases}
-    chosen = set()
-    for unit in _units(cases, groups):
-        if len({by_id[case_id].label for case_id in unit} - {""}) <= 1:
-            chosen.add(min(unit, key=lambda case_id: (-by_id[case_id].height * by_id[case_id].width, case_id)))
-    return [case for case in cases if case.case_id in chosen]
+    doubtful = {
+        case_id
+        for unit in _units(cases, copies)
+        for case_id in unit
+        if len({by_id[member].label for member in unit} - {""}) > 1
+    }
+    sound = [case for case in cases if case.case_id not in doubtful]
+    chosen = {
+        min(
+            unit, key=lambda case_id: (-by_id[case_id].height * by_id[case_id].width, sha256(case_id.encode()).digest())
+        )
+        for unit in _units(sound, together)
+    }  # equals by name would favour the class that comes first in the alphabet
+    return [case for case in sound if case.case_id in chosen]
 
 
 def _first(cases: Sequence[Case]) -> list[str]:
@@ -155,68 +188,98 @@ def _first(cases: Sequence[Case]) -> list[str]:
     return chosen
 
 
-def _draw(
-    units: Sequence[Unit], labels: Mapping[str, str], quota: Callable[[int], int], random: np.random.Generator
-) -> list[Unit]:
-    """Random units, class by class while they fit, with at most ``quota(images of the class)`` of each class.
+def _tested(count: int, fraction: float) -> int:
+    return int(fraction * count + 1e-9)  # 0.29 * 100 is 28.999999999999996
 
-    What a class falls short of its quota is less than the smallest unit of it that was not drawn.
-    """
-    room = {label: quota(count) for label, count in Counter(labels[i] for unit in units for i in unit).items()}
-    drawn = []
+
+def _counts(units: Iterable[Unit], labels: Mapping[str, str], of: Callable[[int], float]) -> dict[str, float]:
+    """Class -> ``of`` the number of its images."""
+    found = Counter(labels[case_id] for unit in units for case_id in unit)
+    return {label: of(count) for label, count in found.items()}
+
+
+def _draw(
+    units: Sequence[Unit], labels: Mapping[str, str], wanted: Mapping[str, float], random: np.random.Generator
+) -> list[Unit]:
+    """So many random images of each class, which are in no groups."""
+    drawn: list[Unit] = []
     for label in strata(labels.values()):
         of_class = [unit for unit in units if labels[unit[0]] == label]
-        for number in random.permutation(len(of_class)):
-            counts = Counter(labels[case_id] for case_id in of_class[number])
-            if all(count <= room[name] for name, count in counts.items()):
-                room = {name: left - counts[name] for name, left in room.items()}
-                drawn.append(of_class[number])
+        order = random.permutation(len(of_class))
+        drawn += [of_class[number] for number in order[: int(wanted.get(label, 0))]]
     return drawn
 
 
-def _partition(
-    units: Sequence[Unit], labels: Mapping[str, str], folds: int, random: np.random.Generator
-) -> list[list[Unit]]:
-    """Parts of equal class shares: large units first, each to the part that has least of its classes.
+def _part(
+    units: Sequence[Unit],
+    labels: Mapping[str, str],
+    wanted: Mapping[str, float],
+    needed: Collection[str],
+    random: np.random.Generator,
+) -> list[Unit]:
+    """Groups with about so many images of each class; what remains keeps a group of each class as well."""
+    others = {label: count - wanted[label] for label, count in _counts(units, labels, float).items()}
+    return partition(units, labels, [wanted, others], needed, random)[0]
 
-    Two parts differ in a class by no more than its largest unit, but for what units of several classes add.
+
+def _refuse_few_groups(
+    place: str, units: Sequence[Unit], labels: Mapping[str, str], needed: Collection[str], folds: int | None
+) -> None:
+    """Every part needs a group of every class: training, validation and test, or every fold and what it leaves.
+
+    Raises:
+        UserError: a class has too few.
     """
-    if folds > len(units):
-        raise UserError(
-            f"split.folds={folds}: there are {counted(len(units), 'group')} of images; expected at most as many folds"
-        )
-    totals = Counter(labels[case_id] for unit in units for case_id in unit)
-    shuffled = [units[number] for number in random.permutation(len(units))]
-    several = {unit: len({labels[case_id] for case_id in unit}) > 1 for unit in shuffled}
-    shuffled.sort(key=lambda unit: (not several[unit], -len(unit)))
-    parts: list[list[Unit]] = [[] for _ in range(folds)]
-    held: list[Counter[str]] = [Counter() for _ in range(folds)]
-    for unit in shuffled:
-        counts = Counter(labels[case_id] for case_id in unit)
-        order = random.permutation(folds)  # among equals, any
-        chosen = min(order, key=lambda part: sum(held[part][label] / totals[label] for label in counts))
-        parts[chosen].append(unit)
-        held[chosen].update(counts)
-    return parts
+    least = 3 if folds is None else max(folds, 4 if folds == 2 else 3)
+    for label in sorted(needed):
+        found = [unit for unit in units if any(labels[case_id] == label for case_id in unit)]
+        if len(found) < least:
+            images = sum(labels[case_id] == label for unit in found for case_id in unit)
+            fewer = f", or fewer folds with split.folds={len(found)}" if folds and 3 <= len(found) < folds else ""
+            raise UserError(
+                f"{place}: the class {label} has {counted(images, 'image')} in {counted(len(found), 'group')} (near-"
+                f"copies, or one patient); expected {least} groups at least: add patients{fewer}"
+            )
 
 
 def _check_classes(
-    index: Index,
-    protocol: str,
+    place: str,
+    names: Sequence[str],
     split: str,
+    units: Sequence[Unit],
     labels: Mapping[str, str],
     ids: Collection[str],
     needed: Collection[str],
 ) -> None:
     """Every class that is needed must be in every split."""
-    for label in index.classes.names:
+    for label in names:
         if label in needed and not any(labels[case_id] == label for case_id in ids):
-            count = sum(found == label for found in labels.values())
+            images = sum(found == label for found in labels.values())
+            groups = sum(any(labels[case_id] == label for case_id in unit) for unit in units)
+            grouped = "" if groups == images else f" in {counted(groups, 'group')}"
             raise UserError(
-                f"split={protocol} of {index.root} leaves no {label} image for {split}: the class has "
-                f"{counted(count, 'image')} to use, at least 5 groups of near-copies or patients are needed; add "
-                "images or change the fractions or folds"
+                f"{place} leaves no {label} image for {split}: the class has {counted(images, 'image')}{grouped} to "
+                "use; add images, or change the fractions or folds"
             )
+
+
+def _imbalance(
+    lists: Mapping[str, Collection[str]], labels: Mapping[str, str], units: Sequence[Unit], ideal: Mapping[str, float]
+) -> tuple[str, ...]:
+    """A sentence for each part that holds a share of a class far from what was wanted."""
+    totals = Counter(labels.values())
+    told = []
+    for split, share in ideal.items():
+        held = Counter(labels[case_id] for case_id in lists[split])
+        for label in sorted(set(totals) - {""}):
+            found = held[label] / totals[label]
+            if abs(found - share) > UNEVEN:
+                groups = sum(any(labels[case_id] == label for case_id in unit) for unit in units)
+                told.append(
+                    f"{split} has {found:.0%} of the {label} images where {share:.0%} was wanted: their {groups} "
+                    "groups (near-copies, or one patient) cannot be shared out evenly"
+                )
+    return tuple(told)
 
 
 def read_exclusions(path: Path) -> list[str]:
