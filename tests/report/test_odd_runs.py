@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_lab.classes import BUSI, Classes
-from busi_lab.files import write_rows
+from busi_lab.files import read_rows, write_rows
 from busi_lab.summary import DataRecord, Objective, Source, SplitRecord, Summary, write_summary
 from tests.report.said import read, rows
 
@@ -76,3 +76,53 @@ def test_runs_that_have_learnt_from_other_data_are_no_repeats_where_they_are_eva
     assert said["What was found"].sentences[0].startswith("Best of 2 models on its own validation images is one (train")
     (grid,) = next(section for title, section in said.items() if title.startswith("Experiments with")).grids
     assert [line[0] for line in rows(grid)] == ["one (trained on data aaaa)", "one (trained on data bbbb)"]
+
+
+def test_a_lone_run_has_no_comma_behind_its_name_and_marked_normal_scans_are_no_right_ones(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", task="segmentation", tested=("normal",))
+    assert read(tmp_path)["Examples"].sentences == ("one: the normal scans with the largest predicted lesion.",)
+    (tmp_path / "a/predictions.csv").write_text("image,label\n")
+    assert read(tmp_path)["Mistakes"].sentences == ("one has no readable predictions.csv.",)
+
+
+def test_no_figure_of_the_paper_stands_beside_fewer_classes(tmp_path: Path) -> None:
+    data = DataRecord("busi", digest="d", test=60, classes=("benign", "malignant"), **roles(BUSI))
+    make_run(tmp_path / "a", tested=data.classes, experiment="paper/mobilenet", data=data)
+    assert "paper 0.98" not in everything(tmp_path)
+    whole = DataRecord("busi", digest="d", test=60, classes=BUSI.names, **roles(BUSI))
+    make_run(tmp_path / "a", experiment="paper/mobilenet", data=whole)
+    assert "paper 0.98" in everything(tmp_path)
+
+
+def test_an_evaluation_without_a_positive_class_names_none(tmp_path: Path) -> None:
+    classes = Classes(BUSI.names, None, "normal")
+    make_run(tmp_path / "runs/a", classes, tested=("benign", "malignant"), source=source_of("aaaa", classes))
+    make_run(tmp_path / "own", classes)
+    (tmp_path / "own/predictions.csv").rename(tmp_path / "runs/a/source_predictions.csv")
+    said = everything(tmp_path / "runs")
+    assert "Only one of both has normal scans, so that both are taken without: 40 of the run's own test" in said
+    assert "None" not in said
+
+
+def test_an_evaluation_on_masks_alone_says_nothing_of_classes(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", task="multitask", source=source_of("aaaa"))
+    table = tmp_path / "a/predictions.csv"
+    lines = read_rows(table)
+    write_rows(tmp_path / "a/source_predictions.csv", lines, lines[0])
+    kept = [name for name in lines[0] if name != "prediction" and not name.startswith("p_")]
+    write_rows(table, [{**line, "label": ""} for line in lines], kept)
+    said = everything(tmp_path)
+    assert "dice is no significant difference" in said.lower()
+    assert "Only one of both" not in said
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    for name in "abc":
+        make_run(tmp_path / name, experiment="other" if name == "c" else "one", images=2)
+        lines = [{**line, "group": "g"} for line in read_rows(tmp_path / name / "predictions.csv")]
+        write_rows(tmp_path / name / "predictions.csv", lines, lines[0])
+    said = read(tmp_path)
+    lines = [line for section in said.values() for grid in section.grids for line in rows(grid)]
+    told = " ".join(word for line in lines for word in line)
+    assert "one has 1 more run with the same seeds" in everything(tmp_path)
+    assert "one and other have 1 group, too few" in told
