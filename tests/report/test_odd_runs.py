@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from busi_lab.classes import BUSI, Classes
 from busi_lab.files import read_rows, write_rows
 from busi_lab.summary import DataRecord, Objective, Source, SplitRecord, Summary, write_summary
@@ -126,3 +128,52 @@ def test_one_is_no_plural(tmp_path: Path) -> None:
     told = " ".join(word for line in lines for word in line)
     assert "one has 1 more run with the same seeds" in everything(tmp_path)
     assert "one and other have 1 group, too few" in told
+
+
+@pytest.mark.parametrize("lost", ["prediction", "dice"])
+def test_a_repeat_that_lacks_a_column_is_damaged(tmp_path: Path, lost: str) -> None:
+    for seed in range(2):
+        make_run(tmp_path / f"{seed}", task="multitask", seed=seed)
+    make_run(tmp_path / "other", task="multitask", experiment="other")
+    lines = read_rows(tmp_path / "1/predictions.csv")
+    write_rows(tmp_path / "1/predictions.csv", lines, [name for name in lines[0] if name != lost])
+    assert "one has readable predictions of 1 of 2 runs and is not tested: predictions.csv is" in everything(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"image": "00"}, {"p_benign": "7"}, {"p_benign": "-0.2"}])
+def test_predictions_that_cannot_be_are_damaged(tmp_path: Path, change: dict[str, str]) -> None:
+    make_run(tmp_path / "a")
+    lines = read_rows(tmp_path / "a/predictions.csv")
+    write_rows(tmp_path / "a/predictions.csv", [*lines[:-1], {**lines[-1], **change}], lines[0])
+    assert read(tmp_path)["What this rests on"].notes == ("predictions.csv is damaged, so nothing is made of it: one.",)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("class_names", ["benign"], "data.class_names must be two names at least, each once, found 'benign'"),
+        ("class_names", ["a", "a"], "data.class_names must be two names at least, each once, found 'a, a'"),
+        ("positive_class", "solid", "data.positive_class must be one of benign, malignant, normal, found 'solid'"),
+        ("class_without_lesion", "x", "data.class_without_lesion must be one of benign, malignant, normal, found 'x'"),
+    ],
+)
+def test_a_summary_with_roles_of_no_class_is_unreadable(tmp_path: Path, key: str, value: Any, reason: str) -> None:
+    for name in "ab":
+        make_run(tmp_path / name)
+    content = json.loads((tmp_path / "a/summary.json").read_text())
+    content["data"][key] = value
+    (tmp_path / "a/summary.json").write_text(json.dumps(content))
+    (line,) = rows(read(tmp_path)["Runs without a result"].grids[0])
+    assert line[3].endswith(reason)
+
+
+def test_numbers_of_hundreds_of_digits_are_none(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", seed=10**400, metrics={"val/f1": 10**400, "test/accuracy": 10**400})
+    assert "No run recorded val/f1, so there is no best one." in read(tmp_path)["What was found"].sentences
+
+
+def test_runs_of_other_classes_are_evaluated_together(tmp_path: Path) -> None:
+    two = Classes(("benign", "normal"), None, "normal")
+    make_run(tmp_path / "a", tested=two.names, source=source_of("aaaa"))
+    make_run(tmp_path / "b", two, wrong=9, source=source_of("bbbb", two))
+    assert "Best of 2 models" in everything(tmp_path)
