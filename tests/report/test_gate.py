@@ -88,7 +88,7 @@ def test_missing_experiments_fail_and_other_test_sets_are_refused(
     [
         (None, "is no file"),
         ("run,status\na,finished\n", "lacks the columns task, experiment"),
-        ("", "lacks the columns"),
+        ("", "has no row"),
         ("run,status,task,experiment,data_digest,protocol,test_digest\na,finished,c,a,d,p,t\n", "has no finished run"),
         ("run,status,test/accuracy\na,finished,high\n", "cannot be read as a table.csv"),
     ],
