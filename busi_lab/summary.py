@@ -66,6 +66,7 @@ class DataRecord(_WithClasses):
         test: images.
         classes: those of the training images, in an evaluation of the test images.
         test_classes: test images of each class.
+        synthetic: whether they were made by a program.
     """
 
     name: str | None = None
@@ -76,6 +77,7 @@ class DataRecord(_WithClasses):
     test: int | None = None
     classes: tuple[str, ...] = ()
     test_classes: dict[str, int] = field(default_factory=dict)
+    synthetic: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,14 @@ def _check_roles(values: Mapping[str, Any], where: str) -> None:
             raise TypeError(f"{where}{role} must be one of {', '.join(names)}, found {values[role][:40]!r}")
 
 
-_WORDS = {str: "a text", int: "a whole number", float: "a number", dict: "an object", tuple: "a list of texts"}
+_WORDS = {
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    dict: "an object",
+    tuple: "a list of texts",
+}
 
 
 def _checked(value: Any, annotation: Any, where: str) -> Any:
@@ -247,6 +256,6 @@ def _checked(value: Any, annotation: Any, where: str) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or isinstance(value, bool):
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"{where} must be {_WORDS[kind]}, found {str(value)[:40]!r}")
     return value

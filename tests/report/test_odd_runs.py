@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 
 from busi_lab.classes import BUSI, Classes
+from busi_lab.compare import compare
+from busi_lab.errors import UserError
 from busi_lab.files import read_rows, write_rows
+from busi_lab.report.results.analysis import analyse
+from busi_lab.report.results.reading import build
 from busi_lab.summary import DataRecord, Objective, Source, SplitRecord, Summary, write_summary
 from tests.report.said import read, rows
 
@@ -177,3 +181,31 @@ def test_runs_of_other_classes_are_evaluated_together(tmp_path: Path) -> None:
     make_run(tmp_path / "a", tested=two.names, source=source_of("aaaa"))
     make_run(tmp_path / "b", two, wrong=9, source=source_of("bbbb", two))
     assert "Best of 2 models" in everything(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "synthetic", "expected"), [("busi", True, True), ("cirs_phantom_study", False, False)]
+)
+def test_what_a_run_recorded_tells_phantoms_not_their_name(
+    tmp_path: Path, name: str, synthetic: bool, expected: bool
+) -> None:
+    make_run(tmp_path / "runs/one", data=DataRecord(name, digest="d", test=60, synthetic=synthetic, **roles(BUSI)))
+    notes = read(tmp_path / "runs")["What was found"].notes
+    assert any(note.startswith("These are synthetic phantoms") for note in notes) == expected
+
+
+def test_a_comparison_is_not_half_replaced(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs/one")
+    (tmp_path / "out/table.md").mkdir(parents=True)
+    (tmp_path / "out/report.html").write_text("before")
+    with pytest.raises(UserError, match=r"table.md is a folder there"):
+        compare([tmp_path / "runs"], tmp_path / "out")
+    assert (tmp_path / "out/report.html").read_text() == "before"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "table.md"}
+
+
+def test_runs_of_other_classes_are_no_repeats(tmp_path: Path) -> None:
+    """Their probabilities stand in other columns, whatever the digests say."""
+    for seed, classes in enumerate((BUSI, Classes(("normal", "malignant", "benign"), "malignant", "normal"))):
+        make_run(tmp_path / str(seed), classes, seed=seed)
+    assert len(analyse(build([tmp_path])).experiments) == 2

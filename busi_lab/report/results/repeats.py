@@ -45,9 +45,10 @@ def _key(table: Table, row: Row) -> tuple[str, ...]:
     source = trained_under(row)
     trained = source.protocol if source else None
     learnt = summary.source.data_digest if summary.source else None
+    classes = str(row.classes)  # probabilities of others stand in other columns
     settings = row.settings
     same = f"unknown, of {row.folder}" if settings is None else str(dict(settings))
-    return (*map(str, parts), protocol_of(row), str(folds_of(row)), str(trained), str(learnt), same)
+    return (*map(str, parts), protocol_of(row), str(folds_of(row)), str(trained), str(learnt), classes, same)
 
 
 def _by_test_set(entries: list[tuple[Table, Row]]) -> list[list[tuple[Table, Row]]]:

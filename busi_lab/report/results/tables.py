@@ -154,6 +154,8 @@ class Comparison:
 
 
 def is_phantom(summary: Summary) -> bool:
-    """Whether a run was tested on phantoms, as the name of its data, or of their folder, says."""
+    """Whether a run was tested on synthetic scans; of an older one, the name of the data or of their folder says it."""
+    if summary.data.synthetic is not None:
+        return summary.data.synthetic
     names = (str(summary.data.name), Path(str(summary.data.root)).name)
     return any("phantom" in name.lower() for name in names)
