@@ -85,6 +85,8 @@ def _write_tables(analysis: Analysis, folder: Path) -> None:
 def _replace(new: Path, out: Path) -> None:
     """Move the files of a comparison into place, when all are written, and remove those of an earlier one."""
     names = {path.name for path in new.iterdir()}
+    if folder := next((name for name in sorted(names) if (out / name).is_dir()), None):
+        raise IsADirectoryError(f"{folder} is a folder there")
     for name in names:
         (new / name).replace(out / name)
     for path in out.iterdir():

@@ -212,7 +212,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """Read a CSV file as dictionaries of strings; no file, no rows."""
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets begin their files with a mark
         return [
             {name: _as_it_was(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
             for row in csv.DictReader(file)

@@ -66,6 +66,7 @@ class DataRecord(_WithClasses):
         test: images.
         classes: those of the training images, in an evaluation of the test images.
         test_classes: test images of each class.
+        synthetic: whether they were made by a program.
     """
 
     name: str | None = None
@@ -76,6 +77,7 @@ class DataRecord(_WithClasses):
     test: int | None = None
     classes: tuple[str, ...] = ()
     test_classes: dict[str, int] = field(default_factory=dict)
+    synthetic: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ def _read(record: type[R], content: Any, where: str = "") -> R:
     """A record from its JSON; keys of later versions and null are passed over.
 
     Raises:
-        TypeError: a value of another type than the record's; names the key.
+        TypeError: a value of another type than the record's, or a role of no class; names the key.
     """
     if not isinstance(content, dict):
         raise TypeError(f"{where.rstrip('.')} must be an object")
@@ -218,10 +220,29 @@ def _read(record: type[R], content: Any, where: str = "") -> R:
             values[item.name] = _read(nested, value, f"{where}{item.name}.")
         else:
             values[item.name] = _checked(value, item.type, f"{where}{item.name}")
+    if issubclass(record, _WithClasses):
+        _check_roles(values, where)
     return record(**values)
 
 
-_WORDS = {str: "a text", int: "a whole number", float: "a number", dict: "an object", tuple: "a list of texts"}
+def _check_roles(values: Mapping[str, Any], where: str) -> None:
+    """Refuse class names that are no two different ones, and roles of other classes."""
+    names = values.get("class_names", ())
+    if names and (len(names) < 2 or len(set(names)) < len(names)):
+        raise TypeError(f"{where}class_names must be two names at least, each once, found {', '.join(names)[:40]!r}")
+    for role in ("positive_class", "class_without_lesion"):
+        if names and values.get(role) not in (None, *names):
+            raise TypeError(f"{where}{role} must be one of {', '.join(names)}, found {values[role][:40]!r}")
+
+
+_WORDS = {
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    dict: "an object",
+    tuple: "a list of texts",
+}
 
 
 def _checked(value: Any, annotation: Any, where: str) -> Any:
@@ -235,6 +256,6 @@ def _checked(value: Any, annotation: Any, where: str) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or isinstance(value, bool):
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"{where} must be {_WORDS[kind]}, found {str(value)[:40]!r}")
     return value

@@ -73,7 +73,10 @@ def _groups(schema: type, folders: Sequence[Path]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for folder in folders:
         for path in sorted(folder.glob("*/*.yaml")):
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            try:
+                content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, yaml.YAMLError):  # a damaged file knows no keys; it is not what was asked
+                continue
             keys = [str(key) for key in content if key != "defaults"] if isinstance(content, dict) else []
             known = found.setdefault(path.parent.name, [])
             known += [key for key in keys if key not in known]

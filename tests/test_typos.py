@@ -74,5 +74,16 @@ def test_options_of_a_folder_of_ones_own_are_choices(tmp_path: Path, capsys: pyt
     assert expected in capsys.readouterr().err
 
 
+def test_a_damaged_file_in_a_folder_of_ones_own_does_not_hide_a_typo(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, content in {"a": b"x: [", "b": b"\xff\xfe"}.items():
+        (tmp_path / f"model/{name}.yaml").parent.mkdir(exist_ok=True)
+        (tmp_path / f"model/{name}.yaml").write_bytes(content)
+    with pytest.raises(SystemExit):
+        main(["--config-dir", str(tmp_path), "optim.lrr=1"])
+    assert "optim.lrr: unknown key; did you mean lr?" in capsys.readouterr().err
+
+
 def test_nothing_is_meant_by_what_resembles_nothing() -> None:
     assert nearest("learning_rate", ["lr", "name"]) == ""

@@ -1,4 +1,7 @@
-"""``dataset.json``: how a dataset folder says its own classes; without that file they are BUSI's."""
+"""``dataset.json``: how a dataset folder says its own classes, or that its scans are synthetic.
+
+Without that file, or without classes in it, the classes are BUSI's.
+"""
 
 import json
 import re
@@ -11,7 +14,8 @@ from busi_lab.suggestions import one_of
 
 DATASET = "dataset.json"
 
-_KEYS = ("classes", "positive", "without_lesion")
+_ROLES = ("positive", "without_lesion")
+_KEYS = ("classes", *_ROLES, "synthetic")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
@@ -24,17 +28,35 @@ def read_classes(root: Path) -> Classes:
     Raises:
         UserError: the file cannot be read, has another key, or names no sound classes.
     """
+    return _read(root)[0]
+
+
+def is_synthetic(root: Path) -> bool:
+    """Whether ``dataset.json`` says ``"synthetic": true``, as that of phantoms does.
+
+    Raises:
+        UserError: as :func:`read_classes`.
+    """
+    return _read(root)[1]
+
+
+def _read(root: Path) -> tuple[Classes, bool]:
     path = root / DATASET
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return BUSI
+        return BUSI, False
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({one_line(error)[:80]}); correct or remove it") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected an object with the key classes, found {str(content)[:40]!r}")
     if unknown := sorted(content.keys() - set(_KEYS)):
         raise UserError(one_of(f"{path}: unknown key {unknown[0]}", unknown[0], _KEYS, "known keys"))
+    synthetic = content.get("synthetic", False)
+    if not isinstance(synthetic, bool):
+        raise UserError(f"{path}: synthetic is {str(synthetic)[:40]!r}; expected true or false")
+    if "classes" not in content and not content.keys() & set(_ROLES):
+        return BUSI, synthetic
     names = content.get("classes")
     if not isinstance(names, list) or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
         raise UserError(
@@ -43,10 +65,10 @@ def read_classes(root: Path) -> Classes:
         )
     if len(names) < 2 or len({name.lower() for name in names}) < len(names):
         raise UserError(f"{path}: classes is {names}; expected at least two names, each once")
-    roles = [content.get(key) for key in _KEYS[1:]]
-    for key, role in zip(_KEYS[1:], roles, strict=True):
+    roles = [content.get(key) for key in _ROLES]
+    for key, role in zip(_ROLES, roles, strict=True):
         if role is not None and role not in names:
             raise UserError(f"{path}: {key} is {role!r}; expected null or one of {', '.join(names)}")
     if roles[0] is not None and roles[0] == roles[1]:
         raise UserError(f"{path}: positive and without_lesion are both {roles[0]}; expected different classes")
-    return Classes(tuple(names), *roles)
+    return Classes(tuple(names), *roles), synthetic

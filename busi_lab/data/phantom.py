@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from busi_lab.classes import BUSI
+from busi_lab.data.dataset import DATASET
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError
-from busi_lab.files import new_folder
+from busi_lab.files import new_folder, write_json
 
 Field = NDArray[np.float32]
 
@@ -60,6 +61,7 @@ def generate_phantoms(
     if min(height, width) < MIN_SIDE:
         raise UserError(f"size is {height} x {width}; expected at least {MIN_SIDE} x {MIN_SIDE} pixels")
     with new_folder(root) as folder:
+        write_json(folder / DATASET, {"synthetic": True})
         for label in BUSI.names:
             (folder / label).mkdir()
             for number in range(1, counts.get(label, 0) + 1):

@@ -14,8 +14,12 @@ _DIGITS = {"hd95": 1, "hd95_pixels": 1, "hd95_mm": 2}
 
 def number(value: Any) -> float | None:
     """``value`` as a finite number, else None."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
 
 
 def text(value: Any) -> str | None:

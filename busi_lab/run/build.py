@@ -159,7 +159,7 @@ def _phantom_root(cache_dir: Path | None, settings: dict[str, Any]) -> Path:
         raise UserError("data=phantom needs data.cache_dir, the folder to make the phantoms in; found null")
     check_arguments("data.phantom", generate_phantoms, settings)
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    root = cache_dir / f"phantoms-{key}"
+    root = cache_dir / f"phantoms-2-{key}"  # raise the number when the generator draws or writes otherwise
     if not root.is_dir():
         log.info("making phantoms in %s", root)
         try:

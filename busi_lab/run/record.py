@@ -12,6 +12,7 @@ from torch import Tensor
 from busi_lab.classes import Classes
 from busi_lab.config import RunConfig
 from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.data.dataset import is_synthetic
 from busi_lab.data.manifest import Manifest, write_manifest
 from busi_lab.errors import UserError
 from busi_lab.files import write_atomically
@@ -43,6 +44,7 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
             test=len(manifest.test),
             classes=learnt_classes(data),
             test_classes=class_counts(data),
+            synthetic=is_synthetic(data.index.root),
             **class_roles(task.roles),
         ),
         parameters=sum(parameter.numel() for parameter in task.network.parameters()),

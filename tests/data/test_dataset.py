@@ -9,9 +9,10 @@ import pytest
 
 from busi_lab.classes import BUSI, Classes
 from busi_lab.data.cache import open_cache
-from busi_lab.data.dataset import read_classes
+from busi_lab.data.dataset import is_synthetic, read_classes
 from busi_lab.data.index import check_dataset, index_dataset
 from busi_lab.data.layout import list_files
+from busi_lab.data.phantom import generate_phantoms
 from busi_lab.errors import UserError
 
 
@@ -93,3 +94,11 @@ def test_a_file_that_is_not_sound_is_refused(tmp_path: Path, content: str, messa
     with pytest.raises(UserError, match=r"dataset\.json: ") as error:
         read_classes(tmp_path)
     assert message in str(error.value)
+
+
+def test_phantoms_are_marked_and_have_busis_classes(tmp_path: Path) -> None:
+    root = generate_phantoms(tmp_path / "demo", {"benign": 1})
+    assert is_synthetic(root) and read_classes(root) == BUSI
+    assert not is_synthetic(tmp_path)
+    with pytest.raises(UserError, match="synthetic is 'yes'; expected true or false"):
+        is_synthetic(name_classes(root, synthetic="yes"))

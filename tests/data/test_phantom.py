@@ -67,7 +67,7 @@ def test_layout_and_pixel_format_are_busis(tmp_path: Path) -> None:
         *(f"benign/benign ({n}){mask}.png" for n in (1, 2, 3) for mask in ("", "_mask")),
         *(f"normal/normal ({n}){mask}.png" for n in (1, 2) for mask in ("", "_mask")),
     ]
-    assert sorted(path.name for path in root.iterdir()) == list(BUSI.names)
+    assert sorted(path.name for path in root.iterdir() if path.is_dir()) == list(BUSI.names)
     for path in root.rglob("*.png"):
         assert Image.open(path).mode == "L"
         if "_mask" in path.name:

@@ -61,6 +61,15 @@ def test_means_over_runs_may_fall_by_the_tolerance(
         assert last == f"no figure is worse than the baseline (2 figures compared, tolerance {float(tolerance):g})"
 
 
+def test_a_baseline_that_a_spreadsheet_saved_is_read(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline.write_bytes(b"\xef\xbb\xbf" + baseline.read_bytes())
+    make_run(tmp_path / "now/0", 0.8, auroc=0.9)
+    assert call(tmp_path / "now", "--baseline", str(baseline)) == 0
+    assert "no figure is worse" in capsys.readouterr().out
+
+
 def test_a_figure_that_is_gone_fails(baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path / "now/0", 0.9)  # without an AUROC
     assert call(tmp_path / "now", "--baseline", str(baseline)) == 1
@@ -88,7 +97,7 @@ def test_missing_experiments_fail_and_other_test_sets_are_refused(
     [
         (None, "is no file"),
         ("run,status\na,finished\n", "lacks the columns task, experiment"),
-        ("", "lacks the columns"),
+        ("", "has no row"),
         ("run,status,task,experiment,data_digest,protocol,test_digest\na,finished,c,a,d,p,t\n", "has no finished run"),
         ("run,status,test/accuracy\na,finished,high\n", "cannot be read as a table.csv"),
     ],

@@ -92,8 +92,8 @@ def roc(table: Table, shown: int) -> Group:
         curves = [(name, best.roc(name)) for name in best.classes.names]
         panels.append(roc_panel(f"{row.label}: each class against the rest", curves))
     positive = table.classes.positive
-    if len(found) > 1 and positive:
-        curves = [(row.label, known.roc(positive)) for row, known in found]
+    if len(found) > 1 and positive:  # runs that are evaluated together may know other classes
+        curves = [(row.label, known.roc(positive)) for row, known in found if positive in known.classes.names]
         panels.append(roc_panel(f"All runs: {positive} against the rest", curves))
     caption = (
         "From the probabilities in predictions.csv; AUROC is the area under the curve: 0.5 is chance, 1 is perfect."

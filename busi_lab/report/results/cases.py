@@ -200,9 +200,9 @@ def read_cases(rows_of: Callable[[], Sequence[Mapping[str, Any]]], classes: Clas
         )
     except (OSError, KeyError, ValueError, TypeError, csv.Error):
         return None
-    damaged = not all(images) or (
-        found.probabilities is not None and not (np.isfinite(found.probabilities).all() and (found.actual >= 0).all())
-    )
+    shares = found.probabilities
+    damaged = not all(images) or len(set(images)) < len(images)
+    damaged |= shares is not None and not (((shares >= 0) & (shares <= 1)).all() and (found.actual >= 0).all())
     return None if damaged or (found.probabilities is None and not found.masks) else found
 
 

@@ -101,7 +101,8 @@ class Drop:
 
     ``images`` and ``counts`` (by class, None where no classes are predicted) are those of the run's own test set and of
     the images here, before images without a lesion were left out where one of both has none (``kept``: how many of each
-    stayed). ``alike``: both have the same classes. ``has_rest``: near-copies are named, and can be left out.
+    stayed). ``alike``: both have the same classes, or no classes are predicted. ``has_rest``: near-copies are
+    named, and can be left out.
     """
 
     images: tuple[int, int]
@@ -128,7 +129,7 @@ def drop(item: Evaluation) -> Drop | None:
         if not len(own) or not len(here):
             return None
         kept = len(own), len(here)
-    alike = set(own.actual.tolist()) == set(here.actual.tolist()) or own.probabilities is None
+    alike = set(own.actual.tolist()) == set(here.actual.tolist()) or not predicted
     rest = _without_near_copies(item, here)
     if item.other_data:
         own = replace(own, images=_prefixed(own.images), clusters=_prefixed(own.clusters))

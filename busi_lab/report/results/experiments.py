@@ -75,9 +75,16 @@ class Experiment:
 
     @cached_property
     def parts(self) -> dict[str, Cases]:
-        """Test images of each run with readable predictions, by its folder."""
+        """Test images of each run with readable predictions, by its folder; none that lack what another run has."""
         found = ((row.folder, read_test_cases(row.run)) for row in self.rows)
-        return {folder: cases for folder, cases in found if cases is not None}
+        known = {folder: cases for folder, cases in found if cases is not None}
+        classes = any(cases.probabilities is not None for cases in known.values())
+        masks = any(cases.masks for cases in known.values())
+        return {
+            folder: cases
+            for folder, cases in known.items()
+            if (cases.probabilities is not None or not classes) and (cases.masks or not masks)
+        }
 
     @property
     def whole(self) -> bool:

@@ -65,10 +65,12 @@ def read_baseline(path: Path) -> dict[Key, Level]:
         raise UserError(f"--baseline: {path} is no file; expected the table.csv of an earlier comparison")
     try:
         rows = read_rows(path)
-        lacking = [name for name in _COLUMNS if not rows or name not in rows[0]]
+        lacking = [name for name in _COLUMNS if rows and name not in rows[0]]
         typed = [{**row, **{name: float(row.get(name) or "nan") for name in _names()}} for row in rows]
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise UserError(f"--baseline: {path} cannot be read as a table.csv: {error}") from None
+    if not rows:
+        raise UserError(f"--baseline: {path} has no row; expected the table.csv of an earlier comparison")
     if lacking:
         raise UserError(f"--baseline: {path} lacks the columns {', '.join(lacking)}; expected an earlier table.csv")
     found = levels_of(typed)

@@ -60,6 +60,7 @@ def experiment_labels(experiments: Sequence[Experiment]) -> list[str]:
             [Path(str(summary.weights)).name for summary in summaries],
             [f"{item.expected_folds} folds" for item in group],
             [f"trained under {_trained_under(item)}" for item in group],
+            [f"trained on data {_trained_on(item)}" for item in group],
             [f"test set {(item.table.test_digest or 'unknown')[:12]}" for item in group],
         ]
         told = [column for column in facts if len(set(column)) > 1]
@@ -80,3 +81,10 @@ def experiment_labels(experiments: Sequence[Experiment]) -> list[str]:
 def _trained_under(item: Experiment) -> str:
     source = trained_under(item.rows[0])
     return text(source.protocol if source else None) or protocol_of(item.rows[0])
+
+
+def _trained_on(item: Experiment) -> str:
+    """The digest of the data that its runs have learnt from."""
+    summary = item.rows[0].run.summary
+    digest = summary.source.data_digest if summary.source else summary.data.digest
+    return (text(digest) or "unknown")[:12]

@@ -61,9 +61,8 @@ def build(folders: Sequence[Path]) -> Comparison:
     ]
     if not groups:
         first = failures[0]
-        raise UserError(
-            f"none of the {len(failures)} runs below {where} has finished; the first, {first.folder}: {first.reason}"
-        )
+        all_of_them = "no run" if len(failures) == 1 else f"none of the {len(failures)} runs"
+        raise UserError(f"{all_of_them} below {where} has finished; the first, {first.folder}: {first.reason}")
 
     def order(key: tuple[str, ...]) -> tuple[Any, ...]:
         task = TASKS.index(key[0]) if key[0] in TASKS else len(TASKS)

@@ -24,7 +24,8 @@ def gather(comparison: Comparison) -> list[Experiment]:
 
     Runs are of one experiment where name, task, model, weights, data, protocol and the whole configuration agree, but
     for seeds, fold, paths, logger, workers and cache; where seeds and fold agree but test images do not, these make
-    experiments of their own, unless there are folds. A run whose configuration cannot be read is a repeat of none.
+    experiments of their own, unless there are folds. Runs that are evaluated must have learnt from the same data. A run
+    whose configuration cannot be read is a repeat of none.
 
     Raises:
         UserError: two folds with the same seeds share test images, or one fold has several test sets.
@@ -43,9 +44,11 @@ def _key(table: Table, row: Row) -> tuple[str, ...]:
     parts = (row.run.name, summary.task, summary.model, summary.weights, table.dataset, table.data_digest)
     source = trained_under(row)
     trained = source.protocol if source else None
+    learnt = summary.source.data_digest if summary.source else None
+    classes = str(row.classes)  # probabilities of others stand in other columns
     settings = row.settings
     same = f"unknown, of {row.folder}" if settings is None else str(dict(settings))
-    return (*map(str, parts), protocol_of(row), str(folds_of(row)), str(trained), same)
+    return (*map(str, parts), protocol_of(row), str(folds_of(row)), str(trained), str(learnt), classes, same)
 
 
 def _by_test_set(entries: list[tuple[Table, Row]]) -> list[list[tuple[Table, Row]]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from busi_lab.classes import Classes
+from busi_lab.classes import BUSI, Classes
 from busi_lab.report.results.cases import read_test_cases
 from busi_lab.report.results.published import PAPER_DATASET, published_for
 from busi_lab.report.results.settings import Settings, settings_of
@@ -53,10 +53,12 @@ class Row:
 
     @property
     def published(self) -> Mapping[str, float]:
-        """The paper's figures for this run's experiment, by metric name; none beside figures on other data."""
+        """The paper's figures for this run's experiment, by metric name; none beside other data or classes."""
         summary = self.run.summary
         trained_on = summary.source.data_digest if summary.source else summary.data.digest
         elsewhere = summary.data.name != PAPER_DATASET or trained_on != summary.data.digest
+        used = summary.data.classes or self.classes.names  # older runs do not say which they used
+        elsewhere |= summary.task == "classification" and {*used} != {*BUSI.names}  # fewer classes are easier
         return {} if elsewhere or is_phantom(summary) else published_for(summary.experiment)
 
     def metric(self, name: str) -> float | None:
@@ -152,6 +154,8 @@ class Comparison:
 
 
 def is_phantom(summary: Summary) -> bool:
-    """Whether a run was tested on phantoms, as the name of its data, or of their folder, says."""
+    """Whether a run was tested on synthetic scans; of an older one, the name of the data or of their folder says it."""
+    if summary.data.synthetic is not None:
+        return summary.data.synthetic
     names = (str(summary.data.name), Path(str(summary.data.root)).name)
     return any("phantom" in name.lower() for name in names)

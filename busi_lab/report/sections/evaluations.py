@@ -47,11 +47,16 @@ def _drop_sentences(item: Evaluation, found: Drop) -> list[str]:
     classes = item.cases.classes if item.cases else None
     without, positive = (classes.without_lesion, classes.positive) if classes else (None, None)
     if found.kept:
-        sentences.append(
+        told = (
             f"Only one of both has {without} scans, so that both are taken without: {found.kept[0]} of the run's own "
-            f"test images and {found.kept[1]} here. auroc_{positive} then compares {positive} with the other lesions "
-            f"by the probability of {positive} alone."
+            f"test images and {found.kept[1]} here."
         )
+        if positive:
+            told += (
+                f" auroc_{positive} then compares {positive} with the other lesions by the probability of {positive} "
+                "alone."
+            )
+        sentences.append(told)
     if not found.alike:
         lesions = words.listed(classes.lesions if classes else ("a class",)).replace(" and ", ", or ")
         sentences.append(f"Only one of both has {lesions}, scans: figures that mix the classes are not compared.")
@@ -114,7 +119,7 @@ def _what_moved(item: Evaluation, found: Drop) -> str:
         way = "lower" if gap.value < 0 else "higher"
         sure = f"{way} here by {words.figure(abs(gap.value))}" if change.told_apart else "no significant difference"
         if gap.few:
-            sure = f"not compared, with {gap.groups} groups where {FEW_GROUPS} are needed"
+            sure = f"not compared, with {words.counted(gap.groups, 'group')} where {FEW_GROUPS} are needed"
         ends = words.ends(gap.low, gap.high, sign="+")
         told.append(f"{change.name} is {sure} ({words.signed(gap.value)}, 95 % {ends})")
     return f"{'; '.join(told).capitalize()}." if told else "No main figure is defined on both."

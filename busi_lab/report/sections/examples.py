@@ -24,28 +24,32 @@ MIDDLE_SHOWN = BEST_SHOWN = FALSE_ALARMS_SHOWN = 2
 def examples(analysis: Analysis, table: Table) -> Section:
     """What the best run got most wrong; where it predicts masks alone, also what is usual and what is best."""
     best = table.rows[0]
-    who = f"{best.label}, the best run by validation" if len(table.rows) > 1 else best.label
+    several = len(table.rows) > 1
+    who = f"{best.label}, the best run by validation" if several else best.label
+    subject = f"{who}," if several else who
     cases = read_test_cases(best.run)
     if cases is None:
-        return Section("Mistakes", (f"{who}, has no readable predictions.csv.",))
-    classes, masks = cases.probabilities is not None, bool(np.isfinite(cases.masks.get("dice", ())).any())
+        return Section("Mistakes", (f"{subject} has no readable predictions.csv.",))
+    classes, masks = cases.probabilities is not None, bool(cases.masks)
     title = "Examples" if masks and not classes else "Mistakes"
     chosen: list[Example] = []
     kinds = []
     if classes:
         chosen += wrong_classes(cases, MISTAKES_SHOWN)
         kinds.append("the wrong predictions with the highest probability" if chosen else "no image has a wrong class")
-    if classes and masks:
+    overlaps = masks and bool(np.isfinite(cases.masks["dice"]).any())
+    if classes and overlaps:
         chosen = join(chosen, dice_examples(cases, WORST_SHOWN))
         kinds.append("the lowest Dice coefficients")
-    elif masks:
-        chosen += dice_examples(cases, WORST_SHOWN, MIDDLE_SHOWN, BEST_SHOWN)
-        kinds.append("the lowest, the median and the highest Dice coefficients")
+    elif masks and not classes:
+        if overlaps:
+            chosen += dice_examples(cases, WORST_SHOWN, MIDDLE_SHOWN, BEST_SHOWN)
+            kinds.append("the lowest, the median and the highest Dice coefficients")
         if alarms := false_alarms(cases, FALSE_ALARMS_SHOWN):
             chosen += alarms
             kinds.append(f"the {cases.classes.without_lesion} scans with the largest predicted lesion")
     if not chosen:
-        return Section(title, (f"{who}, got every test image right.",))
+        return Section(title, (f"{subject} got every test image right.",))
     again = [run for _, run in analysis.again]
     of_it = [run for run in again if run.summary.source and run.summary.source.directory == str(best.run.path)]
     explained = [best.run, *of_it]

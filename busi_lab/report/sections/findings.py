@@ -46,7 +46,11 @@ def findings(analysis: Analysis) -> list[Section]:
     if len(told) == 1:
         return [replace(told[0], title="What was found")]
     more = len(kinds) - len(told)
-    sentences = (f"{more} further test sets stand in the tables alone.",) if more else ()
+    sentences = (
+        (f"{words.counted(more, 'further test set')} {'stands' if more == 1 else 'stand'} in the tables alone.",)
+        if more
+        else ()
+    )
     return [Section("What was found", sentences, parts=tuple(told), terminal=True)]
 
 

@@ -83,7 +83,8 @@ def _what_differs(tests: Sequence[Difference], label_of: Mapping[int, str]) -> s
         measure, gap = MEASURES[test.measure], test.difference
         first, second = label_of[id(test.first)], label_of[id(test.second)]
         if gap.few:
-            few.append(f"{first} and {second} in {measure}, with {gap.groups} groups where {FEW_GROUPS} are needed")
+            groups = words.counted(gap.groups, "group")
+            few.append(f"{first} and {second} in {measure}, with {groups} where {FEW_GROUPS} are needed")
         elif test.told_apart:
             way = "higher" if gap.value > 0 else "lower"
             ends = words.ends(gap.low, gap.high, sign="+")

@@ -97,7 +97,7 @@ def _quality(table: Table) -> Grid:
     held = [
         {name for name in test_metrics([row.classes]) if row.metric(f"test/{name}") is not None} for row in table.rows
     ]
-    names = without_doubles(test_metrics([table.classes]), held)
+    names = without_doubles(test_metrics(row.classes for row in table.rows), held)
     titles = ["run", table.metric, *names]
     lines = []
     for row in table.rows:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+from busi_lab.report import words
 from busi_lab.report.results.analysis import Analysis, Scope
 from busi_lab.report.results.experiments import Experiment, fold_of
 from busi_lab.report.results.settings import differences, in_words
@@ -89,8 +90,8 @@ def gaps(item: Experiment) -> list[str]:
         found.append(f"{item.rows[0].folder} has no readable config.yaml, so that it is taken for no one's repeat")
     if item.replaced:
         found.append(
-            f"{item.label} has {item.replaced} more runs with the same seeds and fold as another; of such runs "
-            "the best by validation stands"
+            f"{item.label} has {words.counted(item.replaced, 'more run')} with the same seeds and fold as another; "
+            "of such runs the best by validation stands"
         )
     return found
 

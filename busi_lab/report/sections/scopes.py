@@ -25,7 +25,7 @@ def facts(item: Experiment) -> list[Cell]:
     if len(item.repeats) > 1:
         second.append(f"{len(item.repeats)} seeds")
     cases = item.cases
-    groups = (f"{cases.groups} groups",) if cases is not None and cases.grouped else ()
+    groups = (words.counted(cases.groups, "group"),) if cases is not None and cases.grouped else ()
     images = Cell(words.MISSING) if cases is None else Cell(str(len(cases)), len(cases), groups)
     return [Cell(str(len(item.rows)), len(item.rows), tuple(second)), images, _leaked(item)]
 

@@ -76,8 +76,8 @@ def outcome(test: Difference) -> str:
     up, down = ("higher", "lower") if test.relation else ("better", "worse")
     first, second = ((item.protocol if test.relation else item.label) for item in (test.first, test.second))
     if test.difference.few:
-        groups = test.difference.groups
-        return f"{first} and {second} have {groups} groups, too few (below {FEW_GROUPS}) to tell them apart"
+        groups = words.counted(test.difference.groups, "group")
+        return f"{first} and {second} have {groups}, too few (below {FEW_GROUPS}) to tell them apart"
     if not test.told_apart:
         return f"{first} and {second} do not differ significantly"
     return f"{first} is {up if test.difference.value > 0 else down} than {second}"
