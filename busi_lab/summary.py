@@ -28,6 +28,9 @@ class SplitRecord:
         digest: of all parts.
         test_digest: of the test images.
         leaked: test images with a near-copy, or the same patient, in training or validation.
+        version: of the way in which the split was made; folds of different ones are no parts of one whole.
+        imbalance: a sentence for each class that could not be shared out evenly.
+        near_copies: ``searched``, ``file`` where they were named, or ``none`` where they were not looked for.
     """
 
     protocol: str | None = None
@@ -37,6 +40,9 @@ class SplitRecord:
     digest: str | None = None
     test_digest: str | None = None
     leaked: int | None = None
+    version: int | None = None
+    imbalance: tuple[str, ...] = ()
+    near_copies: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from busi_lab.classes import Classes
 from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir
 from busi_lab.data.duplicates import cached_groups
-from busi_lab.data.groups import join_patients, read_groups
+from busi_lab.data.groups import NO_SEARCH, join_patients, read_groups
 from busi_lab.data.index import Case, Index
 from busi_lab.data.manifest import Manifest, read_manifest
 from busi_lab.data.sampler import EpochSampler
@@ -41,7 +41,8 @@ class BusiDataModule(LightningDataModule):
         batch_size: scans in a training batch.
         eval_batch_size: scans in a validation or test batch.
         split: arguments of :func:`make_manifest`, with ``exclude`` and ``groups`` as files, or
-            ``{"manifest": FILE}``. Without a file of groups they are looked for, once for a dataset.
+            ``{"manifest": FILE}``. Without a file of groups they are looked for, once for a dataset; with
+            ``groups="none"`` they are not, and only patients form groups.
         augment: settings of :class:`Augmentation` for training.
         balanced_sampling: draw the classes equally often in training.
         subset: at most so many scans of each class in each split.
@@ -123,7 +124,7 @@ class BusiDataModule(LightningDataModule):
         manifest = read_manifest(Path(file), cache.index, unusable) if file else None
         if self._labels and (manifest.protocol if manifest else split.get("protocol")) != "all":
             self._refuse_one_class(cache.index, unusable)
-        copies = read_groups(Path(groups), cache.index) if groups else cached_groups(cache.index, self.cache_dir)
+        copies = self._near_copies(cache.index, groups)
         if manifest is None:
             excluded = read_exclusions(Path(exclude)) if exclude else ()
             manifest = make_manifest(cache.index, groups=copies, exclude=excluded, unusable=unusable, **split)
@@ -138,6 +139,13 @@ class BusiDataModule(LightningDataModule):
         originals = self._masks and self._original_masks
         self.test_set = ScanDataset(cache, self.manifest.test, None, self._masks, originals, roles)
         self.cache = cache
+
+    def _near_copies(self, index: Index, groups: str | None) -> dict[str, int]:
+        """Groups of near-copies: found, read, or none."""
+        self.near_copies = "searched" if not groups else groups if groups == NO_SEARCH else "file"
+        if self.near_copies == "searched":
+            return cached_groups(index, self.cache_dir)
+        return {} if groups == NO_SEARCH else read_groups(Path(str(groups)), index)
 
     def _check_classes(self, index: Index, roles: Classes) -> None:
         """Refuse a dataset of classes that the network does not have."""
@@ -208,9 +216,9 @@ class BusiDataModule(LightningDataModule):
         assert self.cache is not None
         return self.cache.index
 
-    def leaked(self) -> int:
-        """Test images with a near-copy, or the same patient, in training or validation."""
-        return len(self.manifest.leaked(self.groups))
+    def leaked(self) -> int | None:
+        """Test images with a near-copy, or the same patient, in training or validation; None without a search."""
+        return None if self.near_copies == NO_SEARCH else len(self.manifest.leaked(self.groups))
 
     def group(self, case_id: str) -> str:
         """A name that a case shares with its near-copies and its patient's images alone: a number, or its own id."""

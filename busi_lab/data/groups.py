@@ -14,6 +14,9 @@ from busi_lab.errors import UserError, one_line
 from busi_lab.files import write_rows
 
 GROUPS = "groups.csv"
+NO_SEARCH = "none"
+"""``split.groups=none``: near-copies are not looked for."""
+
 COLUMNS = ("group", "image", "similarity", "conflict", "data_digest")
 """Columns of :data:`GROUPS`."""
 AGREEMENT = 0.7  # Dice of two aligned masks, below which they disagree

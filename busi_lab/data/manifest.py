@@ -156,6 +156,15 @@ def read_manifest(path: Path, index: Index, unusable: Collection[str] = ()) -> M
     return manifest
 
 
+def read_version(path: Path) -> int | None:
+    """The version of a manifest, unverified; None where there is no file, or none that says one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get("version", 1)
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, int) else None
+
+
 def _parse(path: Path, content: Any) -> Manifest:
     keys = ("schema", "protocol", "seed", "fold", "data_digest", *SPLITS)
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]

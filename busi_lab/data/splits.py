@@ -118,9 +118,14 @@ def make_manifest(
         lists["test"],
         excluded=left,
         folds=of,
-        version=_VERSION if grouped else 1,
+        version=version_of(protocol),
         imbalance=_imbalance(lists, labels, units, ideal) if grouped else (),
     )
+
+
+def version_of(protocol: str) -> int:
+    """The version of the way in which a protocol splits."""
+    return _VERSION if protocol in GROUPED else 1
 
 
 def _check_settings(

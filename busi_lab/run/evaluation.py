@@ -14,6 +14,7 @@ from busi_lab.classes import Classes
 from busi_lab.config import EvalConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.dataset import is_synthetic
+from busi_lab.data.groups import NO_SEARCH
 from busi_lab.errors import UserError
 from busi_lab.files import PROBABILITY_DIGITS, write_atomically, write_rows
 from busi_lab.inference.explain import Explainer
@@ -143,7 +144,7 @@ def _start_summary(
         source,
         status="failed",
         error=None,
-        split=split_record(data.manifest, None if leaked is None else len(leaked)),
+        split=split_record(data.manifest, None if leaked is None else len(leaked), data.near_copies),
         data=DataRecord(
             name=config.data.name,
             root=str(data.index.root.resolve()),
@@ -192,7 +193,8 @@ def _announce(summary: Summary, source: Summary, source_directory: Path) -> None
             "the run has learnt no %s scans, which are tested here; data.classes=[%s] leaves them out",
             *(" or ".join(foreign), ",".join(learnt)),
         )
-    log.info(leak_line(summary) if summary.split.leaked is not None else _UNCOUNTED)
+    counted_or_why = summary.split.leaked is not None or summary.split.near_copies == NO_SEARCH
+    log.info(leak_line(summary) if counted_or_why else _UNCOUNTED)
     if summary.split.leaked:
         log.info("predictions.csv names, as near_copy_of, an image for each of these that was learnt from")
     log.info(class_line(summary))

@@ -89,6 +89,8 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
         return summary
     log.info(headline(config, summary, task))
     log.info(leak_line(summary))
+    for sentence in summary.split.imbalance:
+        log.warning("split: %s", sentence)
     if config.test:
         log.info(class_line(summary))
     if state is not None:

@@ -12,6 +12,7 @@ from yaml import YAMLError
 
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.duplicates import cached_groups
+from busi_lab.data.groups import NO_SEARCH
 from busi_lab.data.index import Case, Index, index_dataset
 from busi_lab.data.manifest import Manifest, read_manifest
 from busi_lab.errors import UserError, one_line
@@ -27,8 +28,11 @@ def find_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -
     """Test images that the run has learnt from, or that have a near-copy or their patient among those, by that image.
 
     At least these: what no search finds and no table says is not among them. None where the data that it learnt from
-    are not at hand. Patients are not compared across datasets, because equal names need not mean the same person.
+    are not at hand, or near-copies are not to be looked for. Patients are not compared across datasets, because equal
+    names need not mean the same person.
     """
+    if data.near_copies == NO_SEARCH:
+        return None
     try:
         index = data.index
         if index.digest == source.data.digest:

@@ -13,6 +13,7 @@ from busi_lab.classes import Classes
 from busi_lab.config import RunConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.dataset import is_synthetic
+from busi_lab.data.groups import NO_SEARCH
 from busi_lab.data.manifest import Manifest, write_manifest
 from busi_lab.errors import UserError
 from busi_lab.files import write_atomically
@@ -34,7 +35,7 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
         model=task.model_name,
         weights=config.model.weights,
         seed=config.seed,
-        split=split_record(manifest, data.leaked()),
+        split=split_record(manifest, data.leaked(), data.near_copies),
         data=DataRecord(
             name=config.data.name,
             root=str(data.cache.index.root.resolve()),
@@ -76,7 +77,7 @@ def class_roles(classes: Classes) -> dict[str, Any]:
     }
 
 
-def split_record(manifest: Manifest, leaked: int | None) -> SplitRecord:
+def split_record(manifest: Manifest, leaked: int | None, near_copies: str) -> SplitRecord:
     """What ``summary.json`` says of a split."""
     return SplitRecord(
         protocol=manifest.protocol,
@@ -86,6 +87,9 @@ def split_record(manifest: Manifest, leaked: int | None) -> SplitRecord:
         digest=manifest.digest,
         test_digest=manifest.test_digest,
         leaked=leaked,
+        version=manifest.version,
+        imbalance=manifest.imbalance,
+        near_copies=near_copies,
     )
 
 
@@ -170,6 +174,8 @@ def class_line(summary: Summary) -> str:
 
 def leak_line(summary: Summary) -> str:
     """How far the test images are known to the model, in a line."""
+    if summary.split.near_copies == NO_SEARCH:
+        return f"leaks: not counted, because near-copies are not looked for (split.groups={NO_SEARCH})"
     leaked, tested = summary.split.leaked or 0, summary.data.test or 0
     share = f"{'at least ' if leaked else ''}{leaked} of {tested} test images ({leaked / max(tested, 1):.0%})"
     advice = "; split=grouped_holdout keeps them apart" if leaked and not summary.source else ""

@@ -12,9 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from busi_lab.config import may_change_on_resume, parse_config
+from busi_lab.data.manifest import read_version
+from busi_lab.data.splits import version_of
 from busi_lab.errors import UserError
 from busi_lab.run.resume import trusted_packages
-from busi_lab.run_directory import CONFIG, quoted
+from busi_lab.run_directory import CONFIG, SPLIT, quoted
 from busi_lab.sweep.outcome import finished
 
 OURS = "hydra_plugins.busi_lab_launcher.BusiLocalLauncher"
@@ -90,6 +92,7 @@ def make_plan(
     for job in planned:
         job.config.run_dir = str(job.directory)
         _refuse_another_run(job)
+    _refuse_another_split(planned)
     return Plan(base, planned, tuple(_command_flags(config.hydra)))
 
 
@@ -201,6 +204,32 @@ def _refuse_another_run(job: Job) -> None:
         if before.get(key) != wanted.get(key):
             raise UserError(
                 f"{directory} holds a run with another {key}; choose another hydra.sweep.dir or remove that folder"
+            )
+
+
+def _refuse_another_split(jobs: Sequence[Job]) -> None:
+    """Jobs that are still to be split are split by this version; folds of an older one do not fit beside them.
+
+    Raises:
+        UserError: some jobs are split already, by another version.
+    """
+    old: dict[str, Job] = {}
+    new: dict[str, Job] = {}
+    for job in jobs:
+        protocol = str(OmegaConf.select(job.config, "split.protocol"))
+        if OmegaConf.select(job.config, "split.manifest"):
+            continue
+        found = read_version(job.directory / SPLIT)
+        if found is None:
+            new[protocol] = job
+        elif found != version_of(protocol):
+            old[protocol] = job
+    for protocol, job in old.items():
+        if protocol in new:
+            raise UserError(
+                f"{job.directory} was split by another version of split={protocol}, and {new[protocol].directory.name} "
+                "would be split by this one: their test images could overlap; choose another hydra.sweep.dir, or "
+                "finish the sweep with the version that began it"
             )
 
 

@@ -320,3 +320,12 @@ def test_original_masks_are_those_on_disk(phantom_root: Path) -> None:
         case = cases[case_id]
         assert mask.shape == (1, case.height, case.width)
         assert int(mask.sum()) == case.lesion_pixels
+
+
+def test_near_copies_are_not_looked_for(phantom_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("there was a search")
+
+    monkeypatch.setattr("busi_lab.data.datamodule.cached_groups", never)
+    data = ready(phantom_root, split={"protocol": "grouped_holdout", "groups": "none"})
+    assert (data.near_copies, data.leaked(), data.groups) == ("none", None, {})

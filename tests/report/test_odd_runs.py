@@ -209,3 +209,21 @@ def test_runs_of_other_classes_are_no_repeats(tmp_path: Path) -> None:
     for seed, classes in enumerate((BUSI, Classes(("normal", "malignant", "benign"), "malignant", "normal"))):
         make_run(tmp_path / str(seed), classes, seed=seed)
     assert len(analyse(build([tmp_path])).experiments) == 2
+
+
+def test_folds_of_two_versions_of_a_split_are_two_experiments(tmp_path: Path) -> None:
+    for fold in range(2):
+        split = SplitRecord("grouped_kfold", 0, fold, 2, f"s{fold}", f"t{fold}", 0, version=1 + fold)
+        make_run(tmp_path / f"{fold}", split=split)
+    first, second = analyse(build([tmp_path])).experiments
+    assert [first.label, second.label] == ["one (split version 1)", "one (split version 2)"]
+
+
+def test_what_is_not_known_of_a_split_is_said(tmp_path: Path) -> None:
+    uneven = "test has 60% of the normal images where 20% was wanted: their 21 groups cannot be shared out evenly"
+    split = SplitRecord("grouped_holdout", 0, None, None, "s", "t", None, 2, (uneven,), "none")
+    make_run(tmp_path, split=split)
+    basis = read(tmp_path)["What this rests on"]
+    assert "Leaked test images: not counted, because near-copies were not looked for." in basis.sentences[0]
+    assert basis.notes[0].startswith("Near-copies were not looked for (split.groups=none)")
+    assert basis.notes[1] == f"T{uneven[1:]}."

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from busi_lab.config import config_dir
 from busi_lab.errors import UserError
-from busi_lab.sweep.plan import Job, _refuse_another_run, directory_name, job_names, refuse_wrong
+from busi_lab.sweep.plan import Job, _refuse_another_run, _refuse_another_split, directory_name, job_names, refuse_wrong
 from tests.test_config import load
 
 
@@ -69,3 +69,18 @@ def test_a_sweeps_directory_follows_from_its_command() -> None:
     assert first == directory_name(["seed=1", "sweep=paper_classifiers"])
     assert first.startswith("paper_classifiers-")
     assert first != directory_name(["sweep=paper_classifiers", "seed=2"])
+
+
+def test_folds_of_another_version_are_not_continued(tmp_path: Path) -> None:
+    jobs = [Job(tmp_path / f"{n}", (), load("split=grouped_kfold", f"split.fold={n}")) for n in range(2)]
+    _refuse_another_split(jobs)
+    for job in jobs:
+        job.directory.mkdir()
+    (jobs[0].directory / "split.json").write_text("{}")  # the first version did not say it
+    with pytest.raises(UserError, match=r"0 was split by another version of split=grouped_kfold, and 1 would be"):
+        _refuse_another_split(jobs)
+    _refuse_another_split(jobs[:1])  # nothing is left to be split
+    (jobs[0].directory / "split.json").write_text('{"version": 2}')
+    _refuse_another_split(jobs)
+    (jobs[0].directory / "split.json").write_text('{"version": 1}')
+    _refuse_another_split([jobs[0], Job(tmp_path / "2", (), load("split=holdout"))])

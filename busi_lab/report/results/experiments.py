@@ -187,6 +187,11 @@ class Experiment:
             sizes.append(sum(number(row.run.summary.data.test) or math.nan for row in rows))
         return counts, sizes[0] if len(set(sizes)) == 1 else None
 
+    @property
+    def unsearched(self) -> bool:
+        """Whether near-copies were not looked for, so that groups are patients at most."""
+        return all(row.run.summary.split.near_copies == "none" for row in self.rows)
+
 
 def _deviation(groups: Sequence[Sequence[float]]) -> float | None:
     """The sample standard deviation within groups of at least two, as the root of the mean square; None without one."""
@@ -212,6 +217,11 @@ def folds_of(row: Row) -> int | None:
         configured = (row.settings or {}).get("split.folds", "")
         return int(configured) if configured.isdigit() else None
     return None if recorded is None else int(recorded)
+
+
+def version_of(row: Row) -> int:
+    """The version of a run's split; folds of different ones are no parts of one whole."""
+    return row.run.summary.split.version or 1
 
 
 def seeds_of(row: Row) -> Seeds:

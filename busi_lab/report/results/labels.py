@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from busi_lab.report.results.experiments import Experiment, protocol_of, trained_under
+from busi_lab.report.results.experiments import Experiment, protocol_of, trained_under, version_of
 from busi_lab.report.results.settings import differences, in_words, settings_of
 from busi_lab.report.words import MISSING, text
 from busi_lab.run_directory import Run
@@ -61,6 +61,7 @@ def experiment_labels(experiments: Sequence[Experiment]) -> list[str]:
             [f"{item.expected_folds} folds" for item in group],
             [f"trained under {_trained_under(item)}" for item in group],
             [f"trained on data {_trained_on(item)}" for item in group],
+            [f"split version {version_of(item.rows[0])}" for item in group],
             [f"test set {(item.table.test_digest or 'unknown')[:12]}" for item in group],
         ]
         told = [column for column in facts if len(set(column)) > 1]

@@ -14,6 +14,7 @@ from busi_lab.report.results.experiments import (
     protocol_of,
     seeds_of,
     trained_under,
+    version_of,
 )
 from busi_lab.report.results.labels import experiment_labels
 from busi_lab.report.results.tables import Comparison, Row, Table
@@ -48,7 +49,7 @@ def _key(table: Table, row: Row) -> tuple[str, ...]:
     classes = str(row.classes)  # probabilities of others stand in other columns
     settings = row.settings
     same = f"unknown, of {row.folder}" if settings is None else str(dict(settings))
-    return (*map(str, parts), protocol_of(row), str(folds_of(row)), str(trained), str(learnt), classes, same)
+    return (*map(str, parts), protocol_of(row), *_split(row), str(trained), str(learnt), classes, same)
 
 
 def _by_test_set(entries: list[tuple[Table, Row]]) -> list[list[tuple[Table, Row]]]:
@@ -67,7 +68,11 @@ def _by_test_set(entries: list[tuple[Table, Row]]) -> list[list[tuple[Table, Row
 
 def _scope(table: Table, row: Row) -> tuple[str, ...]:
     """Runs that agree here were split alike, so that they have equally many folds."""
-    return table.dataset, str(table.data_digest), protocol_of(row), str(folds_of(row))
+    return table.dataset, str(table.data_digest), protocol_of(row), *_split(row)
+
+
+def _split(row: Row) -> tuple[str, str]:
+    return str(folds_of(row)), str(version_of(row))
 
 
 def _expected_folds(entries: Iterable[tuple[Table, Row]]) -> dict[tuple[str, ...], int]:

@@ -128,6 +128,11 @@ class Table:
         counts = (number(row.run.summary.split.leaked) for row in self.rows)
         return [int(count) for count in counts if count is not None]
 
+    @property
+    def unsearched(self) -> bool:
+        """Whether some run did not look for near-copies."""
+        return any(row.run.summary.split.near_copies == "none" for row in self.rows)
+
 
 @dataclass(frozen=True)
 class Failure:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from busi_lab.report import words
 from busi_lab.report.results.analysis import Analysis
+from busi_lab.report.results.experiments import Experiment
 from busi_lab.report.results.published import CAVEATS, PAPER_DATASET
 from busi_lab.report.results.reading import objective_of
 from busi_lab.report.results.tables import Table
@@ -62,7 +63,12 @@ def images(table: Table) -> str:
 
 def leaked(table: Table) -> str:
     """How many test images have a near-copy or the same patient in training or validation."""
-    return words.leaks(table.leaked, table.test_images) if table.leaked else "not recorded"
+    return words.leaks(table.leaked, table.test_images) if table.leaked else uncounted(table)
+
+
+def uncounted(of: Table | Experiment) -> str:
+    """Why leaks are not known."""
+    return "not counted, because near-copies were not looked for" if of.unsearched else "not recorded"
 
 
 def _of_folds(analysis: Analysis) -> list[str]:
@@ -70,7 +76,7 @@ def _of_folds(analysis: Analysis) -> list[str]:
     for item in analysis.experiments:
         if (item.folds or 0) > 1:
             cases = "an unknown number of" if item.cases is None else len(item.cases)
-            leaks = "not recorded" if item.leaked is None else words.leaks(*item.leaked)
+            leaks = uncounted(item) if item.leaked is None else words.leaks(*item.leaked)
             found.append(
                 f"{item.label} for {item.table.task} on {item.table.dataset} under the {item.protocol} protocol: "
                 f"{words.counted(len(item.rows), 'run')} over {item.folds} of {item.expected_folds} folds, {cases} "
@@ -103,6 +109,14 @@ def notes(table: Table) -> list[str]:
             f"Of the test images {words.leaks(table.leaked, table.test_images)} have a near-copy or the same "
             "patient in training or validation: figures on them may be too good to be believed as they stand."
         )
+    if table.unsearched:
+        found.append(
+            "Near-copies were not looked for (split.groups=none): training and test images may show the same lesion, "
+            "and intervals may be too narrow."
+        )
+    found += [
+        f"{text[0].upper()}{text[1:]}." for text in dict.fromkeys(t for s in summaries for t in s.split.imbalance)
+    ]
     found += [caveats[name] for name in protocols if name in unmeasured & caveats.keys()]
     if any(row.published for row in table.rows) and protocols != ["published"]:
         found.append("The paper's figures come from its own test set, not from this one.")

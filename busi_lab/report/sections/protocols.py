@@ -8,6 +8,7 @@ from busi_lab.report.results.analysis import Analysis
 from busi_lab.report.results.experiments import Experiment
 from busi_lab.report.results.pairwise import MEASURES, Difference
 from busi_lab.report.results.uncertainty import FEW_GROUPS, RESAMPLES
+from busi_lab.report.sections.basis import uncounted
 from busi_lab.report.sections.repeats import gaps
 from busi_lab.report.sections.scopes import FACTS, facts, figure_cells, figure_names, leaked_words
 from busi_lab.report.sections.section import Grid, Section, word
@@ -52,7 +53,7 @@ def _what_is_compared(items: Sequence[Experiment], labels: Sequence[str], name: 
         images = "an unknown number of" if item.cases is None else str(len(item.cases))
         folds = "" if item.expected_folds is None else f" over {item.folds} of {item.expected_folds} folds"
         leaked = leaked_words(item)
-        told = "leaks not recorded" if leaked is None else f"leaked {leaked}"
+        told = f"leaks {uncounted(item)}" if leaked is None else f"leaked {leaked}"
         splits.append(f"{label} with {images} test images{folds}, {told}")
     return [
         f"Compared is {name}{model} for {table.task} on {table.dataset}, trained and tested under "

@@ -10,6 +10,7 @@ from busi_lab.report.figures.title import headline
 from busi_lab.report.results.analysis import Analysis
 from busi_lab.report.results.metrics import test_metrics, without_doubles
 from busi_lab.report.results.tables import Row, Table
+from busi_lab.report.sections.basis import leaked
 from busi_lab.report.sections.clinical import clinical_parts
 from busi_lab.report.sections.examples import examples
 from busi_lab.report.sections.section import Cell, Grid, Section, count, figure, without_empty, word
@@ -87,9 +88,8 @@ def order_of(table: Table) -> str:
     untested = sum(not row.run.summary.tested for row in table.rows)
     if untested == len(table.rows):
         return f"{ranked}; no run was tested (test=false), busi-eval run=RUN tests the one that you choose."
-    leaked = words.leaks(table.leaked, table.test_images) if table.leaked else "not recorded"
     some = f"; {untested} of {len(table.rows)} runs were not tested (test=false)" if untested else ""
-    return f"{ranked}; the other figures are from the test set{some}; leaked test images {leaked}."
+    return f"{ranked}; the other figures are from the test set{some}; leaked test images {leaked(table)}."
 
 
 def _quality(table: Table) -> Grid:

@@ -32,7 +32,7 @@ def facts(item: Experiment) -> list[Cell]:
 
 def _leaked(item: Experiment) -> Cell:
     if item.leaked is None:
-        return Cell(words.MISSING)
+        return Cell(words.MISSING, None, ("not looked for",) if item.unsearched else ())
     counts, images = item.leaked
     return Cell(words.leak_counts(counts), max(counts), (words.leak_share(counts, images),) if images else ())
 
