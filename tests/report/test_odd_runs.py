@@ -216,7 +216,7 @@ def test_folds_of_two_versions_of_a_split_are_two_experiments(tmp_path: Path) ->
         split = SplitRecord("grouped_kfold", 0, fold, 2, f"s{fold}", f"t{fold}", 0, version=1 + fold)
         make_run(tmp_path / f"{fold}", split=split)
     first, second = analyse(build([tmp_path])).experiments
-    assert [first.label, second.label] == ["one (split version 1)", "one (split version 2)"]
+    assert [first.label, second.label] == [f"one (split version {n}, test set t{n - 1})" for n in (1, 2)]
 
 
 def test_what_is_not_known_of_a_split_is_said(tmp_path: Path) -> None:

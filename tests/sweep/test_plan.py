@@ -72,7 +72,8 @@ def test_a_sweeps_directory_follows_from_its_command() -> None:
 
 
 def test_folds_of_another_version_are_not_continued(tmp_path: Path) -> None:
-    jobs = [Job(tmp_path / f"{n}", (), load("split=grouped_kfold", f"split.fold={n}")) for n in range(2)]
+    of = {name: OmegaConf.create({"split": {"protocol": name}}) for name in ("grouped_kfold", "holdout")}
+    jobs = [Job(tmp_path / f"{n}", (), of["grouped_kfold"]) for n in range(2)]
     _refuse_another_split(jobs)
     for job in jobs:
         job.directory.mkdir()
@@ -83,4 +84,4 @@ def test_folds_of_another_version_are_not_continued(tmp_path: Path) -> None:
     (jobs[0].directory / "split.json").write_text('{"version": 2}')
     _refuse_another_split(jobs)
     (jobs[0].directory / "split.json").write_text('{"version": 1}')
-    _refuse_another_split([jobs[0], Job(tmp_path / "2", (), load("split=holdout"))])
+    _refuse_another_split([jobs[0], Job(tmp_path / "2", (), of["holdout"])])
