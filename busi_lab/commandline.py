@@ -95,6 +95,8 @@ class Application:
         arguments = parser.parse_intermixed_args(given)  # options may stand between overrides
         if arguments.experimental_rerun is not None:
             raise UserError("--experimental-rerun: not supported; summary.json has the command that gives a run again")
+        if arguments.cfg and arguments.multirun:
+            raise UserError("--cfg shows the configuration of one job; leave out -m, and give one value to each key")
         version.setbase("1.3")
         folders = [config_dir(), *([Path(arguments.config_dir)] if arguments.config_dir else [])]
         chosen = partial(_chosen_groups, config_name, list(arguments.overrides), folders[1:])
@@ -193,6 +195,8 @@ def hydra_errors(
         raise UserError(advice(error.override, error)) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise _own_words(error) or UserError(explained(error) or first_sentence(error)) from None
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if is_full_disk(error):
             raise UserError(f"no space left for {error.filename or 'the run directory'}; free some") from None

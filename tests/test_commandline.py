@@ -4,9 +4,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 
-from busi_lab.commandline import understood
+from busi_lab.commandline import hydra_errors, understood
 from busi_lab.config import config_dir, parse_config
 from busi_lab.errors import UserError
+from busi_lab.train import main
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,17 @@ def test_whole_numbers_and_null_are_taken_as_meant() -> None:
     assert parsed.model.weights == "none"
     with pytest.raises(UserError, match=r"data.batch_size: Value '8.5' of type 'float' could not be converted"):
         parse_config(half)
+
+
+def test_a_sweep_has_no_single_configuration_to_show(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["-m", "sweep=paper_classifiers", "--cfg", "job"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: --cfg shows the configuration of one job; leave out -m, and give one value to each key\n"
+    )
+
+
+def test_a_closed_pipe_is_no_error_of_the_disk() -> None:
+    with pytest.raises(BrokenPipeError), hydra_errors(lambda: False):
+        raise BrokenPipeError

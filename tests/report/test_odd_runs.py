@@ -227,3 +227,11 @@ def test_what_is_not_known_of_a_split_is_said(tmp_path: Path) -> None:
     assert "Leaked test images: not counted, because near-copies were not looked for." in basis.sentences[0]
     assert basis.notes[0].startswith("Near-copies were not looked for (split.groups=none)")
     assert basis.notes[1] == f"T{uneven[1:]}."
+
+
+def test_own_classes_in_busis_layout_are_not_the_papers_data(tmp_path: Path) -> None:
+    own = Classes(("cyst", "solid", "healthy"), "solid", "healthy")
+    for folder, classes in (("own", own), ("busi", BUSI)):
+        data = DataRecord("busi", digest="d", test=60, **roles(classes))
+        make_run(tmp_path / folder, classes, experiment="paper/mobilenet", data=data)
+        assert ("Published figures" in read(tmp_path / folder)) == (folder == "busi")

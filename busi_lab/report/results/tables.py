@@ -56,10 +56,10 @@ class Row:
         """The paper's figures for this run's experiment, by metric name; none beside other data or classes."""
         summary = self.run.summary
         trained_on = summary.source.data_digest if summary.source else summary.data.digest
-        elsewhere = summary.data.name != PAPER_DATASET or trained_on != summary.data.digest
+        elsewhere = not of_the_paper(summary) or trained_on != summary.data.digest
         used = summary.data.classes or self.classes.names  # older runs do not say which they used
         elsewhere |= summary.task == "classification" and {*used} != {*BUSI.names}  # fewer classes are easier
-        return {} if elsewhere or is_phantom(summary) else published_for(summary.experiment)
+        return {} if elsewhere else published_for(summary.experiment)
 
     def metric(self, name: str) -> float | None:
         """The figure ``val/NAME`` or ``test/NAME``; None where the run has none."""
@@ -113,6 +113,11 @@ class Table:
         return is_phantom(self.rows[0].run.summary)
 
     @property
+    def of_the_paper(self) -> bool:
+        """Whether the paper's figures are of these data."""
+        return of_the_paper(self.rows[0].run.summary)
+
+    @property
     def evaluated(self) -> bool:
         """Whether all runs were trained on images of their own."""
         return all(row.evaluated for row in self.rows)
@@ -156,6 +161,13 @@ class Comparison:
     tables: tuple[Table, ...]
     failures: tuple[Failure, ...]
     again: tuple[tuple[str, Run], ...] = ()
+
+
+def of_the_paper(summary: Summary) -> bool:
+    """Whether a run was tested on BUSI, as the name and the classes of its data say."""
+    return (
+        summary.data.name == PAPER_DATASET and {*summary.data.roles.names} == {*BUSI.names} and not is_phantom(summary)
+    )
 
 
 def is_phantom(summary: Summary) -> bool:

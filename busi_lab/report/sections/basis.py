@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from busi_lab.report import words
 from busi_lab.report.results.analysis import Analysis
 from busi_lab.report.results.experiments import Experiment
-from busi_lab.report.results.published import CAVEATS, PAPER_DATASET
+from busi_lab.report.results.published import CAVEATS
 from busi_lab.report.results.reading import objective_of
 from busi_lab.report.results.tables import Table
 from busi_lab.report.sections.section import Section
@@ -102,7 +102,7 @@ def notes(table: Table) -> list[str]:
     summaries = [row.run.summary for row in table.rows]
     protocols = sorted({str(summary.split.protocol) for summary in summaries})
     unmeasured = {str(s.split.protocol) for s in summaries if words.number(s.split.leaked) is None}
-    caveats = CAVEATS if table.dataset == PAPER_DATASET and not table.phantoms else {}
+    caveats = CAVEATS if table.of_the_paper else {}
     found = []
     if any(count > 0 for count in table.leaked):
         found.append(

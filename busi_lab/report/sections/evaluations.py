@@ -39,7 +39,9 @@ def _drop(item: Evaluation) -> Section | None:
     apart = ["here without near-copies"] if found.has_rest else []
     titles = ("figure", "own test images", "here", *apart, "difference")
     title = f"{item.label}: against its own test images"
-    return Section(title, tuple(_drop_sentences(item, found)), grids=(Grid(titles, tuple(lines)),), terminal=True)
+    return Section(
+        title, tuple(_drop_sentences(item, found)), grids=(Grid(titles, tuple(lines)),) if lines else (), terminal=True
+    )
 
 
 def _drop_sentences(item: Evaluation, found: Drop) -> list[str]:

@@ -1,5 +1,6 @@
 """What was found: the best model in words that a clinician reads, and which models differ."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,7 +13,6 @@ from busi_lab.report.results.experiments import Experiment
 from busi_lab.report.results.headline import Headline, Share, headline
 from busi_lab.report.results.metrics import without_doubles
 from busi_lab.report.results.pairwise import MEASURES, Difference
-from busi_lab.report.results.published import PAPER_DATASET
 from busi_lab.report.results.uncertainty import FEW_GROUPS
 from busi_lab.report.sections.scopes import where
 from busi_lab.report.sections.section import Section
@@ -147,7 +147,9 @@ def _main_figures(found: Headline) -> list[str]:
 
 def _with_interval(found: Estimate) -> str:
     few = f", of {words.counted(found.groups, 'group')}, too few to be trusted" if found.few else ""
-    return f"{words.figure(found.value)} (95 % interval {words.ends(found.low, found.high)}{few})"
+    ends = words.ends(found.low, found.high)
+    told = f"95 % interval {ends}" if math.isfinite(found.low) else ends
+    return f"{words.figure(found.value)} ({told}{few})"
 
 
 def _recorded_sentences(item: Experiment) -> list[str]:
@@ -193,7 +195,7 @@ def _kind(test: Difference, best_first: bool) -> str:
 
 
 def _has_paper(item: Experiment) -> bool:
-    return item.table.dataset == PAPER_DATASET and not item.table.phantoms and not item.table.evaluated
+    return item.table.of_the_paper and not item.table.evaluated
 
 
 def _beside_the_paper(items: Sequence[Experiment]) -> list[str]:

@@ -2,13 +2,13 @@
 
 from busi_lab.report import words
 from busi_lab.report.results.analysis import Analysis
-from busi_lab.report.results.published import PAPER_DATASET, PUBLISHED, RELATED_WORK
+from busi_lab.report.results.published import PUBLISHED, RELATED_WORK
 from busi_lab.report.sections.section import Cell, Grid, Section, word
 
 
 def published(analysis: Analysis) -> list[Section]:
     """One section, or none."""
-    tasks = {table.task for table in analysis.tables if table.dataset == PAPER_DATASET and not table.phantoms}
+    tasks = {table.task for table in analysis.tables if table.of_the_paper}
     if "multitask" in tasks:  # a network for both tasks has no row of its own in the paper
         tasks |= {"classification", "segmentation"}
     shown = {result.name: result for result in PUBLISHED.values() if result.task in tasks}
