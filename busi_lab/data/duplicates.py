@@ -1,13 +1,13 @@
 """The search for scans that show the same frame, or a neighbouring frame of the same sweep.
 
-Copies of one frame, resized, recompressed, cropped at the border, mirrored, with or without calipers, put the same
-tissue into training and test set; frames of one sweep that differ by a moment do nearly so. They are found in
-three steps, on scans whose longer side is brought to 320 pixels:
+Copies of one frame, resized, squeezed, recompressed, cropped at the border, mirrored, with gray levels inverted, with
+or without calipers, put the same tissue into training and test set; frames of one sweep that differ by a moment do
+nearly so. They are found in three steps, on scans whose longer side is brought to 320 pixels:
 
 1. Each scan becomes one vector: the VLAD (Jegou et al., CVPR 2010) of its SIFT features (Lowe, IJCV 60:91-110,
    2004, under the Hellinger kernel of Arandjelovic & Zisserman, CVPR 2012), which withstands cropping, and beside it
    a thumbnail, which withstands a moved probe. The ten scans of nearest vector are its candidates, and the ten
-   nearest to its mirror image.
+   nearest to its mirror image, its negative, and both at once.
 2. Features of a scan and a candidate are matched; RANSAC fits the affine map from one to the other, and where the
    fit leaves a doubt, ECC (Evangelidis & Psarakis, TPAMI 30:1858-1865, 2008) improves it.
 3. The map is checked by the pixels: the *similarity* is the correlation of the two scans where they overlap, each
@@ -29,6 +29,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from busi_lab.data.groups import Group, Pair, components, group_numbers
 from busi_lab.data.index import Index, read_case
@@ -40,7 +41,7 @@ from busi_lab.plurals import counted
 
 SIMILARITY = 0.33  # of a verified pair; see the module's text
 
-_VERSION = 2  # raise when other groups would be found in the same dataset, or are stored in another form
+_VERSION = 3  # raise when other groups would be found in the same dataset, or are stored in another form
 _SIDE = 320  # pixels
 _FEATURES = 400  # of a scan, at most
 _THUMBNAIL = 24  # pixels
@@ -51,11 +52,14 @@ _CANDIDATES = 10
 _BLOCK = 512  # rows of the product of all vectors that are in memory at once
 _RATIO = 0.8  # Lowe's bound on the nearest over the second nearest feature's distance
 _MAX_SCALE = 2.5
-_MAX_STRETCH = 1.33  # between the axes, as a resize without regard to the aspect ratio makes
+_MAX_STRETCH = 2.0  # between the axes, as a resize without regard to the aspect ratio makes: 16:9 to a square is 1.78
 _MIN_OVERLAP = 0.5  # of the smaller scan
 _REFINED = 0.1, 0.9  # similarities between which a better map may matter
 
+_VIEWS = ((False, False), (True, False), (False, True), (True, True))  # mirrored, negative
+
 Floats = NDArray[np.float32]
+_Candidate = tuple[int, int, bool, bool]  # two numbers, and the view of the first
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +82,17 @@ class _Scan:
         pixels, mask = np.ascontiguousarray(self.pixels[:, ::-1]), np.ascontiguousarray(self.mask[:, ::-1])
         return _Scan(pixels, mask, points, cells.reshape(-1, 128))
 
+    def negative(self) -> "_Scan":
+        """The same with inverted gray levels, without looking for features again."""
+        # Every gradient turns round, and with them the feature's own direction: the cells are seen upside down.
+        cells = self.descriptors.reshape(-1, 4, 4, 8)[:, ::-1, ::-1]
+        return _Scan(255 - self.pixels, self.mask, self.points, cells.reshape(-1, 128))
+
+    def seen(self, mirror: bool, negative: bool) -> "_Scan":
+        """The scan as a copy of it may show it."""
+        scan = self.mirrored() if mirror else self
+        return scan.negative() if negative else scan
+
 
 def find_groups(index: Index) -> list[Group]:
     """Find all groups of two images or more; the first image of each, in the index's order, orders them.
@@ -88,24 +103,28 @@ def find_groups(index: Index) -> list[Group]:
         UserError: a file has become unreadable since it was indexed.
     """
     with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
-        scans = list(pool.map(lambda case: _describe(*read_case(index.root, case)), index.cases))
+        described = pool.map(lambda case: _describe(*read_case(index.root, case)), index.cases)
+        scans = list(tqdm(described, "describe", len(index.cases), disable=None))  # on a terminal only
         words = _words(scans)
         straight = list(pool.map(lambda scan: _vector(scan, words), scans))
-        mirrored = list(pool.map(lambda scan: _vector(scan.mirrored(), words), scans))
-        candidates = sorted(_candidates(straight, mirrored))
+        found: set[_Candidate] = set()
+        for view in _VIEWS:
+            queries = list(pool.map(lambda scan, view=view: _vector(scan.seen(*view), words), scans))
+            found |= {(*pair, *view) for pair in _candidates(straight, queries)}
+        candidates = sorted(found)
         log.info("comparing %s of %d images", counted(len(candidates), "pair"), len(scans))
 
-        def verify(candidate: tuple[int, int, bool]) -> tuple[float, float]:
-            first, second, mirror = candidate
-            return _compare(scans[first].mirrored() if mirror else scans[first], scans[second])
+        def verify(candidate: _Candidate) -> tuple[float, float]:
+            first, second, *view = candidate
+            return _compare(scans[first].seen(*view), scans[second])
 
-        results = pool.map(verify, candidates, chunksize=16)
+        results = tqdm(pool.map(verify, candidates), "compare", len(candidates), disable=None)
         verified: dict[tuple[int, int], Pair] = {}
-        for (first, second, mirror), (similarity, dice) in zip(candidates, results, strict=True):
+        for (first, second, mirror, negative), (similarity, dice) in zip(candidates, results, strict=True):
             if similarity >= SIMILARITY:
                 one, other = index.cases[first], index.cases[second]
                 known_masks = one.mask_known and other.mask_known
-                pair = Pair(one.case_id, other.case_id, similarity, dice if known_masks else 1.0, mirror)
+                pair = Pair(one.case_id, other.case_id, similarity, dice if known_masks else 1.0, mirror, negative)
                 known = verified.get((first, second), pair)
                 verified[first, second] = max(known, pair, key=lambda item: item.similarity)
     return [
@@ -182,24 +201,21 @@ def _structure(pixels: NDArray[Any], sigma: float = 8) -> Floats:
     return values
 
 
-def _candidates(straight: Sequence[Floats], mirrored: Sequence[Floats]) -> set[tuple[int, int, bool]]:
-    """Pairs of numbers, the smaller first, and whether the first is to be mirrored."""
-    found: set[tuple[int, int, bool]] = set()
+def _candidates(straight: Sequence[Floats], views: Sequence[Floats]) -> set[tuple[int, int]]:
+    """Pairs of numbers, the smaller first, of a scan and those to which its view comes nearest."""
+    found: set[tuple[int, int]] = set()
     count = min(_CANDIDATES, len(straight) - 1)
     if count < 1:
         return found
-    vectors = np.stack(straight)
-    for mirror, queries in ((False, vectors), (True, np.stack(mirrored))):
-        for start in range(0, len(vectors), _BLOCK):
-            scores = queries[start : start + _BLOCK] @ vectors.T
-            rows = np.arange(len(scores))
-            scores[rows, start + rows] = -np.inf  # no scan is its own candidate
-            best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
-            found |= {
-                (min(row, other), max(row, other), mirror)
-                for row, others in enumerate(best.tolist(), start)
-                for other in others
-            }
+    vectors, queries = np.stack(straight), np.stack(views)
+    for start in range(0, len(vectors), _BLOCK):
+        scores = queries[start : start + _BLOCK] @ vectors.T
+        rows = np.arange(len(scores))
+        scores[rows, start + rows] = -np.inf  # no scan is its own candidate
+        best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+        found |= {
+            (min(row, other), max(row, other)) for row, others in enumerate(best.tolist(), start) for other in others
+        }
     return found
 
 

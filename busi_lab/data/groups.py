@@ -29,6 +29,8 @@ class Pair:
     Attributes:
         similarity: correlation of the aligned overlap, up to 1.
         dice: Dice of the aligned masks in the overlap; 1 where both are empty, or one is not known.
+        mirrored: whether one shows the other's mirror image.
+        negative: whether one shows the other's gray levels inverted.
     """
 
     first: str
@@ -36,6 +38,7 @@ class Pair:
     similarity: float
     dice: float
     mirrored: bool
+    negative: bool = False
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,19 @@ def mirrored(image: Gray) -> Gray:
     return np.ascontiguousarray(image[:, ::-1])
 
 
+def widened(image: Gray) -> Gray:
+    """A 4:3 frame as 16:9 and more."""
+    return cv2.resize(image, None, fx=1.5, fy=1, interpolation=cv2.INTER_LINEAR)
+
+
+def squeezed(image: Gray) -> Gray:
+    return cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA)
+
+
+def negative(image: Gray) -> Gray:
+    return 255 - image
+
+
 def with_calipers(image: Gray) -> Gray:
     marked = image.copy()
     height, width = image.shape
@@ -57,10 +70,14 @@ def with_calipers(image: Gray) -> Gray:
 CHANGES: dict[str, Change] = {
     change.__name__: change for change in (resized, recompressed, cropped, mirrored, with_calipers)
 }
+CHANGES |= {change.__name__: change for change in (widened, squeezed, negative)}
+CHANGES["negative_mirrored"] = lambda image: negative(mirrored(image))
 CHANGES["all"] = lambda image: recompressed(resized(mirrored(cropped(with_calipers(image)))))
 MASK_CHANGES: dict[str, Change] = {
     "recompressed": lambda mask: mask,
     "with_calipers": lambda mask: mask,
+    "negative": lambda mask: mask,
+    "negative_mirrored": mirrored,
     "all": lambda mask: resized(mirrored(cropped(mask))),
 }
 
@@ -76,10 +93,10 @@ def put(root: Path, label: str, number: int, image: Gray, mask: Gray) -> str:
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """Eighteen phantoms and, of six of them, a changed copy: the root, and change -> case id of the copy."""
+    """Thirty phantoms and, of ten of them, a changed copy: the root, and change -> case id of the copy."""
     root = tmp_path_factory.mktemp("copies") / "set"
     for label in BUSI.names:
-        for number in range(1, 7):
+        for number in range(1, 11):
             image, mask = make_phantom(label, np.random.default_rng([3, BUSI.names.index(label), number]), 240, 300)
             put(root, label, number, image, mask.astype(np.uint8) * 255)
     names = {}
@@ -113,7 +130,12 @@ def test_pairs_tell_the_mirror_and_a_similarity_far_from_the_threshold(
     groups: list[Group], copies: tuple[Path, dict[str, str]]
 ) -> None:
     pairs = {case_id: pair for group in groups for pair in group.pairs for case_id in (pair.first, pair.second)}
-    assert {name for name, case_id in copies[1].items() if pairs[case_id].mirrored} == {"mirrored", "all"}
+    assert {name for name, case_id in copies[1].items() if pairs[case_id].mirrored} == {
+        "mirrored",
+        "negative_mirrored",
+        "all",
+    }
+    assert {name for name, case_id in copies[1].items() if pairs[case_id].negative} == {"negative", "negative_mirrored"}
     assert all(1 + 1e-6 >= pair.similarity > SIMILARITY + 0.2 for pair in pairs.values())
     assert pairs[copies[1]["mirrored"]].similarity > 0.97
 
@@ -159,6 +181,18 @@ def test_a_mirrored_description_is_that_of_the_mirrored_scan() -> None:
 
 
 # ---------------------------------------------------------------------------------------------- the cache
+
+
+def test_a_negative_description_is_that_of_the_negative() -> None:
+    image, mask = make_phantom("benign", np.random.default_rng(1), 240, 320)
+    turned, anew = duplicates._describe(image, mask).negative(), duplicates._describe(255 - image, mask)
+    assert (turned.pixels == anew.pixels).all()
+    nearest = np.linalg.norm(turned.points[:, None] - anew.points[None], axis=2)
+    same = nearest.min(axis=1) < 0.5
+    assert same.mean() > 0.9
+    one, other = turned.descriptors[same].astype(float), anew.descriptors[nearest.argmin(axis=1)[same]].astype(float)
+    cosines = (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+    assert np.median(cosines) > 0.95
 
 
 def test_groups_are_found_once(
@@ -219,7 +253,7 @@ def test_the_command_writes_a_table_and_a_picture(
     picture = cv2.imread(str(out / "groups_01.png"))
     assert 300 < picture.shape[0] < 2500 and 1000 < picture.shape[1] < 2500 and picture.std() > 20
     text = capsys.readouterr().out
-    assert "6 groups with 12 of 24 images" in text and "groups of several labels: 0" in text
+    assert "10 groups with 20 of 40 images" in text and "groups of several labels: 0" in text
     with pytest.raises(SystemExit) as caught:
         cli.main(["duplicates", str(copies[0]), "--out", str(out)])
     assert caught.value.code == 2 and "is not empty" in capsys.readouterr().err
@@ -234,7 +268,7 @@ def test_a_failure_leaves_nothing(phantom_copy: Path, tmp_path: Path, capsys: py
 
 
 def test_many_groups_take_several_pages(index: Index, groups: list[Group], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(describe, "_GROUPS_A_PAGE", 4)
+    monkeypatch.setattr(describe, "_GROUPS_A_PAGE", 6)
     assert len(list(describe.draw_groups(groups, index))) == 2
     names = [case.case_id for case in index.cases[:11]]
     pairs = tuple(Pair(a, b, 0.9, 1.0, False) for a, b in pairwise(names))
