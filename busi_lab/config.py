@@ -79,7 +79,8 @@ class NetworkSettings:
 
     Attributes:
         name: of the network, as it is registered (:mod:`busi_lab.models.registry`).
-        weights: ``imagenet``, ``none``, or the path of a state dict.
+        weights: ``imagenet``, ``none``, a run directory, or the path of a checkpoint or of a state dict.
+        weights_data: what these weights were trained on, for the record; a run's own record says it by itself.
         in_chans: 1 or 3.
         dropout: probability before the last layer.
         freeze: ``none``, or ``backbone``, whose weights and batch-norm statistics then stay.
@@ -87,6 +88,7 @@ class NetworkSettings:
 
     name: str = "timm"
     weights: str = "imagenet"
+    weights_data: str | None = None
     in_chans: int = 3
     dropout: float = 0.0
     freeze: str = "none"
@@ -95,6 +97,11 @@ class NetworkSettings:
     def label(self) -> str:
         """The network in a word, for people and ``summary.json``."""
         return self.name
+
+    @property
+    def timm_backbone(self) -> str | None:
+        """Timm's name of the backbone, of which BUSI_WEIGHTS may hold ImageNet weights; None without one."""
+        return None
 
 
 @dataclass

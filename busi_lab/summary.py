@@ -112,6 +112,29 @@ class Source(_WithClasses):
 
 
 @dataclass(frozen=True)
+class InitialWeights:
+    """What a network started from, where that was a file or another run; None for what is not known.
+
+    Attributes:
+        source: the file.
+        digest: of it, sixteen hex digits.
+        data: what it was trained on.
+        taken: tensors that were taken.
+        tensors: of the network.
+        missing: names of those that were not.
+        leaked: test images that the runs behind it have learnt from, or whose near-copy or patient they have.
+    """
+
+    source: str | None = None
+    digest: str | None = None
+    data: str | None = None
+    taken: int | None = None
+    tensors: int | None = None
+    missing: tuple[str, ...] = ()
+    leaked: int | None = None
+
+
+@dataclass(frozen=True)
 class Objective:
     """The validation figure that chose the best epoch and ranks runs, and whether ``max`` or ``min`` of it is best."""
 
@@ -145,6 +168,7 @@ class Summary:
     parameters: int | None = None
     epochs: int | None = None
     best_epoch: int | None = None
+    initial: InitialWeights | None = None
     objective: Objective = field(default_factory=Objective)
     metrics: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)

@@ -6,6 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from busi_lab.summary import InitialWeights
+
 Gives = Literal["classes", "masks", "both"]
 """Which logits a network gives, or a task wants."""
 
@@ -30,11 +32,13 @@ class Wanted:
         classes: number of class logits; None for no class output.
         masks: whether it wants mask logits.
         image_size: side of the input, pixels.
+        class_names: of the class logits, in their order; empty where they are not known.
     """
 
     classes: int | None
     masks: bool
     image_size: int
+    class_names: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> Gives:
@@ -53,12 +57,14 @@ class BuiltModel:
         heads: the modules behind the backbone; everything else in ``network`` is backbone.
         mean: per input channel, on the scale 0 to 1.
         std: per input channel, on the scale 0 to 1.
+        initial: what was taken from a file or another run; None where nothing was.
     """
 
     network: nn.Module
     heads: tuple[nn.Module, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    initial: InitialWeights | None = None
 
 
 def answering(network: nn.Module, convert: Callable[[Any], Outputs]) -> nn.Module:

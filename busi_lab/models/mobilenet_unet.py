@@ -1,5 +1,6 @@
 """The published U-Net on a MobileNetV1 encoder, with a classification head on demand."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -13,8 +14,18 @@ from busi_lab.models.pretrained import create_timm_model
 from busi_lab.models.registry import register
 
 
-@register("mobilenet_unet", NetworkSettings, gives=("masks", "both"))
-def build(settings: NetworkSettings, wanted: Wanted) -> BuiltModel:
+@dataclass
+class MobileNetUNetSettings(NetworkSettings):
+    """``weights`` are those of timm's MobileNetV1, or of any run on it."""
+
+    @property
+    def timm_backbone(self) -> str | None:
+        """MobileNetV1."""
+        return "mobilenetv1_100"
+
+
+@register("mobilenet_unet", MobileNetUNetSettings, gives=("masks", "both"))
+def build(settings: MobileNetUNetSettings, wanted: Wanted) -> BuiltModel:
     """Build it on timm's MobileNetV1, to which ``weights`` belong; ``dropout`` is before the class logits.
 
     Raises:

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,8 @@ from busi_lab.errors import UserError
 from busi_lab.extensions import installed, load_extension
 from busi_lab.models.inputs import check_network
 from busi_lab.models.interface import BuiltModel, Gives, Wanted
+from busi_lab.models.pretrained import local_file
+from busi_lab.models.transfer import Source, open_source, take_weights
 from busi_lab.suggestions import one_of
 
 EXTENSIONS = "busi_lab.models"
@@ -125,9 +127,28 @@ def build_network(settings: NetworkSettings, wanted: Wanted) -> BuiltModel:
             f"model.name={network.name}: gives {' or '.join(map(_in_words, network.gives))}, and the task wants "
             f"{_in_words(wanted.outputs)}; set {fitting} for this task, or choose another task="
         )
-    built = network.build(settings, wanted)
+    source = find_source(settings)
+    built = network.build(settings if source is None else replace(settings, weights="none"), wanted)
+    if source is not None:
+        initial = take_weights(built, wanted, source, settings.label, settings.weights_data)
+        built = replace(built, initial=initial)
     check_network(built, wanted, settings)
     return built
+
+
+def find_source(settings: NetworkSettings) -> Source | None:
+    """The file that ``weights`` stands for, read; None where there is nothing to take or the hub is to be asked.
+
+    Raises:
+        UserError: it is no file of tensors.
+    """
+    if settings.weights == "none":
+        return None
+    if settings.weights != "imagenet":
+        return open_source(settings.weights)
+    backbone = settings.timm_backbone
+    path = None if backbone is None else local_file(backbone)
+    return None if path is None else open_source(str(path))
 
 
 def networks_that_give(outputs: Gives) -> list[str]:

@@ -39,6 +39,11 @@ class SmpSettings(NetworkSettings):
         """Architecture and encoder."""
         return f"{self.arch}-{self.encoder}"
 
+    @property
+    def timm_backbone(self) -> str | None:
+        """The encoder where it is one of timm."""
+        return self.encoder.removeprefix("tu-") if self.encoder.startswith("tu-") else None
+
 
 @register("smp", SmpSettings, gives=("masks", "both"))
 def build(settings: SmpSettings, wanted: Wanted) -> BuiltModel:
@@ -75,10 +80,10 @@ def _create(settings: SmpSettings, num_classes: int | None) -> nn.Module:
         if not timm.is_model(backbone):
             raise UserError(f"model.encoder={encoder}: timm {timm.__version__} knows no {backbone}{_similar(backbone)}")
 
-        def make_on_timm(pretrained: bool, **more: Any) -> nn.Module:
+        def make_on_timm(pretrained: bool) -> nn.Module:
             if pretrained:  # a feature extractor would pass over missing weights in silence; the whole model does not
-                timm.create_model(backbone, pretrained=True, in_chans=in_chans, **more, **_classes(more))
-            return make(encoder_weights=True if pretrained else None, **more)
+                timm.create_model(backbone, pretrained=True, in_chans=in_chans)
+            return make(encoder_weights=True if pretrained else None)
 
         return create_with_weights(backbone, weights, make_on_timm, f"model.arch={arch}, model.encoder={encoder}")
     if encoder not in smp_encoders:
@@ -87,8 +92,6 @@ def _create(settings: SmpSettings, num_classes: int | None) -> nn.Module:
             f"model.encoder={encoder}: smp {smp.__version__} knows no such encoder; similar: {', '.join(near)}, or "
             "tu- and the name of a timm model"
         )
-    if weights not in ("imagenet", "none"):
-        raise UserError(f"model.weights={weights}: weight files fit tu- encoders alone, {encoder} is smp's own")
     try:
         with hub_access():
             return make(encoder_weights="imagenet" if weights == "imagenet" else None)
@@ -100,11 +103,6 @@ def _create(settings: SmpSettings, num_classes: int | None) -> nn.Module:
             f"not in its cache; use a tu- encoder with a file at BUSI_WEIGHTS, or set model.weights=none "
             f"({one_line(error)[:100]})"
         ) from None
-
-
-def _classes(options: dict[str, Any]) -> dict[str, int]:
-    overlay = options.get("pretrained_cfg_overlay")
-    return {"num_classes": overlay["num_classes"]} if overlay else {}
 
 
 def _similar(backbone: str) -> str:

@@ -23,6 +23,11 @@ class TimmSettings(NetworkSettings):
         """The backbone."""
         return self.backbone
 
+    @property
+    def timm_backbone(self) -> str | None:
+        """The backbone without the name of its weights."""
+        return self.backbone
+
 
 @register("timm", TimmSettings, gives=("classes",))
 def build(settings: TimmSettings, wanted: Wanted) -> BuiltModel:

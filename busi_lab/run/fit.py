@@ -3,6 +3,7 @@
 import logging
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,12 @@ from busi_lab.config import RunConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import PROBABILITY_DIGITS, read_rows, write_rows
+from busi_lab.models.transfer import describe_weights
 from busi_lab.run.build import build_callbacks, build_data, build_task, build_trainer, find_classes, trainer_settings
 from busi_lab.run.callbacks import EpochRecord, EpochSeed, MaskPanel
 from busi_lab.run.checkpoints import LastCheckpoint
 from busi_lab.run.environment import quieten
+from busi_lab.run.leaks import inherited
 from busi_lab.run.record import (
     class_line,
     headline,
@@ -46,7 +49,7 @@ from busi_lab.run_directory import (
     median_speed,
     write_masks,
 )
-from busi_lab.summary import Summary
+from busi_lab.summary import InitialWeights, Summary
 from busi_lab.tasks import BaseTask
 from busi_lab.tasks.checkpoint import read_checkpoint
 from busi_lab.tracking import Job, Result, Trackers
@@ -88,6 +91,8 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
         _judge(task, data, trainer, config.test, summary)
         return summary
     log.info(headline(config, summary, task))
+    if task.initial is not None:
+        _note_initial(task.initial, data, summary)
     log.info(leak_line(summary))
     for sentence in summary.split.imbalance:
         log.warning("split: %s", sentence)
@@ -118,6 +123,20 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
             callback.discard()
     log.info(result_line(summary, directory))
     return summary
+
+
+def _note_initial(initial: InitialWeights, data: BusiDataModule, summary: Summary) -> None:
+    """Record what the network started from, and the test images that the runs behind it have learnt from."""
+    learnt = inherited(initial, data)
+    summary.initial = replace(initial, leaked=len(learnt))
+    log.info(describe_weights(initial))
+    if summary.split.leaked is not None and learnt:
+        together = learnt | set(data.manifest.leaked(data.groups))
+        summary.split = replace(summary.split, leaked=len(together))
+        log.warning(
+            "leaks: the run behind these weights has learnt from %d of the test images, their near-copies or patients",
+            len(learnt),
+        )
 
 
 def _build_training_data(config: RunConfig, task: BaseTask) -> BusiDataModule:

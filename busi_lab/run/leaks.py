@@ -16,8 +16,9 @@ from busi_lab.data.groups import NO_SEARCH
 from busi_lab.data.index import Case, Index, index_dataset
 from busi_lab.data.manifest import Manifest, read_manifest
 from busi_lab.errors import UserError, one_line
+from busi_lab.models.transfer import parent_run
 from busi_lab.run_directory import CONFIG, SPLIT
-from busi_lab.summary import Summary
+from busi_lab.summary import InitialWeights, Summary, read_summary
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,24 @@ def find_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -
     pixels = {case.content_hash: case.case_id for case in source_index.cases if case.case_id in train}
     equal = {c.case_id: pixels[c.content_hash] for c in data.tested_cases() if c.content_hash in pixels}
     return named | equal  # the latter also without features
+
+
+def inherited(initial: InitialWeights, data: BusiDataModule) -> set[str]:
+    """Test images that the runs behind initial weights have learnt from, as :func:`find_leaked`, through all stages."""
+    found: set[str] = set()
+    seen: set[Path] = set()
+    folder = parent_run(Path(str(initial.source)))
+    while folder is not None and folder not in seen:
+        seen.add(folder)
+        try:
+            summary = read_summary(folder)
+        except UserError as error:
+            log.info("leaks: %s", one_line(error))
+            break
+        found |= set(find_leaked(summary, folder, data) or ())
+        before = summary.initial
+        folder = None if before is None or before.source is None else parent_run(Path(before.source))
+    return found
 
 
 def _first_of_group(leaked: Sequence[str], learnt: Sequence[str], groups: Mapping[str, int]) -> dict[str, str]:

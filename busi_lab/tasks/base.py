@@ -76,6 +76,7 @@ class BaseTask(LightningModule):
         self._scheduler = dict(scheduler)
         built = self.configure_network()
         self.network = built.network
+        self.initial = built.initial
         self._heads = built.heads
         self._channels_last = channels_last
         if channels_last:
@@ -99,7 +100,8 @@ class BaseTask(LightningModule):
             UserError: the network does not give that, or cannot be built.
         """
         classes = len(self.roles) if self.needs_labels else None
-        return build_network(self._settings, Wanted(classes, self.needs_masks, self.image_size))
+        names = self.roles.names if self.needs_labels else ()
+        return build_network(self._settings, Wanted(classes, self.needs_masks, self.image_size, names))
 
     @abstractmethod
     def _step(self, batch: Batch, split: str) -> Tensor:
