@@ -66,6 +66,7 @@ class DataRecord(_WithClasses):
         test: images.
         classes: those of the training images, in an evaluation of the test images.
         test_classes: test images of each class.
+        lesion_values: values of mask files that were taken as lesion; empty where the files themselves told.
     """
 
     name: str | None = None
@@ -76,6 +77,7 @@ class DataRecord(_WithClasses):
     test: int | None = None
     classes: tuple[str, ...] = ()
     test_classes: dict[str, int] = field(default_factory=dict)
+    lesion_values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

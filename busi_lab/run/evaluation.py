@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from busi_lab.classes import Classes
 from busi_lab.config import EvalConfig
 from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.data.masks import lesion_value_names
 from busi_lab.errors import UserError
 from busi_lab.files import PROBABILITY_DIGITS, write_atomically, write_rows
 from busi_lab.inference.explain import Explainer
@@ -150,6 +151,7 @@ def _start_summary(
             test=len(data.manifest.test),
             classes=tuple(name for name, count in counts.items() if count),
             test_classes=counts,
+            lesion_values=lesion_value_names(config.data.lesion_values),
             **class_roles(data.roles),
         ),
         metrics={name: value for name, value in source.metrics.items() if name.startswith("val/")},

@@ -13,6 +13,7 @@ from busi_lab.classes import Classes
 from busi_lab.config import RunConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.manifest import Manifest, write_manifest
+from busi_lab.data.masks import lesion_value_names
 from busi_lab.errors import UserError
 from busi_lab.files import write_atomically
 from busi_lab.models.inputs import STRIDE, PaddedNetwork
@@ -43,6 +44,7 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
             test=len(manifest.test),
             classes=learnt_classes(data),
             test_classes=class_counts(data),
+            lesion_values=lesion_value_names(config.data.lesion_values),
             **class_roles(task.roles),
         ),
         parameters=sum(parameter.numel() for parameter in task.network.parameters()),
