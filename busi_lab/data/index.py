@@ -172,9 +172,19 @@ def index_dataset(root: str | Path | None, visit: Visit | None = None, lesion_va
             if case is not None:
                 cases.append(case)
         if not defects:
+            _refuse_no_lesion(folder, cases, lesion_values)
             return Index(folder, tuple(cases), read_classes(folder))
     others = f" (and {len(defects) - 1} more)" if len(defects) > 1 else ""
     raise UserError(f"{folder}: {defects[0]}{others}; list all with: busi-data check '{folder}'")
+
+
+def _refuse_no_lesion(root: Path, cases: Sequence[Case], lesion_values: tuple[str, ...]) -> None:
+    """Refuse chosen values that no mask file holds."""
+    if lesion_values and any(case.masks for case in cases) and not any(case.lesion_pixels for case in cases):
+        raise UserError(
+            f"{root}: no mask file has a pixel of the lesion values {', '.join(lesion_values)}; see which values there "
+            f"are with: busi-data check '{root}'"
+        )
 
 
 def check_dataset(root: str | Path, lesion_values: tuple[str, ...] = ()) -> tuple[Index, list[Defect]]:

@@ -109,7 +109,7 @@ def colour_levels(values: Values) -> list[Level]:
     """The levels of colours ``[H, W, 3]``, the most frequent first, the background among them."""
     found: list[Level] = []
     for colour in _frequent(values):
-        if any(max(abs(a - b) for a, b in zip(colour, level.value, strict=True)) <= 2 * NEAR for level in found):
+        if any(gap(colour, level.value) <= 2 * NEAR for level in found):
             continue
         close = distance(values, colour) <= NEAR
         if _fills_areas(close):
@@ -142,6 +142,11 @@ def distance(values: Values, level: tuple[int, ...]) -> Values:
     """How far each pixel is from a level: the largest difference of a channel, ``[H, W]``."""
     apart: Values = np.abs(values.astype(np.int32) - (level[0] if values.ndim == 2 else level))
     return apart if values.ndim == 2 else _brightest(apart)
+
+
+def gap(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """The same between two levels."""
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
 def _fills_areas(mask: Mask) -> bool:

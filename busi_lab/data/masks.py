@@ -32,6 +32,7 @@ from busi_lab.data.levels import (
     colour_background,
     colour_levels,
     distance,
+    gap,
     gray_levels,
     is_colourful,
     unit_of,
@@ -103,11 +104,7 @@ class MaskFile:
         """What fills areas and is no background."""
         found = colour_levels(self.values) if self.colourful else self._gray_levels
         near = NEAR if self.colourful else 0
-        return [
-            level
-            for level in found
-            if max(abs(a - b) for a, b in zip(level.value, self.background, strict=True)) > near
-        ]
+        return [level for level in found if gap(level.value, self.background) > near]
 
     @cached_property
     def lesion(self) -> Mask:
@@ -123,15 +120,15 @@ class MaskFile:
         values = self.values if self.colourful else self.gray
         channels = 3 if self.colourful else 1
         chosen = [level for name in self.chosen if (level := _as_level(name, channels))]
-        found = [self.background, *(level.value for level in self.levels)]
+        found = [level.value for level in self.levels]
         # Beside a chosen 120, the noisy 121 of a JPEG file is no other level; 1, 2 and 3 of a numbered file are.
-        strangers = [level for level in chosen if level not in found]
+        strangers = [level for level in chosen if level not in (*found, self.background)]
         near = NEAR * (1 if self.colourful else unit_of(values))
         others = [
             level
-            for level in found
+            for level in (self.background, *found)
             if level not in chosen
-            and not any(max(abs(a - b) for a, b in zip(level, other, strict=True)) <= near for other in strangers)
+            and (level == self.background or all(gap(level, stranger) > near for stranger in strangers))
         ]
         apart = np.full(values.shape[:2], np.iinfo(np.int32).max)
         for level in others:

@@ -186,6 +186,8 @@ def test_the_choice_reaches_index_cache_and_originals(root: Path, tmp_path: Path
     assert [cache.index for cache in caches] == [whole, chosen, whole, chosen]
     assert caches[0].mask(0).sum() > 2 * caches[1].mask(0).sum() > 0
     assert read_case(root, chosen.cases[0])[1].sum() == 100
+    with pytest.raises(UserError, match=r"no mask file has a pixel of the lesion values 7, #0000ff; see which values"):
+        index_dataset(root, lesion_values=("7", "#0000ff"))
 
 
 # ------------------------------------------------------------------------------------------------- check
