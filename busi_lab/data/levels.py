@@ -25,7 +25,8 @@ _BAND = 3  # of 255, to both sides
 _SPIKE = 4  # a level has so many times the pixels of the values beside its band
 _SMALLEST = 9  # pixels: a block of 3 x 3
 _COLOURFUL = 48  # difference of channels that the noise of JPEG does not make
-_DARK = 20  # the brightest that black is in a noisy file
+_DARK = 20  # of 255: the brightest that black is in a noisy file; with colours, its noise forms areas of up to that
+_CLEAN = 16  # values of a file without noise
 _MOST_COLOURS = 64  # that are looked at, the most frequent first
 
 
@@ -83,7 +84,8 @@ def gray_levels(values: Values) -> list[Level]:
     found: list[Level] = []
     modes: list[int] = []  # how often the exact value of each is there
     for value, count in zip(distinct, counts, strict=True):
-        if count < _SMALLEST:
+        noise = len(distinct) > _CLEAN and 0 < value - distinct[0] <= _DARK * unit
+        if count < _SMALLEST or noise:
             continue
         below, above = (value - _BAND * unit, value + _BAND * unit)
         if value > distinct[0]:  # the lowest value, mostly black, is no part of a band above it

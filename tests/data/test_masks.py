@@ -107,11 +107,11 @@ def test_the_noise_of_jpeg_is_no_lesion(tmp_path: Path, quality: int) -> None:
         mask = np.zeros((120, 160), np.uint8)
         cv2.ellipse(mask, (50, 60), (30, 18), 20, 0, 360, 255, -1)
         cv2.ellipse(mask, (120, 60), (25, 20), 0, 0, 360, value, -1)
-        for stored in (mask, np.dstack([mask] * 3)):
+        for stored in (mask, np.dstack([mask] * 3), np.dstack([mask, 0 * mask, 0 * mask])):
             lesion = lesion_of(tmp_path, stored, name="m.jpg", quality=quality)
             wrong = lesion != (mask > 0)
             edges = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
-            assert not (wrong & ~edges).any() and wrong.sum() < 0.02 * (mask > 0).sum()
+            assert not (wrong & ~edges).any() and wrong.sum() < 0.03 * (mask > 0).sum()
 
 
 def test_files_of_one_value(tmp_path: Path) -> None:
