@@ -36,6 +36,7 @@ class DataConfig:
     balanced_sampling: bool = True
     subset: int | None = None
     classes: list[str] | None = None
+    lesion_values: list[int | str] | None = None
     num_workers: int | None = None
     cache_dir: str | None = "auto"
     phantom: Dict | None = None
@@ -339,6 +340,8 @@ def _check_data(data: DataConfig, split: SplitConfig) -> None:
     classes = data.classes
     if classes is not None and (not classes or len(set(classes)) < len(classes)):
         raise UserError(f"data.classes={classes}: expected null or some of the dataset's classes, each once")
+    if data.lesion_values is not None and not data.lesion_values:
+        raise UserError("data.lesion_values=[]: expected null, or values of masks that are lesion, as [120,255]")
     _check_positive({"data.eval_batch_size": data.eval_batch_size})
     if data.subset is not None:
         _check_positive({"data.subset": data.subset})

@@ -18,7 +18,8 @@ from PIL import Image
 
 from busi_lab.classes import BUSI
 from busi_lab.data import stress
-from busi_lab.data.index import index_dataset, read_mask
+from busi_lab.data.index import index_dataset
+from busi_lab.data.masks import read_mask
 from busi_lab.data.reading import read_image
 from busi_lab.data.resizing import resize_scan
 from busi_lab.evaluate import _compare

@@ -304,6 +304,8 @@ def test_damaged_data(cli: Cli, phantom_copy: Path, tmp_path: Path, what: str, m
         (("task.monitor=val/f2",), "val/f2"),
         (("data.classes=[cyst]",), "data.classes=['cyst']: no class cyst; classes: benign, malignant, normal"),
         (("data.classes=[]",), "data.classes=[]"),
+        (("data.lesion_values=[]",), "data.lesion_values=[]: expected null, or values of masks that are lesion"),
+        (("data.lesion_values=[red]",), "data.lesion_values: 'red' is no value of a mask"),
         (("task=segmentation",), "gives classes alone, and the task wants masks alone; set "),
         (
             ("model=smp",),

@@ -27,7 +27,7 @@ from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError, one_line
 from busi_lab.plurals import counted
 
-_VERSION = 5  # raise when what is stored of the same files would differ
+_VERSION = 6  # raise when what is stored of the same files would differ
 _LEFTOVERS = f".{'[0-9a-f]' * 12}-*px-*"  # temporary folders of builders, of any dataset and size
 _CHECKSUMS = "checksums.json"
 _DAY = 24 * 3600  # seconds; no builder takes that long
@@ -139,7 +139,9 @@ def _unwritable(folder: Path, reason: str) -> UserError:
     )
 
 
-def open_cache(root: str | Path | None, image_size: int, cache_dir: Path | None) -> PixelCache:
+def open_cache(
+    root: str | Path | None, image_size: int, cache_dir: Path | None, lesion_values: tuple[str, ...] = ()
+) -> PixelCache:
     """Open the cached pixels of a dataset, or decode every file once and store them.
 
     A stored cache is used while names, sizes and modification times of all files are as they were, and while it
@@ -150,21 +152,23 @@ def open_cache(root: str | Path | None, image_size: int, cache_dir: Path | None)
         root: dataset folder, or its parent.
         image_size: side of the square to resize to, pixels.
         cache_dir: folder of all caches; None keeps the pixels in memory alone.
+        lesion_values: what is lesion in mask files, see :func:`busi_lab.data.masks.read_mask`.
 
     Raises:
         UserError: the dataset has a defect, or the cache cannot be written.
     """
     folder = resolve_root(root)
     if cache_dir is None:
-        return _build(folder, image_size, lambda name, shape: np.empty(shape, np.uint8))
-    place = hashlib.sha256(f"{_VERSION} {folder.resolve()}".encode()).hexdigest()[:12]
+        return _build(folder, image_size, lambda name, shape: np.empty(shape, np.uint8), lesion_values)
+    key = " ".join([str(_VERSION), str(folder.resolve()), *lesion_values])
+    place = hashlib.sha256(key.encode()).hexdigest()[:12]
     prefix = f"{place}-{image_size}px-"
     directory = cache_dir / f"{prefix}{_stamp(folder)}"
     if directory.is_dir() and not _is_sound(directory):
         log.warning("the pixel cache %s is damaged and made anew", directory)
         shutil.rmtree(directory, ignore_errors=True)
     if not directory.is_dir():
-        _store(folder, image_size, directory, prefix)
+        _store(folder, image_size, directory, prefix, lesion_values)
     return _load(folder, image_size, directory)
 
 
@@ -210,7 +214,9 @@ def _files(root: Path) -> list[Path]:
     return [*own, *(root / name for name in (LABELS, *(name for c in cases for name in (c.image, *c.masks))))]
 
 
-def _build(root: Path, image_size: int, allocate: Callable[[str, tuple[int, int]], Any]) -> PixelCache:
+def _build(
+    root: Path, image_size: int, allocate: Callable[[str, tuple[int, int]], Any], lesion_values: tuple[str, ...]
+) -> PixelCache:
     count = len(list_files(root)[0])
     log.info("reading %s of %s once, at %d px", counted(count, "image"), root, image_size)
     images = allocate("images", (count, image_size * image_size))
@@ -220,12 +226,12 @@ def _build(root: Path, image_size: int, allocate: Callable[[str, tuple[int, int]
         images[number] = resize_scan(image, image_size).reshape(-1)
         masks[number] = np.packbits(resize_mask(mask, image_size))
 
-    index = index_dataset(root, keep)
+    index = index_dataset(root, keep, lesion_values)
     shape = (count, image_size, image_size)
     return PixelCache(index, image_size, torch.from_numpy(images.reshape(shape)), torch.from_numpy(masks))
 
 
-def _store(root: Path, image_size: int, directory: Path, prefix: str) -> None:
+def _store(root: Path, image_size: int, directory: Path, prefix: str, lesion_values: tuple[str, ...]) -> None:
     """Build the cache in a temporary folder and rename it; older states of the same dataset go."""
     temporary: Path | None = None
     try:
@@ -242,7 +248,7 @@ def _store(root: Path, image_size: int, directory: Path, prefix: str) -> None:
             arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
             return arrays[name]
 
-        index = _build(root, image_size, allocate).index
+        index = _build(root, image_size, allocate, lesion_values).index
         for array in arrays.values():
             array.flush()
         rows = [asdict(case) for case in index.cases]
@@ -281,6 +287,7 @@ def _load(root: Path, image_size: int, directory: Path) -> PixelCache:
                     "masks": tuple(row["masks"]),
                     "further": tuple(map(tuple, row["further"])),
                     "spacing": row["spacing"] and tuple(row["spacing"]),
+                    "lesion_values": tuple(row["lesion_values"]),
                 }
             )
             for row in rows

@@ -24,18 +24,18 @@ COLUMNS = ("case_id", "label", "image", "masks", "height", "width", "lesion_pixe
 """Columns of ``busi-data index``, before the patient where one is known."""
 
 
-def check(root: str) -> bool:
-    """Print what a dataset holds and every defect, one a line.
+def check(root: str, lesion_values: tuple[str, ...] = ()) -> bool:
+    """Print what a dataset holds, and every defect and note, one a line.
 
     Returns:
-        Whether there is none.
+        Whether there is no defect.
 
     Raises:
         UserError: there is no dataset folder to look into.
     """
-    from busi_lab.data.index import check_dataset
+    from busi_lab.data.index import inspect_dataset
 
-    index, defects = check_dataset(root)
+    index, defects, notes = inspect_dataset(root, lesion_values)
     counts = ", ".join(f"{count} {label}" for label, count in index.counts.items())
     print(f"dataset: {index.root}")
     if unlabelled := sum(not case.label for case in index.cases):
@@ -58,13 +58,16 @@ def check(root: str) -> bool:
     print(f"digest: {index.digest}")
     if defects:
         print("the figures above are of the images that could be read")
-    for defect in defects:
-        print(f"defect: {one_line(Exception(defect))}")
-    print(f"{len(defects)} defect{'' if len(defects) == 1 else 's'}")
+    for kind, found in (("note", notes), ("defect", defects)):
+        for item in found:
+            print(f"{kind}: {one_line(Exception(item))}")
+    if notes:
+        print(counted(len(notes), "note"))
+    print(counted(len(defects), "defect"))
     return not defects
 
 
-def describe(root: str, out: Path) -> None:
+def describe(root: str, out: Path, lesion_values: tuple[str, ...] = ()) -> None:
     """Draw a dataset into PNG files in ``out`` and print the table beside them.
 
     Raises:
@@ -74,7 +77,7 @@ def describe(root: str, out: Path) -> None:
     from busi_lab.data import describe as drawing
     from busi_lab.data.index import index_dataset
 
-    index = index_dataset(root)
+    index = index_dataset(root, lesion_values=lesion_values)
     text = drawing.table(index)
     pictures = drawing.draw(index)
     try:
@@ -92,7 +95,7 @@ def describe(root: str, out: Path) -> None:
     print(f"{', '.join(pictures)} are in {out}")
 
 
-def write_index(root: str, out: Path | None) -> None:
+def write_index(root: str, out: Path | None, lesion_values: tuple[str, ...] = ()) -> None:
     """Write one CSV row per image to ``out``, or to stdout.
 
     Raises:
@@ -104,7 +107,7 @@ def write_index(root: str, out: Path | None) -> None:
             raise _unwritable(out, "it is a folder; expected a file name such as index.csv")
     from busi_lab.data.index import index_dataset
 
-    rows = list(_rows(index_dataset(root).cases))
+    rows = list(_rows(index_dataset(root, lesion_values=lesion_values).cases))
     columns = list(rows[0])
     if out is None:
         table = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
@@ -125,7 +128,7 @@ def _rows(cases: Sequence["Case"]) -> Iterator[dict[str, object]]:
         yield row | {"masks": ";".join(case.masks)}
 
 
-def duplicates(root: str, out: Path) -> None:
+def duplicates(root: str, out: Path, lesion_values: tuple[str, ...] = ()) -> None:
     """Write the groups of near-identical images and their contact sheets to ``out`` and print their numbers.
 
     Raises:
@@ -138,7 +141,7 @@ def duplicates(root: str, out: Path) -> None:
         from busi_lab.data.groups import GROUPS, write_groups
         from busi_lab.data.index import index_dataset
 
-        index = index_dataset(root)
+        index = index_dataset(root, lesion_values=lesion_values)
         groups = find_groups(index)
         write_groups(folder / GROUPS, groups, index)
         sheets = 0
@@ -214,6 +217,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             default=os.environ.get("BUSI_ROOT"),
             help="dataset folder, or the folder above it (default: the environment variable BUSI_ROOT)",
         )
+        command.add_argument(
+            "--lesion-values",
+            metavar="V,V",
+            default="",
+            help="gray values, as 120,255, or colours, as #0000ff, that are lesion in mask files (default: all but the "
+            "background), as data.lesion_values of training",
+        )
     reading["describe"].add_argument("--out", type=Path, required=True, metavar="DIR", help="where the PNG files go")
     reading["duplicates"].add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="new or empty folder for the CSV and PNG files"
@@ -236,6 +246,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _lesion_values(given: str) -> tuple[str, ...]:
+    """What ``--lesion-values`` means; looked at before the dataset."""
+    from busi_lab.data.masks import lesion_value_names
+
+    return lesion_value_names([value for value in given.split(",") if value.strip()], "--lesion-values")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script."""
     with exit_on_user_error():
@@ -243,14 +260,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not given.root:
             raise UserError("no dataset folder: give ROOT, or set the environment variable BUSI_ROOT")
         if given.command == "check":
-            if not check(given.root):
+            if not check(given.root, _lesion_values(given.lesion_values)):
                 sys.exit(2)
         elif given.command == "describe":
-            describe(given.root, given.out)
+            describe(given.root, given.out, _lesion_values(given.lesion_values))
         elif given.command == "index":
-            write_index(given.root, given.out)
+            write_index(given.root, given.out, _lesion_values(given.lesion_values))
         elif given.command == "duplicates":
-            duplicates(given.root, given.out)
+            duplicates(given.root, given.out, _lesion_values(given.lesion_values))
         elif given.command == "phantom":
             phantom(
                 given.root,

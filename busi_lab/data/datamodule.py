@@ -14,7 +14,9 @@ from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir
 from busi_lab.data.duplicates import cached_groups
 from busi_lab.data.groups import NO_SEARCH, join_patients, read_groups
 from busi_lab.data.index import Case, Index
+from busi_lab.data.layout import LABELS, has_labels
 from busi_lab.data.manifest import Manifest, read_manifest
+from busi_lab.data.masks import lesion_value_names
 from busi_lab.data.sampler import EpochSampler
 from busi_lab.data.scan import Gray
 from busi_lab.data.scan_dataset import ScanDataset, collate
@@ -48,6 +50,7 @@ class BusiDataModule(LightningDataModule):
         subset: at most so many scans of each class in each split.
         classes: those that take part; None for all, and for scans without a class. The split is made before, so
             that whatever classes two runs use, neither tests on what the other has learnt from.
+        lesion_values: gray values, or colours as ``#0000ff``, that are lesion in mask files; None where these tell.
         labels: leave scans out whose class is not known.
         masks: deliver lesion masks, and leave scans out whose mask is not known.
         roles: the classes by which labels are numbered; None for those of the dataset.
@@ -69,6 +72,7 @@ class BusiDataModule(LightningDataModule):
         balanced_sampling: bool = True,
         subset: int | None = None,
         classes: Sequence[str] | None = None,
+        lesion_values: Sequence[int | str] | None = None,
         roles: Classes | None = None,
         labels: bool = True,
         masks: bool = True,
@@ -88,6 +92,7 @@ class BusiDataModule(LightningDataModule):
         self._balanced = balanced_sampling
         self._subset = subset
         self._classes = None if classes is None else tuple(classes)
+        self._lesion_values = lesion_value_names(lesion_values)
         self._roles = roles
         self._labels = labels
         self._masks = masks
@@ -102,7 +107,7 @@ class BusiDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Decode the dataset into the cache and look for near-copies, once on a machine."""
         if self.cache_dir is not None and self.cache is None:
-            cache = open_cache(self._root, self._image_size, self.cache_dir)
+            cache = open_cache(self._root, self._image_size, self.cache_dir, self._lesion_values)
             if not self._split.get("groups"):
                 cached_groups(cache.index, self.cache_dir)
 
@@ -114,7 +119,7 @@ class BusiDataModule(LightningDataModule):
         """
         if self.cache is not None:
             return
-        cache = open_cache(self._root, self._image_size, self.cache_dir)
+        cache = open_cache(self._root, self._image_size, self.cache_dir, self._lesion_values)
         split = dict(self._split)
         file, groups, exclude = (split.pop(key, None) for key in ("manifest", "groups", "exclude"))
         self.roles = roles = cache.index.classes if self._roles is None else self._roles
@@ -122,8 +127,11 @@ class BusiDataModule(LightningDataModule):
         self._choose_half(cache.index)
         unusable = self._unusable(cache.index)
         manifest = read_manifest(Path(file), cache.index, unusable) if file else None
-        if self._labels and (manifest.protocol if manifest else split.get("protocol")) != "all":
-            self._refuse_one_class(cache.index, unusable)
+        if (manifest.protocol if manifest else split.get("protocol")) != "all":
+            if self._labels:
+                self._refuse_one_class(cache.index, unusable)
+            if self._masks:
+                self._refuse_no_lesion(cache.index, unusable)
         copies = self._near_copies(cache.index, groups)
         if manifest is None:
             excluded = read_exclusions(Path(exclude)) if exclude else ()
@@ -192,8 +200,8 @@ class BusiDataModule(LightningDataModule):
         }
         if len(unusable) == len(index.cases):
             raise UserError(
-                f"{index.root}: all {len(unusable)} scans are without a {needed}, which this task needs; fill in the "
-                "columns label and mask_file of labels.csv, or choose another task"
+                f"{index.root}: all {len(unusable)} scans are without a {needed}, which this task needs; "
+                f"{self._where(index)}, or choose another task"
             )
         if unusable:
             scans = counted(len(unusable), "scan")
@@ -209,6 +217,21 @@ class BusiDataModule(LightningDataModule):
                 f"{index.root}: expected scans of two classes at least, found {', '.join(found) or 'none'} alone; add "
                 "scans of another class, widen data.classes, or choose a task without classes, as task=segmentation"
             )
+
+    def _refuse_no_lesion(self, index: Index, unusable: Collection[str]) -> None:
+        """A task with masks has nothing to learn from scans without a lesion alone."""
+        lesions = [case for case in index.cases if not case.label or case.label in index.classes.lesions]
+        if lesions and all(case.case_id in unusable for case in lesions):
+            raise UserError(
+                f"{index.root}: no scan with a lesion has a mask, which this task needs; {self._where(index)}, or "
+                "choose a task without masks, as task=classification"
+            )
+
+    def _where(self, index: Index) -> str:
+        """What to do where labels or masks are missing."""
+        if has_labels(index.root):
+            return f"fill in the columns label and mask_file of {LABELS}"
+        return "put the mask of IMAGE.png beside it as IMAGE_mask.png"
 
     @property
     def index(self) -> Index:

@@ -23,6 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from busi_lab.classes import BUSI as BUSI_CLASSES
+from busi_lab.data.names import is_system_file
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import new_folder
 
@@ -211,8 +212,8 @@ def _targets(names: list[str], source: str) -> dict[str, str]:
     roots, seen = set[str](), set[str]()
     for name in names:
         path = PurePosixPath(name)
-        label = path.parent.name
-        if label not in BUSI_CLASSES.names or "__MACOSX" in path.parts or path.name == ".DS_Store":
+        label = path.parent.name.lower()
+        if label not in BUSI_CLASSES.names or any(is_system_file(Path(part)) for part in path.parts):
             continue
         targets[name] = f"{label}/{path.name}"
         roots.add(str(path.parent.parent))

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,8 +12,10 @@ import numpy as np
 
 from busi_lab.classes import BUSI, Classes
 from busi_lab.data.dataset import read_classes
-from busi_lab.data.layout import CaseFiles, Defect, list_files, resolve_root
-from busi_lab.data.reading import read_mask, read_scan
+from busi_lab.data.layout import CaseFiles, Defect, list_files, list_notes, resolve_root
+from busi_lab.data.mask_checks import MaskChecks
+from busi_lab.data.masks import MaskFile, read_mask_file
+from busi_lab.data.reading import read_scan
 from busi_lab.data.scan import Gray, Mask, Scan, UnreadableImageError
 from busi_lab.errors import UserError
 from busi_lab.machine import cpu_count
@@ -76,10 +78,19 @@ def read_case(root: Path, case: CaseFiles) -> tuple[Gray, Mask]:
     defects, content = _read(root, case)
     if content is None:
         raise UserError(f"{root}: {defects[0]}")
-    return content[0].pixels, content[1]
+    return content.scan.pixels, content.mask
 
 
-def _read(root: Path, case: CaseFiles) -> tuple[list[Defect], tuple[Scan, Mask] | None]:
+@dataclass(frozen=True, eq=False)
+class _Content:
+    """What the files of one image hold: the scan, its united mask, and its mask files by name."""
+
+    scan: Scan
+    mask: Mask
+    files: dict[str, MaskFile]
+
+
+def _read(root: Path, case: CaseFiles) -> tuple[list[Defect], _Content | None]:
     """Read a case and gather its defects; None where the scan or a mask is of no use."""
     defects: list[Defect] = []
     scan: Scan | None = None
@@ -88,9 +99,11 @@ def _read(root: Path, case: CaseFiles) -> tuple[list[Defect], tuple[Scan, Mask] 
     except UnreadableImageError as error:
         defects.append(Defect(case.image, f"{error}; restore or remove the file"))
     union: Mask | None = None
+    files: dict[str, MaskFile] = {}
     for name in case.masks:
         try:
-            mask = read_mask(root / name)
+            files[name] = read_mask_file(root / name, case.lesion_values)
+            mask = files[name].lesion
         except UnreadableImageError as error:
             defects.append(Defect(name, f"{error}; restore or remove the file"))
             continue
@@ -101,10 +114,13 @@ def _read(root: Path, case: CaseFiles) -> tuple[list[Defect], tuple[Scan, Mask] 
         union = mask if union is None or union.shape != mask.shape else union | mask
     if defects or scan is None:
         return defects, None
-    return [], (scan, np.zeros(scan.pixels.shape, np.bool_) if union is None else union)
+    return [], _Content(scan, np.zeros(scan.pixels.shape, np.bool_) if union is None else union, files)
 
 
-def _scan(root: Path, files: Sequence[CaseFiles], visit: Visit | None) -> Iterator[tuple[Case | None, list[Defect]]]:
+_Look = Callable[[int, CaseFiles, _Content], None]
+
+
+def _scan(root: Path, files: Sequence[CaseFiles], look: _Look | None) -> Iterator[tuple[Case | None, list[Defect]]]:
     """Decode every case on all cores; yields in order."""
 
     def scan(item: tuple[int, CaseFiles]) -> tuple[Case | None, list[Defect]]:
@@ -112,58 +128,92 @@ def _scan(root: Path, files: Sequence[CaseFiles], visit: Visit | None) -> Iterat
         defects, content = _read(root, case)
         if content is None:
             return None, defects
-        read, mask = content
-        image = read.pixels
-        if visit is not None:
-            visit(number, image, mask)
+        image, mask = content.scan.pixels, content.mask
+        if look is not None:
+            look(number, case, content)
         height, width = image.shape
         content_hash = hashlib.sha256(f"{height}x{width}".encode())
         content_hash.update(image.tobytes())
         content_hash.update(np.packbits(mask).tobytes())
         digest = content_hash.hexdigest()
-        size = {"height": height, "width": width, "spacing": read.spacing}
+        size = {"height": height, "width": width, "spacing": content.scan.spacing}
         return Case(**vars(case), **size, lesion_pixels=int(mask.sum()), content_hash=digest), []
 
     with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
         yield from pool.map(scan, enumerate(files))
 
 
-def index_dataset(root: str | Path | None, visit: Visit | None = None) -> Index:
+def _list(folder: Path, lesion_values: tuple[str, ...]) -> tuple[list[CaseFiles], list[Defect]]:
+    files, defects = list_files(folder)
+    return [replace(case, lesion_values=lesion_values) for case in files] if lesion_values else files, defects
+
+
+def index_dataset(root: str | Path | None, visit: Visit | None = None, lesion_values: tuple[str, ...] = ()) -> Index:
     """Decode a whole dataset once and index it.
 
     Args:
-        root: a dataset folder, or its parent.
+        root: a dataset folder, or one above it.
         visit: called with the case's number, its scan (uint8 ``[H, W]``) and its mask (bool ``[H, W]``) from
             several threads, so that a caller can keep what was decoded.
+        lesion_values: what is lesion in mask files, see :func:`busi_lab.data.masks.read_mask`.
 
     Raises:
         UserError: the folder is not a sound dataset; names the first defect and counts the others.
     """
     folder = resolve_root(root)
-    files, defects = list_files(folder)
+    files, defects = _list(folder, lesion_values)
+    look: _Look | None = None
+    if visit is not None:
+        look = lambda number, _, content: visit(number, content.scan.pixels, content.mask)  # noqa: E731
     if not defects:
         cases: list[Case] = []
-        for case, found in _scan(folder, files, visit):
+        for case, found in _scan(folder, files, look):
             defects += found
             if case is not None:
                 cases.append(case)
         if not defects:
+            _refuse_no_lesion(folder, cases, lesion_values)
             return Index(folder, tuple(cases), read_classes(folder))
     others = f" (and {len(defects) - 1} more)" if len(defects) > 1 else ""
     raise UserError(f"{folder}: {defects[0]}{others}; list all with: busi-data check '{folder}'")
 
 
-def check_dataset(root: str | Path) -> tuple[Index, list[Defect]]:
+def _refuse_no_lesion(root: Path, cases: Sequence[Case], lesion_values: tuple[str, ...]) -> None:
+    """Refuse chosen values that no mask file holds."""
+    if lesion_values and any(case.masks for case in cases) and not any(case.lesion_pixels for case in cases):
+        raise UserError(
+            f"{root}: no mask file has a pixel of the lesion values {', '.join(lesion_values)}; see which values there "
+            f"are with: busi-data check '{root}'"
+        )
+
+
+def check_dataset(root: str | Path, lesion_values: tuple[str, ...] = ()) -> tuple[Index, list[Defect]]:
     """Look for every defect of a dataset; the index holds the cases that can be read.
 
     Raises:
         UserError: there is no dataset folder to look into.
     """
+    index, defects, _ = inspect_dataset(root, lesion_values)
+    return index, defects
+
+
+def inspect_dataset(root: str | Path, lesion_values: tuple[str, ...] = ()) -> tuple[Index, list[Defect], list[Defect]]:
+    """The same, and behind the defects what should be known though it need not be wrong.
+
+    Raises:
+        UserError: there is no dataset folder to look into.
+    """
     folder = resolve_root(root)
-    files, defects = list_files(folder)
+    files, defects = _list(folder, lesion_values)
+    notes = list_notes(folder, files)
     classes = read_classes(folder)
+    checks = MaskChecks()
+
+    def look(number: int, case: CaseFiles, content: _Content) -> None:
+        checks.look(number, case, content.scan.pixels, content.mask, content.files)
+
     cases: list[Case] = []
-    for case, found in _scan(folder, files, None):
+    for case, found in _scan(folder, files, look):
         defects += found
         if case is None:
             continue
@@ -174,4 +224,4 @@ def check_dataset(root: str | Path) -> tuple[Index, list[Defect]]:
             defects.append(Defect(case.image, f"{case.label} scan with an empty mask"))
         if case.lesion_pixels == case.height * case.width:
             defects.append(Defect(case.image, "the mask covers the whole scan"))
-    return Index(folder, tuple(cases), classes), defects
+    return Index(folder, tuple(cases), classes), [*defects, *checks.defects()], [*notes, *checks.notes()]

@@ -1,7 +1,9 @@
 """The two layouts of a dataset folder -> the files of each image; no image is opened.
 
 - BUSI's (Al-Dhabyani et al., Data in Brief 28:104863, 2020): ``CLASS/CLASS (N).png`` with the mask
-  ``CLASS (N)_mask.png`` and, for an image with several lesions, ``_mask_1.png``, ``_mask_2.png``.
+  ``CLASS (N)_mask.png`` and, for an image with several lesions, ``_mask_1.png``, ``_mask_2.png``. Any image format, and
+  names in capitals of any kind (:mod:`busi_lab.data.names`). Scans without a lesion need no masks, and a dataset may
+  have none at all.
 - A folder with a table ``labels.csv``: a row an image, with the columns ``file``, ``label`` (empty where it is not
   known) and ``mask_file`` (empty where no mask is known; several files are separated by ``;``), perhaps ``patient``,
   and further columns, which are kept. Files are named by their paths in the folder.
@@ -11,13 +13,14 @@ A folder that holds ``labels.csv`` has the second layout. Classes are BUSI's, or
 """
 
 import csv
-import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from busi_lab.classes import BUSI, Classes
 from busi_lab.data.dataset import DATASET, read_classes
+from busi_lab.data.names import class_folders, folded, is_image_name, is_system_file, parse_image_name
 from busi_lab.errors import UserError, one_line
 from busi_lab.plurals import counted
 
@@ -25,8 +28,8 @@ LABELS = "labels.csv"
 
 _COLUMNS = ("file", "label", "mask_file")
 _NEARLY_PATIENT = {"patient", "patients", "patient_id", "patientid", "patient id"}
-_MASK_NAME = re.compile(r"(?P<image>.+?)_mask(?:_(?P<number>\d+))?$")
-_SYSTEM_FILES = {"thumbs.db", "desktop.ini"}  # dropped by file managers, like every name with a leading dot
+_DEEPEST = 3  # folders below the one that is named
+_MOST_FOLDERS = 500  # that are looked into for a dataset
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class CaseFiles:
         mask_known: whether there are mask files, or need not be, because scans of this class have no lesion.
         patient: empty where it is not known.
         further: name and value of each further column of ``labels.csv``.
+        lesion_values: what is lesion in the mask files, see :func:`busi_lab.data.masks.read_mask`.
     """
 
     case_id: str
@@ -51,6 +55,7 @@ class CaseFiles:
     mask_known: bool = field(default=False, kw_only=True)
     patient: str = field(default="", kw_only=True)
     further: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
+    lesion_values: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def has_labels(folder: Path) -> bool:
 
 
 def resolve_root(root: str | Path | None) -> Path:
-    """The folder of a dataset in either layout: ``root`` itself or the only such folder directly in it.
+    """The folder of a dataset in either layout: ``root`` itself, or the only such folder nearest below it.
 
     Raises:
         UserError: no such folder, or neither the class folders nor ``labels.csv`` in it.
@@ -85,12 +90,11 @@ def resolve_root(root: str | Path | None) -> Path:
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise UserError(f"data.root={folder}: expected a dataset folder, found {found}; check the path")
-    candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    matches = [path for path in candidates if has_labels(path) or _has_classes(path)]
-    if matches and matches[0] == folder:
+    if has_labels(folder) or _classes_in(folder):
         return folder
+    matches = _nearest_datasets(folder)
     if len(matches) != 1:
-        found = ", ".join(sorted(path.name for path in matches)) or "none"
+        found = ", ".join(path.relative_to(folder).as_posix() for path in matches[:9]) or "none"
         raise UserError(
             f"data.root={folder}: expected the folders {', '.join(read_classes(folder).names)} or {LABELS} in it or in "
             f"one folder below it, found {found}; point data.root at the dataset, and name other classes in {DATASET}"
@@ -98,8 +102,38 @@ def resolve_root(root: str | Path | None) -> Path:
     return matches[0]
 
 
-def _has_classes(folder: Path) -> bool:
-    return any((folder / label).is_dir() for label in read_classes(folder).names)
+def _nearest_datasets(folder: Path) -> list[Path]:
+    """The dataset folders below one that is none, all at the least depth at which there are any.
+
+    Archives nest, as ``BUSI/Dataset_BUSI_with_GT/benign``. Deeper than directly in ``folder``, one class folder alone
+    makes no dataset, because any other folder may be called ``normal``.
+    """
+    level = [folder]
+    for depth in range(1, _DEEPEST + 1):
+        below: list[Path] = []
+        for parent in level:
+            try:
+                below += sorted(path for path in parent.iterdir() if path.is_dir() and not is_system_file(path))
+            except OSError:  # closed to this user
+                continue
+            if len(below) > _MOST_FOLDERS:
+                return []
+        if matches := [path for path in below if _is_dataset(path, 1 if depth == 1 else 2)]:
+            return matches
+        level = below
+    return []
+
+
+def _is_dataset(folder: Path, classes: int) -> bool:
+    try:
+        return has_labels(folder) or _classes_in(folder) >= classes
+    except OSError:
+        return False
+
+
+def _classes_in(folder: Path) -> int:
+    """How many classes have a folder here."""
+    return len(class_folders(folder, read_classes(folder).names))
 
 
 def require_layout(root: str | Path | None, name: str) -> None:
@@ -131,52 +165,110 @@ def list_files(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
     return _list_labelled(root) if has_labels(root) else _pair_by_name(root)
 
 
+def absent_classes(root: Path) -> tuple[str, ...]:
+    """The classes without a folder, of a dataset in BUSI's layout; none for a folder with ``labels.csv``."""
+    names = read_classes(root).names
+    if has_labels(root):
+        return ()
+    present = class_folders(root, names)
+    return tuple(name for name in names if name not in present)
+
+
+def list_notes(root: Path, cases: Sequence[CaseFiles]) -> list[Defect]:
+    """What is no defect, but should be known of a dataset in BUSI's layout."""
+    if has_labels(root):
+        return []
+    classes = read_classes(root)
+    absent = absent_classes(root)
+    rest = ",".join(name for name in classes.names if name not in absent)
+    advice = f"data.classes=[{rest}] trains without it; else add it, or name the classes in {DATASET}"
+    notes = [Defect(name, f"no folder of this class; {advice}") for name in absent]
+    lesions = [case for case in cases if case.label in classes.lesions]
+    if lesions and not any(case.mask_known for case in lesions):
+        expected = f"segmentation needs {PurePosixPath(lesions[0].image).with_suffix('')}_mask.png and so on"
+        notes.append(Defect(root.name, f"no image has a mask: classification can be trained; {expected}"))
+    return notes
+
+
+@dataclass
+class _ClassFolder:
+    """What lies in the folders of one class: names without ending -> files."""
+
+    images: dict[str, str] = field(default_factory=dict)
+    masks: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    defects: list[Defect] = field(default_factory=list)
+
+
 def _pair_by_name(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
     """The images and masks in BUSI's layout."""
-    cases: list[CaseFiles] = []
     classes = read_classes(root)
     names = classes.names
-    foreign = [entry.name for entry in sorted(root.iterdir()) if not _is_system_file(entry)]
+    folders = class_folders(root, names)
+    known = {DATASET, *(folder.name for several in folders.values() for folder in several)}
     defects = [
-        Defect(name, f"foreign entry: expected only {', '.join(names)}; move it away")
-        for name in foreign
-        if name not in (*names, DATASET)
+        Defect(entry.name, f"foreign entry: expected only {', '.join(names)}; move it away")
+        for entry in sorted(root.iterdir())
+        if not is_system_file(entry) and entry.name not in known
     ]
-    for label in names:
-        folder = root / label
-        if not folder.is_dir():
-            defects.append(Defect(label, "class folder is missing"))
-            continue
-        images: dict[str, str] = {}
-        masks: dict[str, list[tuple[int, str]]] = {}
-        for path in sorted(folder.iterdir(), key=lambda item: item.name):
-            name = f"{label}/{path.name}"
-            if _is_system_file(path):
-                continue
-            if not path.is_file() or path.suffix.lower() != ".png":
-                defects.append(Defect(name, "foreign entry: expected only .png files; move it away"))
-            elif match := _MASK_NAME.match(path.stem):
-                masks.setdefault(match["image"], []).append((int(match["number"] or 0), name))
-            else:
-                images[path.stem] = name
-        if not images:
+    for label, several in folders.items():
+        if len(several) > 1:
+            places = " and ".join(folder.name for folder in several)
+            defects.append(Defect(label, f"{places} are both folders of this class; put their files into one"))
+    found = {label: _look_into(several[-1]) for label, several in folders.items()}
+    masked = {label for label, content in found.items() if content.masks}
+    cases: list[CaseFiles] = []
+    for label, content in found.items():
+        alike = classes.lesions if label in classes.lesions else (label,)
+        needs_mask = bool(masked.intersection(alike))  # else there are none: for classification alone
+        defects += content.defects
+        if not content.images:
             defects.append(Defect(label, "class folder holds no image"))
-        for stem, image in images.items():
-            files = tuple(name for _, name in sorted(masks.pop(stem, [])))
-            if not files:
-                defects.append(Defect(image, f"mask is missing: expected {label}/{stem}_mask.png"))
+        for stem, image in content.images.items():
+            files = tuple(name for _, name in sorted(content.masks.pop(stem, [])))
+            if not files and needs_mask:
+                expected = f"{PurePosixPath(image).parent}/{stem}_mask.png"
+                advice = f"add it, or list the images in {LABELS}, where a mask may be unknown"
+                defects.append(Defect(image, f"mask is missing: expected {expected}; {advice}"))
             cases.append(
                 CaseFiles(stem, label, image, files, mask_known=bool(files) or label == classes.without_lesion)
             )
-        for stem, orphans in masks.items():
-            defects += [Defect(name, f"mask without image: expected {label}/{stem}.png") for _, name in orphans]
+        for stem, orphans in content.masks.items():
+            for _, name in orphans:
+                expected = f"{PurePosixPath(name).parent}/{stem}.png"
+                defects.append(Defect(name, f"mask without image: expected {expected}"))
     twins = [stem for stem, count in Counter(case.case_id for case in cases).items() if count > 1]
     defects += [Defect(stem, "the name stands in two class folders; names must be unique") for stem in twins]
     return cases, defects
 
 
-def _is_system_file(path: Path) -> bool:
-    return path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES
+def _look_into(folder: Path) -> _ClassFolder:
+    """Sort the files of one class into scans and masks."""
+    content = _ClassFolder()
+    seen: dict[tuple[str, str], str] = {}  # scan and ending of a mask -> file
+    masks: dict[str, list[tuple[int, str]]] = {}
+    for path in sorted(folder.iterdir(), key=lambda item: item.name):
+        name = f"{folder.name}/{path.name}"
+        if is_system_file(path):
+            continue
+        if not path.is_file() or not is_image_name(path):
+            content.defects.append(Defect(name, "foreign entry: expected only image files; move it away"))
+            continue
+        parsed = parse_image_name(path.name)
+        key = parsed.image, parsed.mask
+        if key in seen:
+            kind = "the mask" if parsed.mask else "the image"
+            both = f"it and {PurePosixPath(seen[key]).name!a} are both {kind} '{parsed.image}{parsed.mask}'"
+            content.defects.append(Defect(name, f"{both}; keep one, or rename one"))
+            continue
+        seen[key] = name
+        if parsed.mask:
+            masks.setdefault(parsed.image, []).append((parsed.number, name))
+        else:
+            content.images[parsed.image] = name
+    for stem, files in masks.items():
+        alike = [stem] if stem in content.images else [name for name in content.images if folded(name) == folded(stem)]
+        content.masks.setdefault(alike[0] if len(alike) == 1 else stem, []).extend(files)
+    return content
 
 
 def _list_labelled(root: Path) -> tuple[list[CaseFiles], list[Defect]]:

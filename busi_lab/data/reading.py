@@ -33,13 +33,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
 
 from busi_lab.data.dicom import decode_dicom
-from busi_lab.data.scan import EXPECTED, MAX_PIXELS, Gray, Mask, Scan, UnreadableImageError, check_size
+from busi_lab.data.scan import EXPECTED, MAX_PIXELS, Gray, Scan, UnreadableImageError, check_size
 from busi_lab.errors import one_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom")
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-_NUMBERED = 32  # the largest value of a mask whose lesions are numbered
 _STRIP = 1 << 20  # pixels scaled at a time, so that deep images are not held twice
 _TIFF_PHOTOMETRIC = 262
 
@@ -94,21 +93,25 @@ def read_image(path: Path) -> Gray:
     return read_scan(path).pixels
 
 
-def read_mask(path: Path) -> Mask:
-    """Read one mask file, stored as 1-bit, gray, RGB or RGBA.
+def read_values(path: Path) -> NDArray[Any]:
+    """Read the values of a mask file as they are stored, upright; they are not scaled to 8 bits.
 
     Returns:
-        bool ``[H, W]``, true where the value is above half of the file's maximum, so that masks of 0 and 1,
-        0 and 255, and softened edges all read as meant. In a file without a value above 32, lesions are taken to be
-        numbered, and all values but 0 are lesion.
+        Whole numbers ``[H, W]``, or colours uint8 ``[H, W, 3]``. A file of 1 bit holds 0 and 255, and so does a
+        floating-point file with no value above 1. Where all pixels have one colour, their transparency is returned;
+        where all entries of a palette are of one colour, the numbers of the entries.
 
     Raises:
         UnreadableImageError: as :func:`read_image`.
     """
-    values = read_image(path)
-    largest = values.max(initial=0)
-    mask: Mask = values > (0 if largest <= _NUMBERED else largest / 2)
-    return mask
+    with _quiet(), _one_line_errors(), path.open("rb") as file:
+        if file.read(132)[128:] != b"DICM":
+            file.seek(0)
+            with suppress(UnidentifiedImageError):
+                image = Image.open(file, formats=_FORMATS)
+                if image.format == "JPEG" or not getattr(image, "is_animated", False):
+                    return _values(image)
+    return read_image(path)  # DICOM, or a file that this refuses
 
 
 class _Silence:
@@ -284,3 +287,34 @@ def _gray(image: Image.Image, largest: float) -> Gray:
     if getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC) == 0:  # Pillow inverts these up to 8 bits only
         np.subtract(255, pixels, out=pixels)
     return pixels
+
+
+def _values(image: Image.Image) -> NDArray[Any]:
+    """What an image stores, for :func:`read_values`."""
+    if image.format == "TIFF":
+        _hush_libtiff()
+    check_size(*image.size)
+    largest = _largest(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    if _is_deep(image):
+        return _deep_values(image, largest)
+    if "A" in image.getbands() and image.mode != "LAB":
+        *colour, alpha = (np.asarray(channel) for channel in image.convert("RGBA").split())
+        if all(channel.min() == channel.max() for channel in colour) and alpha.min() < alpha.max():
+            return alpha
+    if image.mode == "P":
+        colours, entries = np.asarray(image.convert("RGB")), np.asarray(image)
+        return entries if (colours == colours[0, 0]).all() else colours
+    values: NDArray[Any] = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"))
+    return values
+
+
+def _deep_values(image: Image.Image, largest: float) -> NDArray[Any]:
+    values = np.asarray(image)
+    if values.dtype.kind == "f":
+        values = np.rint(values * (255 if largest <= 1 else 1))
+        largest = 255 if largest <= 1 else largest
+    whole = values.astype(np.int32)
+    if getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC) == 0:
+        return (1 << next(bits for bits in (8, 10, 12, 14, 16) if largest < 1 << bits)) - 1 - whole
+    return whole

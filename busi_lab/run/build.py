@@ -20,8 +20,8 @@ from busi_lab.classes import BUSI, Classes
 from busi_lab.config import AugmentConfig, DataConfig, RunConfig, SplitConfig, check_arguments
 from busi_lab.data.cache import resolve_cache_dir
 from busi_lab.data.datamodule import BusiDataModule
-from busi_lab.data.dataset import read_classes
-from busi_lab.data.layout import require_layout, resolve_root
+from busi_lab.data.dataset import DATASET, read_classes
+from busi_lab.data.layout import absent_classes, require_layout, resolve_root
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.errors import UserError, one_line
 from busi_lab.run.checkpoints import AtomicCheckpointIO, BestCheckpoint
@@ -57,6 +57,22 @@ def find_classes(data: DataConfig) -> Classes:
     if unknown := [name for name in data.classes or () if name not in classes.names]:
         wrong = f"data.classes={data.classes}: no class {unknown[0]}"
         raise UserError(one_of(wrong, unknown[0], classes.names, "classes"))
+    return classes
+
+
+def find_classes_to_learn(data: DataConfig) -> Classes:
+    """The same, of data to train on: each class has a folder, or ``data.classes`` leaves it out.
+
+    Raises:
+        UserError: as :func:`find_classes`, or a class has no folder.
+    """
+    classes = find_classes(data)
+    if data.phantom is None and data.classes is None and (absent := absent_classes(root := resolve_root(data.root))):
+        rest = [name for name in classes.names if name not in absent]
+        raise UserError(
+            f"{root}: no folder of the class {absent[0]}; set data.classes=[{','.join(rest)}] to train without it, add "
+            f"the folder, or name the classes in {DATASET}"
+        )
     return classes
 
 

@@ -19,7 +19,14 @@ from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import PROBABILITY_DIGITS, read_rows, write_rows
 from busi_lab.models.transfer import describe_weights
-from busi_lab.run.build import build_callbacks, build_data, build_task, build_trainer, find_classes, trainer_settings
+from busi_lab.run.build import (
+    build_callbacks,
+    build_data,
+    build_task,
+    build_trainer,
+    find_classes_to_learn,
+    trainer_settings,
+)
 from busi_lab.run.callbacks import EpochRecord, EpochSeed, MaskPanel
 from busi_lab.run.checkpoints import LastCheckpoint
 from busi_lab.run.environment import quieten
@@ -78,7 +85,7 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     quieten()
     settings = trainer_settings(config.trainer)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
-    task = build_task(config, find_classes(config.data))
+    task = build_task(config, find_classes_to_learn(config.data))
     data = _build_training_data(config, task)
     task.learnt = learnt_classes(data)
     callbacks = build_callbacks(config, task)

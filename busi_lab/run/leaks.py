@@ -45,7 +45,7 @@ def find_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -
         root = source.data.root
         if not root or not Path(root).is_dir():
             return None
-        source_index = index_dataset(root)
+        source_index = index_dataset(root, lesion_values=source.data.lesion_values)
         if source_index.digest != source.data.digest:
             return None
         learnt = _learnt(source_directory, source_index)

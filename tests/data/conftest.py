@@ -37,8 +37,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     seen: list[Path] = []
 
     def count(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
-        return lambda path: (seen.append(path), read(path))[1]
+        return lambda path, *more: (seen.append(path), read(path, *more))[1]
 
-    for name in ("read_scan", "read_mask"):
+    for name in ("read_scan", "read_mask_file"):
         monkeypatch.setattr(index_module, name, count(getattr(index_module, name)))
     return seen

@@ -83,10 +83,18 @@ def test_what_macos_adds_is_skipped(place: Path, files: Files) -> None:
         ".DS_Store": b"x",
         "benign/.DS_Store": b"x",
         "__MACOSX/benign/._benign (1).png": b"x",
+        "benign/._benign (1).png": b"x",
+        "benign/Thumbs.db": b"x",
         "README.txt": b"about",
     }
     source = place.parent / "busi.zip"
     source.write_bytes(zipped(files | extra, top=""))
+    assert contents(download(place / "busi", str(source), EXPECTED)) == files
+
+
+def test_class_folders_with_capitals_are_meant(place: Path, files: Files) -> None:
+    source = place.parent / "busi.zip"
+    source.write_bytes(zipped({name[0].upper() + name[1:]: content for name, content in files.items()}))
     assert contents(download(place / "busi", str(source), EXPECTED)) == files
 
 

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from busi_lab.data.reading import SUFFIXES, read_image, read_mask, read_scans
+from busi_lab.data.masks import read_mask
+from busi_lab.data.reading import SUFFIXES, read_image, read_scans
 from busi_lab.data.scan import UnreadableImageError
 from tests.data.image_files import CHANGES, dicom, noise, seeds, write
 

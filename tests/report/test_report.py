@@ -15,7 +15,7 @@ from PIL import Image
 
 from busi_lab.classes import BUSI
 from busi_lab.compare import compare
-from busi_lab.data.index import read_mask
+from busi_lab.data.masks import read_mask
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.files import write_rows
 from busi_lab.report.figures.quality import running_median

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from busi_lab.data.layout import CaseFiles, list_files
-from busi_lab.data.reading import read_image, read_mask
+from busi_lab.data.masks import read_mask
+from busi_lab.data.reading import read_image
 from busi_lab.data.scan import UnreadableImageError
 from busi_lab.report.figures.overlay import PREDICTED, TRUE, draw_heat, outline, resized
 from busi_lab.report.results.examples import Example
@@ -73,7 +74,7 @@ def _picture(
         pixels = read_image(root / case.image)
         lesion = np.zeros(pixels.shape, np.bool_)
         for name in case.masks:
-            lesion |= resized(read_mask(root / name), pixels.shape)
+            lesion |= resized(read_mask(root / name, run.summary.data.lesion_values), pixels.shape)
     except (UnreadableImageError, OSError, ValueError):
         return nothing
     picture = Image.fromarray(pixels).convert("RGB")
