@@ -241,7 +241,7 @@ def damage(root: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("missing class folder", "normal: class folder is missing"),
+        ("missing class folder", "no folder of the class normal; set data.classes"),
         ("missing mask", "mask is missing: expected benign/benign (1)_mask.png"),
         ("mask of another size", "found 7 x 7"),
         ("empty file", "benign (1).png: the file is empty"),
