@@ -231,6 +231,7 @@ _NESTED: Mapping[str, type] = {
     "data": DataRecord,
     "objective": Objective,
     "source": Source,
+    "initial": InitialWeights,
 }
 
 
@@ -247,7 +248,7 @@ def _read(record: type[R], content: Any, where: str = "") -> R:
         value = content.get(item.name)
         if value is None:
             continue
-        nested = _NESTED.get(item.name) if item.name != "data" or record is Summary else None
+        nested = _NESTED.get(item.name) if record is Summary or (record is Source and item.name == "split") else None
         if nested is not None:
             values[item.name] = _read(nested, value, f"{where}{item.name}.")
         else:

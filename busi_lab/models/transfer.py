@@ -155,7 +155,7 @@ def take_weights(built: BuiltModel, wanted: Wanted, source: Source, label: str, 
         for name, origin in matched.items():
             own[name].copy_(_adapted(source.tensors[origin], own[name].shape))
     return InitialWeights(
-        source=str(source.path),
+        source=str(source.path.resolve()),
         digest=hashlib.sha256(source.path.read_bytes()).hexdigest()[:16],
         data=data or source.data,
         taken=len(matched),

@@ -13,7 +13,7 @@ from torch import Tensor
 from busi_lab.errors import UserError
 from busi_lab.models import BuiltModel, Wanted, build_network, network_settings
 from busi_lab.models.transfer import describe_weights
-from busi_lab.summary import InitialWeights
+from busi_lab.summary import InitialWeights, Summary, read_summary, write_summary
 
 SMALL = "mobilenetv3_small_050"
 NAMES = ("benign", "malignant", "normal")
@@ -119,3 +119,9 @@ def test_a_run_gives_its_weights_and_what_it_has_learnt_from(trained: Mapping[st
     assert start(NAMES).missing == ()  # the same classes: the head as well
     assert start(("a", "b", "c")).missing == ("head.6.weight", "head.6.bias")
     assert str(start(NAMES).data).startswith("busi (")
+
+
+def test_what_a_run_started_from_is_read_back(tmp_path: Path) -> None:
+    initial = InitialWeights("w.pth", "ab", "cells", 3, 5, ("head.weight",), 2)
+    write_summary(tmp_path, Summary("finished", initial=initial))
+    assert read_summary(tmp_path).initial == initial
