@@ -21,7 +21,8 @@ from torch import Tensor
 
 from busi_lab.data.dataset import DATASET, read_classes
 from busi_lab.data.index import Case, Index, index_dataset
-from busi_lab.data.layout import LABELS, has_labels, list_files, resolve_root
+from busi_lab.data.labels import LABELS, has_labels
+from busi_lab.data.layout import list_files, resolve_root
 from busi_lab.data.resizing import resize_mask, resize_scan
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError, one_line

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from busi_lab.classes import BUSI, Classes
+from busi_lab.data.case_files import CaseFiles, Defect
 from busi_lab.data.dataset import read_classes
-from busi_lab.data.layout import CaseFiles, Defect, list_files, resolve_root
+from busi_lab.data.layout import list_files, resolve_root
 from busi_lab.data.reading import read_mask, read_scan
 from busi_lab.data.scan import Gray, Mask, Scan, UnreadableImageError
 from busi_lab.errors import UserError

@@ -15,10 +15,11 @@ from PIL import Image
 
 from busi_lab.data import cli
 from busi_lab.data.cache import open_cache
+from busi_lab.data.case_files import CaseFiles
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.groups import GROUPS
 from busi_lab.data.index import check_dataset, index_dataset, read_case
-from busi_lab.data.layout import CaseFiles, list_files, require_layout, resolve_root
+from busi_lab.data.layout import list_files, require_layout, resolve_root
 from busi_lab.data.manifest import write_manifest
 from busi_lab.data.splits import make_manifest
 from busi_lab.errors import UserError

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from busi_lab.data.layout import CaseFiles, list_files
+from busi_lab.data.case_files import CaseFiles
+from busi_lab.data.layout import list_files
 from busi_lab.data.reading import read_image, read_mask
 from busi_lab.data.scan import UnreadableImageError
 from busi_lab.report.figures.overlay import PREDICTED, TRUE, draw_heat, outline, resized
