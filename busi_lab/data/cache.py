@@ -21,14 +21,14 @@ from torch import Tensor
 
 from busi_lab.data.dataset import DATASET, read_classes
 from busi_lab.data.index import Case, Index, index_dataset
-from busi_lab.data.labels import LABELS, has_labels
+from busi_lab.data.labels import NO_TABLE, LabelTable
 from busi_lab.data.layout import list_files, resolve_root
 from busi_lab.data.resizing import resize_mask, resize_scan
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError, one_line
 from busi_lab.plurals import counted
 
-_VERSION = 5  # raise when what is stored of the same files would differ
+_VERSION = 6  # raise when what is stored of the same files would differ
 _LEFTOVERS = f".{'[0-9a-f]' * 12}-*px-*"  # temporary folders of builders, of any dataset and size
 _CHECKSUMS = "checksums.json"
 _DAY = 24 * 3600  # seconds; no builder takes that long
@@ -60,7 +60,7 @@ class PixelCache:
     def __reduce__(self) -> tuple[Callable[..., "PixelCache"], tuple[Any, ...]]:
         """For loader workers that are spawned: open the file again there."""
         if self._directory is not None:
-            return _load, (self.index.root, self.image_size, self._directory)
+            return _load, (self.index.root, self.image_size, self._directory, self.index.table)
         return PixelCache, (self.index, self.image_size, self.images, self.packed_masks)
 
     def image(self, number: int) -> Gray:
@@ -140,7 +140,9 @@ def _unwritable(folder: Path, reason: str) -> UserError:
     )
 
 
-def open_cache(root: str | Path | None, image_size: int, cache_dir: Path | None) -> PixelCache:
+def open_cache(
+    root: str | Path | None, image_size: int, cache_dir: Path | None, table: LabelTable = NO_TABLE
+) -> PixelCache:
     """Open the cached pixels of a dataset, or decode every file once and store them.
 
     A stored cache is used while names, sizes and modification times of all files are as they were, and while it
@@ -151,22 +153,24 @@ def open_cache(root: str | Path | None, image_size: int, cache_dir: Path | None)
         root: dataset folder, or its parent.
         image_size: side of the square to resize to, pixels.
         cache_dir: folder of all caches; None keeps the pixels in memory alone.
+        table: where the labels stand, and what they mean.
 
     Raises:
         UserError: the dataset has a defect, or the cache cannot be written.
     """
-    folder = resolve_root(root)
+    folder = resolve_root(root, table)
     if cache_dir is None:
-        return _build(folder, image_size, lambda name, shape: np.empty(shape, np.uint8))
-    place = hashlib.sha256(f"{_VERSION} {folder.resolve()}".encode()).hexdigest()[:12]
+        return _build(folder, image_size, lambda name, shape: np.empty(shape, np.uint8), table)
+    labels = "" if table == NO_TABLE else f" {table.path(folder).resolve()} {table.label_map}"
+    place = hashlib.sha256(f"{_VERSION} {folder.resolve()}{labels}".encode()).hexdigest()[:12]
     prefix = f"{place}-{image_size}px-"
-    directory = cache_dir / f"{prefix}{_stamp(folder)}"
+    directory = cache_dir / f"{prefix}{_stamp(folder, table)}"
     if directory.is_dir() and not _is_sound(directory):
         log.warning("the pixel cache %s is damaged and made anew", directory)
         shutil.rmtree(directory, ignore_errors=True)
     if not directory.is_dir():
-        _store(folder, image_size, directory, prefix)
-    return _load(folder, image_size, directory)
+        _store(folder, image_size, directory, prefix, table)
+    return _load(folder, image_size, directory, table)
 
 
 def _is_sound(directory: Path) -> bool:
@@ -189,30 +193,33 @@ def _checksums(directory: Path) -> dict[str, str]:
     return found
 
 
-def _stamp(root: Path) -> str:
+def _stamp(root: Path, table: LabelTable) -> str:
     """Sixteen hex digits over names, sizes and modification times of all files."""
     lines = []
-    for path in _files(root):
+    for path in _files(root, table):
         try:
             status = path.stat()
         except OSError:
             continue  # a broken link: indexing names it
-        lines.append(f"{path.relative_to(root).as_posix()} {status.st_size} {status.st_mtime_ns}")
+        name = path.relative_to(root) if path.is_relative_to(root) else path
+        lines.append(f"{name.as_posix()} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def _files(root: Path) -> list[Path]:
+def _files(root: Path, table: LabelTable) -> list[Path]:
     """What a dataset is read from: its own classes, and the class folders, or the table and the files that it names."""
     own = [root / DATASET] if (root / DATASET).exists() else []
-    if not has_labels(root):
+    if not table.stands_beside(root):
         folders = (entry for entry in sorted(root.iterdir()) if entry.is_dir())
         return [*own, *(path for folder in folders for path in sorted(folder.iterdir()))]
-    cases, _ = list_files(root)
-    return [*own, *(root / name for name in (LABELS, *(name for c in cases for name in (c.image, *c.masks))))]
+    cases, _ = list_files(root, table)
+    return [*own, table.path(root), *(root / name for case in cases for name in (case.image, *case.masks))]
 
 
-def _build(root: Path, image_size: int, allocate: Callable[[str, tuple[int, int]], Any]) -> PixelCache:
-    count = len(list_files(root)[0])
+def _build(
+    root: Path, image_size: int, allocate: Callable[[str, tuple[int, int]], Any], table: LabelTable
+) -> PixelCache:
+    count = len(list_files(root, table)[0])
     log.info("reading %s of %s once, at %d px", counted(count, "image"), root, image_size)
     images = allocate("images", (count, image_size * image_size))
     masks = allocate("masks", (count, -(-image_size * image_size // 8)))
@@ -221,12 +228,12 @@ def _build(root: Path, image_size: int, allocate: Callable[[str, tuple[int, int]
         images[number] = resize_scan(image, image_size).reshape(-1)
         masks[number] = np.packbits(resize_mask(mask, image_size))
 
-    index = index_dataset(root, keep)
+    index = index_dataset(root, keep, table)
     shape = (count, image_size, image_size)
     return PixelCache(index, image_size, torch.from_numpy(images.reshape(shape)), torch.from_numpy(masks))
 
 
-def _store(root: Path, image_size: int, directory: Path, prefix: str) -> None:
+def _store(root: Path, image_size: int, directory: Path, prefix: str, table: LabelTable) -> None:
     """Build the cache in a temporary folder and rename it; older states of the same dataset go."""
     temporary: Path | None = None
     try:
@@ -243,7 +250,7 @@ def _store(root: Path, image_size: int, directory: Path, prefix: str) -> None:
             arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
             return arrays[name]
 
-        index = _build(root, image_size, allocate).index
+        index = _build(root, image_size, allocate, table).index
         for array in arrays.values():
             array.flush()
         rows = [asdict(case) for case in index.cases]
@@ -272,7 +279,7 @@ def _remove_leftovers(cache_dir: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _load(root: Path, image_size: int, directory: Path) -> PixelCache:
+def _load(root: Path, image_size: int, directory: Path, table: LabelTable) -> PixelCache:
     try:
         rows = json.loads((directory / "index.json").read_text(encoding="utf-8"))
         cases = tuple(
@@ -291,6 +298,5 @@ def _load(root: Path, image_size: int, directory: Path) -> PixelCache:
     except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"the pixel cache {directory} is damaged ({error}); delete that folder") from None
     images, masks = tensors
-    return PixelCache(
-        Index(root, cases, read_classes(root)), image_size, images.view(-1, image_size, image_size), masks, directory
-    )
+    index = Index(root, cases, read_classes(root), table)
+    return PixelCache(index, image_size, images.view(-1, image_size, image_size), masks, directory)

@@ -16,6 +16,7 @@ class CaseFiles:
         mask_known: whether there are mask files, or need not be, because scans of this class have no lesion.
         patient: empty where it is not known.
         further: name and value of each further column of ``labels.csv``.
+        spacing: millimetres between rows and between columns, as the table says; None where it does not.
     """
 
     case_id: str
@@ -25,6 +26,7 @@ class CaseFiles:
     mask_known: bool = field(default=False, kw_only=True)
     patient: str = field(default="", kw_only=True)
     further: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
+    spacing: tuple[float, float] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

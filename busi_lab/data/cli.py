@@ -1,4 +1,4 @@
-"""``busi-data``: check, describe, index, make and fetch datasets, and find duplicates in them.
+"""``busi-data``: check, describe, index, label, make and fetch datasets, and find duplicates in them.
 
 Each subcommand imports what it needs when it runs, so that ``--help`` is instant.
 """
@@ -19,12 +19,13 @@ from busi_lab.plurals import counted
 
 if TYPE_CHECKING:
     from busi_lab.data.index import Case
+    from busi_lab.data.labels import LabelTable
 
 COLUMNS = ("case_id", "label", "image", "masks", "height", "width", "lesion_pixels", "content_hash")
 """Columns of ``busi-data index``, before the patient where one is known."""
 
 
-def check(root: str) -> bool:
+def check(root: str, table: "LabelTable") -> bool:
     """Print what a dataset holds and every defect, one a line.
 
     Returns:
@@ -34,8 +35,9 @@ def check(root: str) -> bool:
         UserError: there is no dataset folder to look into.
     """
     from busi_lab.data.index import check_dataset
+    from busi_lab.data.layout import list_notes
 
-    index, defects = check_dataset(root)
+    index, defects = check_dataset(root, table)
     counts = ", ".join(f"{count} {label}" for label, count in index.counts.items())
     print(f"dataset: {index.root}")
     if unlabelled := sum(not case.label for case in index.cases):
@@ -58,13 +60,15 @@ def check(root: str) -> bool:
     print(f"digest: {index.digest}")
     if defects:
         print("the figures above are of the images that could be read")
+    for note in list_notes(index.root, table):
+        print(f"note: {note}")
     for defect in defects:
         print(f"defect: {one_line(Exception(defect))}")
     print(f"{len(defects)} defect{'' if len(defects) == 1 else 's'}")
     return not defects
 
 
-def describe(root: str, out: Path) -> None:
+def describe(root: str, out: Path, table: "LabelTable") -> None:
     """Draw a dataset into PNG files in ``out`` and print the table beside them.
 
     Raises:
@@ -74,7 +78,7 @@ def describe(root: str, out: Path) -> None:
     from busi_lab.data import describe as drawing
     from busi_lab.data.index import index_dataset
 
-    index = index_dataset(root)
+    index = index_dataset(root, table=table)
     text = drawing.table(index)
     pictures = drawing.draw(index)
     try:
@@ -92,7 +96,7 @@ def describe(root: str, out: Path) -> None:
     print(f"{', '.join(pictures)} are in {out}")
 
 
-def write_index(root: str, out: Path | None) -> None:
+def write_index(root: str, out: Path | None, table: "LabelTable") -> None:
     """Write one CSV row per image to ``out``, or to stdout.
 
     Raises:
@@ -104,7 +108,7 @@ def write_index(root: str, out: Path | None) -> None:
             raise _unwritable(out, "it is a folder; expected a file name such as index.csv")
     from busi_lab.data.index import index_dataset
 
-    rows = list(_rows(index_dataset(root).cases))
+    rows = list(_rows(index_dataset(root, table=table).cases))
     columns = list(rows[0])
     if out is None:
         table = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
@@ -125,7 +129,7 @@ def _rows(cases: Sequence["Case"]) -> Iterator[dict[str, object]]:
         yield row | {"masks": ";".join(case.masks)}
 
 
-def duplicates(root: str, out: Path) -> None:
+def duplicates(root: str, out: Path, table: "LabelTable") -> None:
     """Write the groups of near-identical images and their contact sheets to ``out`` and print their numbers.
 
     Raises:
@@ -138,7 +142,7 @@ def duplicates(root: str, out: Path) -> None:
         from busi_lab.data.groups import GROUPS, write_groups
         from busi_lab.data.index import index_dataset
 
-        index = index_dataset(root)
+        index = index_dataset(root, table=table)
         groups = find_groups(index)
         write_groups(folder / GROUPS, groups, index)
         sheets = 0
@@ -174,6 +178,47 @@ def fetch(root: Path, source: str | None) -> None:
 
     folder = download(root, source)
     print(f"{BUSI} are in {folder}; to use them: export BUSI_ROOT='{folder.absolute()}'")
+
+
+def propose(root: Path, out: Path | None) -> None:
+    """Write a table of labels that the names below a folder suggest to ``out``, or to stdout.
+
+    Raises:
+        UserError: there is no scan, or ``out`` is there already or cannot be written.
+    """
+    if out is not None:
+        _refuse_unwritable(out, out.parent)
+        if out.exists() or out.is_symlink():
+            raise _unwritable(out, "it is there already and is not overwritten")
+    from busi_lab.data.proposal import COLUMNS, propose_labels
+
+    rows, remarks = propose_labels(root)
+    if out is None:
+        writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        try:
+            write_rows(out, rows, COLUMNS)
+        except OSError as error:
+            raise _unwritable(out, one_line(error)) from None
+        remarks.append(f"{out} proposes labels for {counted(len(rows), 'image')}; read it before you use it")
+    for remark in remarks:
+        print(remark, file=sys.stderr)
+
+
+def _table(given: argparse.Namespace) -> "LabelTable":
+    """The table that the options name, of a command that has them."""
+    from busi_lab.data.label_words import plain_label_map
+    from busi_lab.data.labels import LabelTable
+
+    pairs: dict[str, str] = {}
+    for item in filter(None, map(str.strip, getattr(given, "label_map", "").split(","))):
+        word, sign, meant = item.rpartition("=")
+        if not sign or not word.strip():
+            raise UserError(f"--label-map: expected pairs as Benign=benign,M=malignant, found '{item}'")
+        pairs[word.strip()] = meant.strip()
+    return LabelTable(getattr(given, "labels", None), plain_label_map(pairs))
 
 
 def _refuse_unwritable(out: Path, folder: Path) -> None:
@@ -214,11 +259,19 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             default=os.environ.get("BUSI_ROOT"),
             help="dataset folder, or the folder above it (default: the environment variable BUSI_ROOT)",
         )
+        command.add_argument("--labels", metavar="FILE", help="a table of labels outside the folder, as data.labels")
+        command.add_argument(
+            "--label-map", default="", metavar="A=B,...", help="what labels of the table mean, as data.label_map"
+        )
     reading["describe"].add_argument("--out", type=Path, required=True, metavar="DIR", help="where the PNG files go")
     reading["duplicates"].add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="new or empty folder for the CSV and PNG files"
     )
     reading["index"].add_argument("--out", type=Path, metavar="FILE", help="CSV file (default: stdout)")
+
+    labelling = add("labels", "propose a labels.csv from the names of folders and files below a folder")
+    labelling.add_argument("root", type=Path, metavar="DIR", help="folder of scans")
+    labelling.add_argument("--out", type=Path, metavar="FILE", help="new CSV file (default: stdout)")
 
     making = add("phantom", "write speckle phantoms in BUSI's layout: no download, for demos and tests")
     making.add_argument("root", type=Path, metavar="DIR", help="new or empty folder")
@@ -242,15 +295,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         given = _arguments(argv)
         if not given.root:
             raise UserError("no dataset folder: give ROOT, or set the environment variable BUSI_ROOT")
+        table = _table(given)
         if given.command == "check":
-            if not check(given.root):
+            if not check(given.root, table):
                 sys.exit(2)
         elif given.command == "describe":
-            describe(given.root, given.out)
+            describe(given.root, given.out, table)
         elif given.command == "index":
-            write_index(given.root, given.out)
+            write_index(given.root, given.out, table)
         elif given.command == "duplicates":
-            duplicates(given.root, given.out)
+            duplicates(given.root, given.out, table)
+        elif given.command == "labels":
+            propose(given.root, given.out)
         elif given.command == "phantom":
             phantom(
                 given.root,

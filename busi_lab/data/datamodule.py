@@ -14,6 +14,8 @@ from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir
 from busi_lab.data.duplicates import cached_groups
 from busi_lab.data.groups import join_patients, read_groups
 from busi_lab.data.index import Case, Index
+from busi_lab.data.labels import NO_TABLE, LabelTable
+from busi_lab.data.layout import list_notes
 from busi_lab.data.manifest import Manifest, read_manifest
 from busi_lab.data.sampler import EpochSampler
 from busi_lab.data.scan import Gray
@@ -52,6 +54,7 @@ class BusiDataModule(LightningDataModule):
         roles: the classes by which labels are numbered; None for those of the dataset.
         either: with ``labels`` and ``masks``, where no scan with a lesion has both, deliver the one that more have.
         original_masks: deliver test masks at the scans' resolution, too.
+        table: where the labels stand, and what they mean.
         num_workers: loader processes; None chooses by the machine.
         cache_dir: folder of the pixel cache, see :func:`resolve_cache_dir`; None keeps pixels in memory alone.
         seed: of order and augmentation.
@@ -73,6 +76,7 @@ class BusiDataModule(LightningDataModule):
         masks: bool = True,
         either: bool = False,
         original_masks: bool = False,
+        table: LabelTable = NO_TABLE,
         num_workers: int | None = None,
         cache_dir: str | None = "auto",
         seed: int = 0,
@@ -92,6 +96,7 @@ class BusiDataModule(LightningDataModule):
         self._masks = masks
         self._either = either
         self._original_masks = original_masks
+        self._table = table
         self.workers = default_workers() if num_workers is None else num_workers
         self.cache_dir = resolve_cache_dir(cache_dir)
         self._seed = seed
@@ -101,7 +106,7 @@ class BusiDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Decode the dataset into the cache and look for near-copies, once on a machine."""
         if self.cache_dir is not None and self.cache is None:
-            cache = open_cache(self._root, self._image_size, self.cache_dir)
+            cache = open_cache(self._root, self._image_size, self.cache_dir, self._table)
             if not self._split.get("groups"):
                 cached_groups(cache.index, self.cache_dir)
 
@@ -113,7 +118,9 @@ class BusiDataModule(LightningDataModule):
         """
         if self.cache is not None:
             return
-        cache = open_cache(self._root, self._image_size, self.cache_dir)
+        cache = open_cache(self._root, self._image_size, self.cache_dir, self._table)
+        for note in list_notes(cache.index.root, self._table):
+            log.warning(note)
         split = dict(self._split)
         file, groups, exclude = (split.pop(key, None) for key in ("manifest", "groups", "exclude"))
         self.roles = roles = cache.index.classes if self._roles is None else self._roles

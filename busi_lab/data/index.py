@@ -13,6 +13,7 @@ import numpy as np
 from busi_lab.classes import BUSI, Classes
 from busi_lab.data.case_files import CaseFiles, Defect
 from busi_lab.data.dataset import read_classes
+from busi_lab.data.labels import NO_TABLE, LabelTable
 from busi_lab.data.layout import list_files, resolve_root
 from busi_lab.data.reading import read_mask, read_scan
 from busi_lab.data.scan import Gray, Mask, Scan, UnreadableImageError
@@ -32,14 +33,14 @@ class Case(CaseFiles):
         lesion_pixels: foreground of the united mask at the stored size, pixels; 0 where no mask is known.
         content_hash: SHA-256 of the gray pixels and the united mask, so that recompression without loss
             changes nothing.
-        spacing: millimetres between rows and between columns of the stored scan; None where its file does not tell.
+        spacing: millimetres between rows and between columns of the stored scan, as the table or else its file says;
+            None where neither does.
     """
 
     height: int
     width: int
     lesion_pixels: int
     content_hash: str
-    spacing: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Index:
     root: Path
     cases: tuple[Case, ...]
     classes: Classes = BUSI
+    table: LabelTable = NO_TABLE
 
     @cached_property
     def digest(self) -> str:
@@ -122,26 +124,27 @@ def _scan(root: Path, files: Sequence[CaseFiles], visit: Visit | None) -> Iterat
         content_hash.update(image.tobytes())
         content_hash.update(np.packbits(mask).tobytes())
         digest = content_hash.hexdigest()
-        size = {"height": height, "width": width, "spacing": read.spacing}
-        return Case(**vars(case), **size, lesion_pixels=int(mask.sum()), content_hash=digest), []
+        size = {"height": height, "width": width, "spacing": case.spacing or read.spacing}
+        return Case(**{**vars(case), **size}, lesion_pixels=int(mask.sum()), content_hash=digest), []
 
     with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
         yield from pool.map(scan, enumerate(files))
 
 
-def index_dataset(root: str | Path | None, visit: Visit | None = None) -> Index:
+def index_dataset(root: str | Path | None, visit: Visit | None = None, table: LabelTable = NO_TABLE) -> Index:
     """Decode a whole dataset once and index it.
 
     Args:
         root: a dataset folder, or its parent.
         visit: called with the case's number, its scan (uint8 ``[H, W]``) and its mask (bool ``[H, W]``) from
             several threads, so that a caller can keep what was decoded.
+        table: where its labels stand, and what they mean.
 
     Raises:
         UserError: the folder is not a sound dataset; names the first defect and counts the others.
     """
-    folder = resolve_root(root)
-    files, defects = list_files(folder)
+    folder = resolve_root(root, table)
+    files, defects = list_files(folder, table)
     if not defects:
         cases: list[Case] = []
         for case, found in _scan(folder, files, visit):
@@ -149,19 +152,26 @@ def index_dataset(root: str | Path | None, visit: Visit | None = None) -> Index:
             if case is not None:
                 cases.append(case)
         if not defects:
-            return Index(folder, tuple(cases), read_classes(folder))
+            return Index(folder, tuple(cases), read_classes(folder), table)
     others = f" (and {len(defects) - 1} more)" if len(defects) > 1 else ""
-    raise UserError(f"{folder}: {defects[0]}{others}; list all with: busi-data check '{folder}'")
+    raise UserError(f"{folder}: {defects[0]}{others}; list all with: busi-data check '{folder}'{_options(table)}")
 
 
-def check_dataset(root: str | Path) -> tuple[Index, list[Defect]]:
+def _options(table: LabelTable) -> str:
+    """What a command must say to read the same table."""
+    file = "" if table.file is None else f" --labels '{table.file}'"
+    pairs = ",".join(f"{word}={meant}" for word, meant in table.label_map)
+    return file + (f" --label-map '{pairs}'" if pairs else "")
+
+
+def check_dataset(root: str | Path, table: LabelTable = NO_TABLE) -> tuple[Index, list[Defect]]:
     """Look for every defect of a dataset; the index holds the cases that can be read.
 
     Raises:
         UserError: there is no dataset folder to look into.
     """
-    folder = resolve_root(root)
-    files, defects = list_files(folder)
+    folder = resolve_root(root, table)
+    files, defects = list_files(folder, table)
     classes = read_classes(folder)
     cases: list[Case] = []
     for case, found in _scan(folder, files, None):
@@ -175,4 +185,4 @@ def check_dataset(root: str | Path) -> tuple[Index, list[Defect]]:
             defects.append(Defect(case.image, f"{case.label} scan with an empty mask"))
         if case.lesion_pixels == case.height * case.width:
             defects.append(Defect(case.image, "the mask covers the whole scan"))
-    return Index(folder, tuple(cases), classes), defects
+    return Index(folder, tuple(cases), classes, table), defects

@@ -1,122 +1,255 @@
 """A folder with a table ``labels.csv`` -> the files of each image; no image is opened.
 
-The table has a row an image, with the columns ``file``, ``label`` (empty where it is not known) and ``mask_file``
-(empty where no mask is known; several files are separated by ``;``), perhaps ``patient``, and further columns, which
-are kept. Files are named by their paths in the folder.
+The table has a row an image. Its columns, which commas, semicolons or tabs separate:
+
+- ``file``: the scan, by its path in the folder. Links to files elsewhere are followed.
+- ``label``: its class, empty or left out where it is not known. Capitals do not matter; ``data.label_map`` names
+  further words.
+- ``mask_file``: empty or left out where no mask is known; several files are separated by ``|``, or by ``;``.
+- ``patient``, or one of its other names (:mod:`busi_lab.data.label_columns`): keeps scans together in grouped splits.
+- ``spacing``: millimetres per pixel, as ``0.1``, or of rows and columns, as ``0.1x0.12``; the file's own counts less.
+- any other: is kept.
+
+``data.labels=FILE`` takes the table from elsewhere, for folders that cannot be written to.
 """
 
-import csv
-from collections import Counter
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
-from busi_lab.classes import Classes
 from busi_lab.data.case_files import CaseFiles, Defect
-from busi_lab.data.dataset import DATASET, read_classes
-from busi_lab.errors import one_line
+from busi_lab.data.dataset import read_classes
+from busi_lab.data.label_columns import LabelColumns, find_columns
+from busi_lab.data.label_words import LabelWords
+from busi_lab.data.spacing import parse_spacing
+from busi_lab.data.text_table import TableError, TextTable, known, read_table
+from busi_lab.errors import UserError, one_line
 from busi_lab.plurals import counted
+from busi_lab.summary import DataRecord
 
 LABELS = "labels.csv"
 
-_COLUMNS = ("file", "label", "mask_file")
-_NEARLY_PATIENT = {"patient", "patients", "patient_id", "patientid", "patient id"}
+_BETWEEN_MASKS = re.compile(r"[;|]")
+_SIMILAR = re.compile(r"(labels?|annotations?|metadata|meta|cases|dataset)\.(csv|tsv|txt|xlsx|xls|ods)", re.IGNORECASE)
 
 
-def has_labels(folder: Path) -> bool:
-    """Whether a folder has the layout with ``labels.csv``."""
-    path = folder / LABELS
-    return path.exists() or path.is_symlink()
+@dataclass(frozen=True)
+class LabelTable:
+    """Which table names the images of a dataset, and what its labels mean.
+
+    Attributes:
+        file: ``data.labels``, a table outside the folder; None for ``labels.csv`` in it.
+        label_map: ``data.label_map``, words and the classes that they mean.
+    """
+
+    file: str | None = None
+    label_map: tuple[tuple[str, str], ...] = ()
+
+    def path(self, root: Path) -> Path:
+        """The table of a folder."""
+        return root / LABELS if self.file is None else Path(self.file).expanduser()
+
+    @property
+    def name(self) -> str:
+        """The table in messages."""
+        return LABELS if self.file is None else self.file
+
+    def stands_beside(self, root: Path) -> bool:
+        """Whether there is such a table for a folder, or should be."""
+        path = self.path(root)
+        return self.file is not None or path.exists() or path.is_symlink()
 
 
-def read_labels(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
-    """The rows of ``labels.csv``, in lexicographic order of file, and everything that is wrong with them."""
+NO_TABLE = LabelTable()
+"""``labels.csv`` in the folder, where there is one."""
+
+
+def table_record(table: LabelTable) -> dict[str, Any]:
+    """The fields of a :class:`DataRecord` that say which table a run has read."""
+    labels = None if table.file is None else str(table.path(Path()).resolve())
+    return {"labels": labels, "label_map": dict(table.label_map)}
+
+
+def recorded_table(data: DataRecord) -> LabelTable:
+    """The table that a run has read."""
+    return LabelTable(data.labels, tuple(data.label_map.items()))
+
+
+@dataclass
+class Listing:
+    """What a table says: its images in lexicographic order of file, what is wrong, and what should be known."""
+
+    cases: list[CaseFiles] = field(default_factory=list)
+    defects: list[Defect] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def similar_tables(folder: Path) -> str:
+    """A sentence on files that may be meant as ``labels.csv`` and have another name; empty without any."""
     try:
-        with (root / LABELS).open(encoding="utf-8-sig", newline="") as file:
-            table = csv.reader(file, strict=True)
-            heading = [name.strip() for name in next(table, [])]
-            rows = [(table.line_num, [cell.strip() for cell in row]) for row in table]
-    except UnicodeDecodeError:
-        return [], [Defect(LABELS, "the text is not UTF-8; save the table as CSV in UTF-8")]
-    except (OSError, csv.Error) as error:
-        return [], [Defect(LABELS, f"the table cannot be read ({one_line(error)}); restore it")]
-    if missing := [name for name in _COLUMNS if name not in heading]:
-        found = ", ".join(heading) or "nothing"
-        expected = f"expected {', '.join(_COLUMNS)} in the first line, separated by commas"
-        return [], [Defect(LABELS, f"{expected}; {', '.join(missing)} missing, found {found}")]
-    if twice := [name for name, count in Counter(heading).items() if name and count > 1]:
-        return [], [Defect(LABELS, f"the column {twice[0]} stands twice in the first line; rename one")]
-    if "patient" not in heading and (near := [name for name in heading if name.lower() in _NEARLY_PATIENT]):
-        return [], [Defect(LABELS, f"the column {near[0]} would keep no patient together; rename it to patient")]
-    cases: list[CaseFiles] = []
-    defects: list[Defect] = []
-    classes = read_classes(root)
-    listed: dict[str, tuple[str, int]] = {}  # case id -> file and line
-    for line, row in rows:
-        place = f"{LABELS}, line {line}"
-        if not any(row):
-            continue
-        if len(row) != len(heading):
-            advice = "put a cell that holds a comma into double quotes"
-            defects.append(Defect(place, f"expected {counted(len(heading), 'cell')}, found {len(row)}; {advice}"))
-            continue
-        case, complaints = _read_row(root, classes, dict(zip(heading, row, strict=True)))
-        defects += [Defect(place, complaint) for complaint in complaints]
-        if case is None:
-            continue
-        if case.case_id in listed:
-            other, before = listed[case.case_id]
-            twin = f"'{case.image}' stands in line {before} already; list each file once"
-            if other != case.image:
-                twin = f"'{case.image}' and '{other}' of line {before} are both named {case.case_id}; rename one"
-            defects.append(Defect(place, twin))
-            continue
-        listed[case.case_id] = case.image, line
-        cases.append(case)
-    if not listed and not defects:
-        defects.append(Defect(LABELS, "the table names no image"))
-    return sorted(cases, key=lambda case: case.image), defects
+        names = sorted(path.name for path in folder.iterdir() if _SIMILAR.fullmatch(path.name) and path.is_file())
+    except OSError:
+        return ""
+    names = [name for name in names if name != LABELS]
+    if not names:
+        return ""
+    if sheets := [name for name in names if name.lower().endswith((".xlsx", ".xls", ".ods"))]:
+        return f"{sheets[0]} is a spreadsheet: save it as {LABELS}, CSV in UTF-8"
+    return f"{names[0]} is taken if it is renamed to {LABELS}, or named by data.labels={folder / names[0]}"
 
 
-def _read_row(root: Path, classes: Classes, cells: dict[str, str]) -> tuple[CaseFiles | None, list[str]]:
-    """The files of one row as far as they are sound, None without a scan, and what is wrong with it."""
-    image, *masks = (
-        str(PurePosixPath(name.strip().replace("\\", "/"))) if name.strip() else ""
-        for name in (cells["file"], *cells["mask_file"].split(";"))
-    )
-    if not image:
-        return None, ["file is empty; expected the path of an image in this folder"]
-    wrong = {name: complaint for name in (image, *masks) if name and (complaint := _complaint(root, name))}
-    complaints = list(wrong.values())
-    label = cells["label"]
-    if label not in (*classes.names, ""):
-        names = ", ".join(classes.names)
-        complaints.append(f"unknown label '{label}'; expected {names} or nothing; {DATASET} names other classes")
-        label = ""
-    if image in masks:
-        complaints.append(f"'{image}' is named as its own mask; name the mask file, or none")
-    if image in wrong:
-        return None, complaints
-    files = tuple(name for name in masks if name and name not in wrong)
-    return CaseFiles(
-        str(PurePosixPath(image).with_suffix("")),
-        label,
-        image,
-        files,
-        mask_known=bool(files) or (bool(label) and label == classes.without_lesion),
-        patient=cells.get("patient", ""),
-        further=tuple((name, cell) for name, cell in cells.items() if name and name not in (*_COLUMNS, "patient")),
-    ), complaints
+def read_labels(root: Path, table: LabelTable = NO_TABLE) -> Listing:
+    """The rows of the table of a folder.
+
+    Raises:
+        UserError: ``data.labels`` is no file, or ``data.label_map`` names no class of the dataset.
+    """
+    path = table.path(root)
+    if table.file is not None and not path.is_file():
+        raise UserError(f"data.labels={table.file}: expected a table, found no such file; correct the path")
+    words = LabelWords(read_classes(root), table.label_map)
+    try:
+        if complaint := _broken_link(path):
+            raise TableError(complaint)
+        text = read_table(path)
+        columns = find_columns(text.heading, text.separator)
+    except TableError as error:
+        return Listing(defects=[Defect(table.name, str(error))])
+    listing = _Reader(root, table.name, text, columns, words).read()
+    listing.notes += [f"{table.name}: {note}" for note in columns.notes]
+    if columns.patient and "patient" not in columns.patient.lower() and len(listing.cases) > 1:
+        listing.notes += _useless(table.name, columns.patient, listing.cases)
+    listing.notes += [f"data.label_map: no row has the label '{word}'" for word in words.unused.values()]
+    return listing
 
 
-def _complaint(root: Path, name: str) -> str:
-    """Why a name is not that of a file in the folder, or nothing."""
+def _useless(table: str, column: str, cases: list[CaseFiles]) -> list[str]:
+    """Say where a column that should keep scans together has another value in each row."""
+    patients = [case.patient for case in cases if case.patient]
+    if len(patients) < 2 or len(set(patients)) < len(patients):
+        return []
+    return [f"{table}: the column {column} has another value for each scan, so it keeps none together"]
+
+
+class _Reader:
+    """Reads rows one after the other and remembers what it has seen."""
+
+    def __init__(self, root: Path, name: str, text: TextTable, columns: LabelColumns, words: LabelWords) -> None:
+        self._root, self._name, self._text, self._columns, self._words = root, name, text, columns, words
+        self._without_lesion = read_classes(root).without_lesion
+        self._listed: dict[str, tuple[str, int]] = {}  # case id -> file and line
+        self._unknown: dict[str, list[int]] = {}
+
+    def read(self) -> Listing:
+        listing = Listing()
+        width = len(self._text.heading)
+        for line, row in self._text.rows:
+            place = f"{self._name}, line {line}"
+            if len(row) != width:
+                advice = f"{self._text.separator} separate cells: put a cell that holds one into double quotes"
+                message = f"expected {counted(width, 'cell')}, found {len(row)}; {advice}"
+                listing.defects.append(Defect(place, message))
+                continue
+            case, complaints = self._read_row(line, dict(zip(self._text.heading, row, strict=True)))
+            listing.defects += [Defect(place, complaint) for complaint in complaints]
+            if case is None:
+                continue
+            if case.case_id in self._listed:
+                other, before = self._listed[case.case_id]
+                twin = f"'{case.image}' stands in line {before} already; list each file once"
+                if other != case.image:
+                    twin = f"'{case.image}' and '{other}' of line {before} are both named {case.case_id}; rename one"
+                listing.defects.append(Defect(place, twin))
+                continue
+            self._listed[case.case_id] = case.image, line
+            listing.cases.append(case)
+        if self._unknown:
+            listing.defects.insert(0, Defect(self._name, self._words.complain(self._unknown)))
+        if not self._listed and not listing.defects:
+            listing.defects.append(Defect(self._name, "the table names no image"))
+        listing.cases.sort(key=lambda case: case.image)
+        return listing
+
+    def _read_row(self, line: int, cells: Mapping[str, str]) -> tuple[CaseFiles | None, list[str]]:
+        """The files of one row as far as they are sound, None without a scan, and what is wrong with it."""
+        columns = self._columns
+        image, *masks = (_plain_path(name) for name in (cells[columns.file], *self._mask_names(cells)))
+        if not image:
+            return None, ["file is empty; expected the path of an image in this folder"]
+        complaints = []
+        found: dict[str, str] = {}  # as the table writes it -> as the disk does
+        for name in dict.fromkeys((image, *filter(None, masks))):
+            found[name], complaint = _look_up(self._root, name)
+            complaints += [complaint] if complaint else []
+        if image in masks:
+            complaints.append(f"'{image}' is named as its own mask; name the mask file, or none")
+        spacing = None
+        if columns.spacing and (cell := known(cells[columns.spacing])):
+            try:
+                spacing = parse_spacing(cell)
+            except ValueError as error:
+                complaints.append(str(error))
+        label = self._label(line, cells[columns.label] if columns.label else "")
+        if not found[image]:
+            return None, complaints
+        files = tuple(dict.fromkeys(found[name] for name in masks if name and found[name]))
+        return CaseFiles(
+            unicodedata.normalize("NFC", str(PurePosixPath(image).with_suffix(""))),
+            label,
+            found[image],
+            files,
+            mask_known=bool(files) or (bool(label) and label == self._without_lesion),
+            patient=known(cells[columns.patient]) if columns.patient else "",
+            further=tuple((name, known(cells[name])) for name in columns.further),
+            spacing=spacing,
+        ), complaints
+
+    def _mask_names(self, cells: Mapping[str, str]) -> list[str]:
+        return _BETWEEN_MASKS.split(cells[self._columns.masks]) if self._columns.masks else []
+
+    def _label(self, line: int, cell: str) -> str:
+        """The class that a cell means; one that is not known is remembered, and taken for none."""
+        label = self._words.find(cell)
+        if label is None and known(cell):
+            self._unknown.setdefault(cell, []).append(line)
+        return label or ""
+
+
+def _plain_path(name: str) -> str:
+    return str(PurePosixPath(name.strip().replace("\\", "/"))) if known(name.strip()) else ""
+
+
+def _look_up(root: Path, name: str) -> tuple[str, str]:
+    """A name of a file in the folder as the disk writes it, or nothing and what is wrong with it."""
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        return f"'{name}' leaves the folder; expected a path within it, without .."
+        return "", f"'{name}' leaves the folder; expected a path within it, without .."
+    forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
     try:
-        path = (root / name).resolve()
-        if not path.is_relative_to(root.resolve()):
-            return f"'{name}' leaves the folder by a link; put the file itself there"
-        if path.is_file():
-            return ""
+        for form in forms:
+            if (root / form).is_file():
+                return form, ""
+        complaint = _broken_link(root / name, root)
     except (OSError, RuntimeError, ValueError) as error:
-        return f"'{name}' cannot be looked up ({one_line(error)}); correct the path"
-    return f"'{name}' is missing; restore the file or correct the path"
+        return "", f"'{name}' cannot be looked up ({one_line(error)}); correct the path"
+    return "", f"'{name}' {complaint}" if complaint else f"'{name}' is missing; restore the file or correct the path"
+
+
+def _broken_link(path: Path, root: Path | None = None) -> str:
+    """Where a link leads that is no file's path, and how such files are fetched; empty where no link is broken."""
+    for link in (path, *(path.parents if root else ())):
+        if link == root:
+            break
+        if link.is_symlink() and not link.exists():
+            target = str(link.readlink())
+            return f"is a link to {target}, which is not there; fetch the file ({_command(target)}) or put it there"
+    return ""
+
+
+def _command(target: str) -> str:
+    """What fetches the file that a link leads to, by the cache in which it should be."""
+    places = {"annex/objects": "git annex get", ".dvc": "dvc pull", "huggingface": "hf download", "hub": "hf download"}
+    parts = target.replace("\\", "/")
+    return next((command for place, command in places.items() if place in parts), "dvc pull, git annex get")

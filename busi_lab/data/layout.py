@@ -15,15 +15,17 @@ from pathlib import Path
 from busi_lab.classes import BUSI
 from busi_lab.data.case_files import CaseFiles, Defect
 from busi_lab.data.dataset import DATASET, read_classes
-from busi_lab.data.labels import LABELS, has_labels, read_labels
+from busi_lab.data.labels import LABELS, NO_TABLE, LabelTable, read_labels, similar_tables
 from busi_lab.errors import UserError
 
 _MASK_NAME = re.compile(r"(?P<image>.+?)_mask(?:_(?P<number>\d+))?$")
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}  # dropped by file managers, like every name with a leading dot
 
 
-def resolve_root(root: str | Path | None) -> Path:
+def resolve_root(root: str | Path | None, table: LabelTable = NO_TABLE) -> Path:
     """The folder of a dataset in either layout: ``root`` itself or the only such folder directly in it.
+
+    With a table from elsewhere it is ``root``, whatever it holds.
 
     Raises:
         UserError: no such folder, or neither the class folders nor ``labels.csv`` in it.
@@ -37,15 +39,18 @@ def resolve_root(root: str | Path | None) -> Path:
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise UserError(f"data.root={folder}: expected a dataset folder, found {found}; check the path")
+    if table.file is not None:
+        return folder
     candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    matches = [path for path in candidates if has_labels(path) or _has_classes(path)]
+    matches = [path for path in candidates if table.stands_beside(path) or _has_classes(path)]
     if matches and matches[0] == folder:
         return folder
     if len(matches) != 1:
         found = ", ".join(sorted(path.name for path in matches)) or "none"
+        advice = similar_tables(folder) or f"point data.root at the dataset, and name other classes in {DATASET}"
         raise UserError(
             f"data.root={folder}: expected the folders {', '.join(read_classes(folder).names)} or {LABELS} in it or in "
-            f"one folder below it, found {found}; point data.root at the dataset, and name other classes in {DATASET}"
+            f"one folder below it, found {found}; {advice}"
         )
     return matches[0]
 
@@ -54,7 +59,7 @@ def _has_classes(folder: Path) -> bool:
     return any((folder / label).is_dir() for label in read_classes(folder).names)
 
 
-def require_layout(root: str | Path | None, name: str) -> None:
+def require_layout(root: str | Path | None, name: str, table: LabelTable = NO_TABLE) -> None:
     """Check that a dataset folder has the layout that ``busi`` or ``labels`` means; any other name takes either.
 
     Raises:
@@ -62,25 +67,44 @@ def require_layout(root: str | Path | None, name: str) -> None:
     """
     if name == "labels" and not root:
         raise UserError(f"data.root is not set: data=labels needs data.root=DIR, the folder that holds {LABELS}")
-    folder = resolve_root(root)
+    if table.file is not None and name == "busi":
+        raise UserError(f"data.labels={table.file}: names a table, and data=busi reads folders; use data=labels")
+    folder = resolve_root(root, table)
     names = ", ".join(read_classes(folder).names)
-    if has_labels(folder) and name == "busi":
+    if table.label_map and not table.stands_beside(folder):
+        raise UserError(f"data.label_map: says what labels of a table mean, and {folder} has no {LABELS}; leave it out")
+    if table.stands_beside(folder) and name == "busi":
         raise UserError(
             f"data.root={folder}: expected the folders {names} alone, found {LABELS}; use data=labels, "
             "or move that file away"
         )
-    if not has_labels(folder) and name == "labels":
+    if not table.stands_beside(folder) and name == "labels":
         raise UserError(f"data.root={folder}: expected {LABELS}, found {names} folders; use data=busi")
 
 
-def list_files(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
+def list_files(root: Path, table: LabelTable = NO_TABLE) -> tuple[list[CaseFiles], list[Defect]]:
     """Find the images and masks of a dataset; no image is opened.
 
     Returns:
         The cases in lexicographic order of class and file name, of a folder with ``labels.csv`` in that of the files'
         paths, and everything that does not fit the layout.
+
+    Raises:
+        UserError: ``table`` names no file or no class.
     """
-    return read_labels(root) if has_labels(root) else _pair_by_name(root)
+    if not table.stands_beside(root):
+        return _pair_by_name(root)
+    listing = read_labels(root, table)
+    return listing.cases, listing.defects
+
+
+def list_notes(root: Path, table: LabelTable = NO_TABLE) -> list[str]:
+    """What a user should know of how the table of a folder was understood; it is no defect.
+
+    Raises:
+        UserError: as :func:`list_files`.
+    """
+    return read_labels(root, table).notes if table.stands_beside(root) else []
 
 
 def _pair_by_name(root: Path) -> tuple[list[CaseFiles], list[Defect]]:

@@ -21,6 +21,8 @@ from busi_lab.config import AugmentConfig, DataConfig, RunConfig, SplitConfig, c
 from busi_lab.data.cache import resolve_cache_dir
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.dataset import read_classes
+from busi_lab.data.label_words import plain_label_map
+from busi_lab.data.labels import LabelTable
 from busi_lab.data.layout import require_layout, resolve_root
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.errors import UserError, one_line
@@ -52,12 +54,22 @@ def find_classes(data: DataConfig) -> Classes:
     """
     classes = BUSI
     if data.phantom is None:
-        require_layout(data.root, data.name)  # a name of the user's own allows both layouts
-        classes = read_classes(resolve_root(data.root))
+        table = label_table(data)
+        require_layout(data.root, data.name, table)  # a name of the user's own allows both layouts
+        classes = read_classes(resolve_root(data.root, table))
     if unknown := [name for name in data.classes or () if name not in classes.names]:
         wrong = f"data.classes={data.classes}: no class {unknown[0]}"
         raise UserError(one_of(wrong, unknown[0], classes.names, "classes"))
     return classes
+
+
+def label_table(data: DataConfig) -> LabelTable:
+    """Where the labels of the data stand, and what they mean.
+
+    Raises:
+        UserError: ``data.label_map`` gives a word two meanings.
+    """
+    return LabelTable(data.labels, plain_label_map(data.label_map))
 
 
 def build_task(config: RunConfig, classes: Classes) -> BaseTask:
@@ -134,6 +146,7 @@ def build_data(
     settings = asdict(data_config)
     settings.pop("name")
     phantom = settings.pop("phantom")
+    del settings["labels"], settings["label_map"]
     folder = resolve_cache_dir(settings["cache_dir"])
     settings["cache_dir"] = None if folder is None else str(folder)
     if phantom is not None:
@@ -147,6 +160,7 @@ def build_data(
         masks=task.needs_masks,
         either=either,
         original_masks=task.original_masks,
+        table=label_table(data_config),
         seed=seed,
     )
     data.setup()

@@ -14,6 +14,7 @@ from busi_lab.classes import Classes
 from busi_lab.config import EvalConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.dataset import is_synthetic
+from busi_lab.data.labels import table_record
 from busi_lab.errors import UserError
 from busi_lab.files import PROBABILITY_DIGITS, write_atomically, write_rows
 from busi_lab.inference.explain import Explainer
@@ -147,6 +148,7 @@ def _start_summary(
         data=DataRecord(
             name=config.data.name,
             root=str(data.index.root.resolve()),
+            **table_record(data.index.table),
             digest=data.index.digest,
             test=len(data.manifest.test),
             classes=tuple(name for name, count in counts.items() if count),

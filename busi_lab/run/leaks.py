@@ -13,6 +13,7 @@ from yaml import YAMLError
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.duplicates import cached_groups
 from busi_lab.data.index import Case, Index, index_dataset
+from busi_lab.data.labels import recorded_table
 from busi_lab.data.manifest import Manifest, read_manifest
 from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import CONFIG, SPLIT
@@ -40,7 +41,7 @@ def find_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -
         root = source.data.root
         if not root or not Path(root).is_dir():
             return None
-        source_index = index_dataset(root)
+        source_index = index_dataset(root, table=recorded_table(source.data))
         if source_index.digest != source.data.digest:
             return None
         learnt = _learnt(source_directory, source_index)

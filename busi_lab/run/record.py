@@ -13,6 +13,7 @@ from busi_lab.classes import Classes
 from busi_lab.config import RunConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.dataset import is_synthetic
+from busi_lab.data.labels import table_record
 from busi_lab.data.manifest import Manifest, write_manifest
 from busi_lab.errors import UserError
 from busi_lab.files import write_atomically
@@ -38,6 +39,7 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
         data=DataRecord(
             name=config.data.name,
             root=str(data.cache.index.root.resolve()),
+            **table_record(data.cache.index.table),
             digest=data.cache.index.digest,
             train=len(manifest.train),
             val=len(manifest.val),

@@ -11,9 +11,11 @@ import numpy as np
 from PIL import Image
 
 from busi_lab.data.case_files import CaseFiles
+from busi_lab.data.labels import NO_TABLE, LabelTable, recorded_table
 from busi_lab.data.layout import list_files
 from busi_lab.data.reading import read_image, read_mask
 from busi_lab.data.scan import UnreadableImageError
+from busi_lab.errors import UserError
 from busi_lab.report.figures.overlay import PREDICTED, TRUE, draw_heat, outline, resized
 from busi_lab.report.results.examples import Example
 from busi_lab.run_directory import EXPLANATIONS, MASKS, Run
@@ -40,7 +42,7 @@ def pictures_of(run: Run, examples: Sequence[Example], explained: Sequence[Run])
         explained: the run, and evaluations of it, which may hold maps of what speaks for a class.
     """
     root = dataset_of(run)
-    files = _files(root) if root else {}
+    files = _files(root, recorded_table(run.summary.data)) if root else {}
     return tuple(_picture(root, files.get(example.image), run, example, explained) for example in examples)
 
 
@@ -53,10 +55,10 @@ def dataset_of(run: Run) -> Path | None:
         return None
 
 
-def _files(root: Path) -> dict[str, CaseFiles]:
+def _files(root: Path, table: LabelTable = NO_TABLE) -> dict[str, CaseFiles]:
     try:
-        return {case.case_id: case for case in list_files(root)[0]}
-    except OSError:
+        return {case.case_id: case for case in list_files(root, table)[0]}
+    except (UserError, OSError):
         return {}
 
 
