@@ -111,9 +111,9 @@ def write_index(root: str, out: Path | None, table: "LabelTable") -> None:
     rows = list(_rows(index_dataset(root, table=table).cases))
     columns = list(rows[0])
     if out is None:
-        table = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
         return
     try:
         write_rows(out, rows, columns)

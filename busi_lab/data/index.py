@@ -16,7 +16,7 @@ from busi_lab.data.dataset import read_classes
 from busi_lab.data.labels import NO_TABLE, LabelTable
 from busi_lab.data.layout import list_files, resolve_root
 from busi_lab.data.reading import read_mask, read_scan
-from busi_lab.data.scan import Gray, Mask, Scan, UnreadableImageError
+from busi_lab.data.scan import Gray, Mask, Scan, UnreadableImageError, spacing_of
 from busi_lab.errors import UserError
 from busi_lab.machine import cpu_count
 
@@ -124,7 +124,8 @@ def _scan(root: Path, files: Sequence[CaseFiles], visit: Visit | None) -> Iterat
         content_hash.update(image.tobytes())
         content_hash.update(np.packbits(mask).tobytes())
         digest = content_hash.hexdigest()
-        size = {"height": height, "width": width, "spacing": case.spacing or read.spacing}
+        spacing = case.spacing or spacing_of(mask, read.spacing, read.regions)
+        size = {"height": height, "width": width, "spacing": spacing}
         return Case(**{**vars(case), **size}, lesion_pixels=int(mask.sum()), content_hash=digest), []
 
     with ThreadPoolExecutor(max_workers=cpu_count()) as pool:

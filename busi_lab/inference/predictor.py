@@ -15,8 +15,9 @@ from torch import Tensor
 from busi_lab.data.reading import read_scan
 from busi_lab.data.resizing import resize_scan
 from busi_lab.data.scan import Gray, Mask, Scan
+from busi_lab.data.spacing import Spacing
 from busi_lab.errors import UserError
-from busi_lab.inference.measures import Lesion, Spacing, measure
+from busi_lab.inference.measures import Lesion, measure
 from busi_lab.models import Outputs
 from busi_lab.plurals import counted
 from busi_lab.summary import Summary
@@ -69,10 +70,11 @@ class Prediction:
 
     @property
     def lesion_area_mm2(self) -> float | None:
-        """Area of the mask; None without a segmenter or pixel spacing."""
-        if self.lesions is None or self.spacing is None:
+        """Area of the mask; None without a segmenter, and where the pixel spacing of a part is not known."""
+        if self.lesions is None or (self.spacing is None and not self.lesions):
             return None
-        return sum(lesion.area_pixels for lesion in self.lesions) * self.spacing[0] * self.spacing[1]
+        areas = [lesion.area_mm2 for lesion in self.lesions]
+        return None if None in areas else float(sum(area for area in areas if area is not None))
 
 
 class Predictor:
@@ -171,7 +173,7 @@ class Predictor:
                     scan.spacing,
                     None if probabilities is None else dict(zip(self.classes, probabilities[i], strict=True)),
                     mask,
-                    None if mask is None else measure(mask, scan.spacing),
+                    None if mask is None else measure(mask, scan.spacing, scan.regions),
                     self.runs,
                 )
             )
