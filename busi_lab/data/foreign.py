@@ -64,6 +64,11 @@ def foreign_format(path: Path) -> str:
     return f"the file is a video ({video}); {EXPECTED}: {_FRAMES}" if video else ""
 
 
+def may_be_foreign(path: Path) -> bool:
+    """Whether a file's ending is that of a volume or a video."""
+    return path.name.lower().endswith((*(ending for kind in _VOLUMES.values() for ending in kind), *_VIDEOS))
+
+
 def _volume(head: bytes) -> str:
     """The format of a volume by how it begins: NIfTI-1 at byte 344 and NIfTI-2 at byte 4, NRRD, MetaImage."""
     if head[344:348] in _NIFTI or head[4:8] in _NIFTI:
