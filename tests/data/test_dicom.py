@@ -18,14 +18,10 @@ from busi_lab.data.reading import is_scan_file, read_image, read_scans
 from busi_lab.data.scan import NoPictureError, Origin, UnreadableImageError, spacing_of
 from busi_lab.data.scan_dataset import ScanDataset
 from busi_lab.inference.measures import measure
-from tests.data.image_files import dicom, jpeg, noise, region, write
+from tests.data.image_files import LOSSLESS, dicom, jpeg, noise, region, write
 
 pytestmark = pytest.mark.usefixtures("silent")
 
-LOSSLESS = bytes.fromhex(  # 6 x 8 pixels, JPEG Lossless with first-order prediction, as GDCM writes it
-    "ffd8ffc3000b080006000801011100ffc400160001010100000000000000000000000000030608ffda0008010100010000cfeaaaaaab50"
-    "aaaaaab50aaaaaab50aaaaaab50aaaaaab50aaaaaabfffd900"
-)
 LOSSLESS_COLOUR = bytes.fromhex(  # of three components, without a marker that says what they are
     "ffd8ffc30011080006000803521100471100421100ffc400160001010100000000000000000000000000040807ffda000c03"
     "5200470042000100009ff04c25ef7bdef7bdef7bdef7bdef7bdfbc6f1bc3def7bdef7bdef7bdef7bdef7bf78de37884e1384"
@@ -175,7 +171,7 @@ def test_a_compressed_frame_larger_than_it_should_be_is_not_decoded(tmp_path: Pa
 @pytest.mark.parametrize(
     ("syntax", "message"),
     [
-        (uid.JPEGLSLossless, "JPEG-LS Lossless.* no installed decoder reads: pip install 'busi-lab.dicom.'"),
+        (uid.HTJ2KLossless, "High-Throughput JPEG 2000.* no installed decoder reads: pip install 'busi-lab.dicom.'"),
         (uid.MPEG4HP41, "MPEG-4.* is not read; store them uncompressed"),
         (uid.DeflatedExplicitVRLittleEndian, "Deflated.*; store it uncompressed"),
     ],
@@ -298,6 +294,16 @@ def test_jpeg_lossless(tmp_path: Path, syntax: str) -> None:
     deep = dicom(tmp_path / "deep.dcm", [LOSSLESS], syntax, **shape, BitsAllocated=16, BitsStored=12)
     with pytest.raises(UnreadableImageError, match=r"of more than 8 bits, which no installed decoder .*python-gdcm"):
         read_image(deep)
+
+
+def test_jpeg_ls_is_read_with_the_extra(tmp_path: Path) -> None:
+    pytest.importorskip("jpeg_ls")
+    frame = bytes.fromhex(  # the pixels of LOSSLESS, as CharLS writes them
+        "ffd8fff7000b080006000801011100ffda00080101000000008a52fe97c00002191c9b18000026da4905d555c5955a157f80ffd9"
+    )
+    shape = {"Rows": 6, "Columns": 8, "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2"}
+    path = dicom(tmp_path / "scan.dcm", [frame], uid.JPEGLSLossless, **shape)
+    assert np.array_equal(read_image(path), (np.arange(48).reshape(6, 8) * 5 % 251).astype(np.uint8))
 
 
 @pytest.mark.parametrize("marker", ["", "ffee000e41646f626500640000000000", "ffee000e41646f626500640000000001"])
