@@ -16,7 +16,7 @@ NIFTI = bytes(344) + b"n+1\0" + bytes(200)
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("scan.nii.gz", gzip.compress(NIFTI), "the file is NIfTI; expected PNG, .* ITK-SNAP, 3D Slicer or SimpleITK"),
+        ("scan.nii.gz", gzip.compress(NIFTI, mtime=0), "the file is NIfTI; expected PNG, .* ITK-SNAP, 3D Slicer or SimpleITK"),
         ("scan.png", NIFTI, "the file is NIfTI"),
         ("scan.nii", b"short", "the file is NIfTI"),
         ("scan.gz", b"\x1f\x8b cut", "the content is not an image"),
