@@ -39,6 +39,8 @@ class DataConfig:
     lesion_values: list[int | str] | None = None
     num_workers: int | None = None
     cache_dir: str | None = "auto"
+    labels: str | None = None
+    label_map: Dict | None = None
     phantom: Dict | None = None
 
 
@@ -189,7 +191,7 @@ def may_change_on_resume(override: str) -> bool:
     """Whether an override of the command line may be given to a run that is continued."""
     group, _, rest = override.lstrip("+~").split("=", 1)[0].partition(".")
     return group in ("resume", "trust", "trainer", "logger", "hydra") or (
-        group == "data" and rest in ("root", "num_workers", "cache_dir")
+        group == "data" and rest in ("root", "labels", "num_workers", "cache_dir")
     )
 
 
@@ -325,6 +327,8 @@ def _check_data(data: DataConfig, split: SplitConfig) -> None:
             f"data.phantom beside data.root={data.root}: phantoms are made, and read from no other folder; leave "
             "data.root out, or set data=busi or data=labels for that folder"
         )
+    if data.phantom is not None and (data.labels is not None or data.label_map):
+        raise UserError("data.labels and data.label_map: phantoms have no table; leave both out")
     if split.protocol == "published" and not split.manifest and split.test_fraction != 0.2:
         raise UserError(
             f"split.test_fraction={split.test_fraction}: split=published is fixed at 0.2; use split=holdout"

@@ -17,7 +17,7 @@ from busi_lab.run_directory import CONFIG, SPLIT, refuse_result
 from busi_lab.summary import Summary, read_summary
 from busi_lab.tracking import check_trackers
 
-_MAY_CHANGE = ("root", "num_workers", "cache_dir", "eval_batch_size")  # of data that stay the run's own
+_MAY_CHANGE = ("root", "labels", "num_workers", "cache_dir", "eval_batch_size")  # of data that stay the run's own
 
 
 def evaluate(config: DictConfig, overrides: Sequence[str] = (), command: str | None = None) -> Summary:
@@ -54,6 +54,8 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = (), command: str | N
             saved[key] = resolved.data[key]
         if saved.get("root"):
             saved.root = summary.data.root or saved.root  # absolute, whatever folder this is called from
+        if saved.get("labels"):
+            saved.labels = summary.data.labels or saved.labels
         for key in (key[5:] for key in keys if key.startswith("data.")):
             saved[key] = resolved.data[key]
         resolved.data = saved

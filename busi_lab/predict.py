@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from busi_lab.inference.predictor import Predictor
 
 
+_NOTES = 10  # that are said at the end; all are in the results
+
+
 def load(
     run: Path | str | Sequence[Path | str] = (),
     *,
@@ -77,7 +80,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="busi-predict",
         description="Predict class and lesion outline of scans (PNG, JPEG, BMP, TIFF, DICOM). Not a medical device.",
         epilog="A RUN may be a folder of runs, such as a sweep's; runs given to one option are averaged. "
-        "Exit code 1 if a file could not be read, 2 for a wrong input.",
+        "Exit code 1 if a file could not be read, 2 for a wrong input; files of a kind without pictures are left out.",
     )
     parser.add_argument("scans", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="scans, or folders of them")
     for option, words in {
@@ -91,6 +94,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     parser.add_argument("--tta", action="store_true", help="average over each scan and its mirror image")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="scans at once (default: 16)")
+    parser.add_argument("--spacing", metavar="MM", help="mm per pixel, as 0.1 or 0.1x0.12, where files do not tell")
     parser.add_argument(
         "--explain",
         action="append",
@@ -113,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.batch_size < 1:
             raise UserError(f"--batch-size {arguments.batch_size}: expected at least 1")
         _check_destinations(out, arguments.json)
+        spacing = _spacing(arguments.spacing)
         from busi_lab.inference.scans import list_scans
 
         files, left_out = list_scans(arguments.scans)
@@ -140,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from busi_lab.inference.batch import predict_files
 
         bar = stack.enter_context(tqdm(total=len(files), unit="file", disable=not sys.stderr.isatty()))
-        tally = predict_files(predictor, files, out, lines, arguments.batch_size, explainer, bar.update)
+        tally = predict_files(predictor, files, out, lines, arguments.batch_size, explainer, bar.update, spacing)
         bar.close()
         _conclude(tally, left_out, out)
         if tally.unreadable:
@@ -170,6 +175,25 @@ def _check_destinations(out: Path | None, json_file: str | None) -> None:
             )
 
 
+def _spacing(text: str | None) -> "tuple[float, float] | None":
+    """What ``--spacing`` means."""
+    if text is None:
+        return None
+    from busi_lab.data.spacing import parse_spacing
+
+    try:
+        return parse_spacing(text)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
+
+
+def _tell_notes(notes: Sequence[str]) -> None:
+    for note in notes[:_NOTES]:
+        print(f"note: {note}", file=sys.stderr)
+    if len(notes) > _NOTES:
+        print(f"note: {len(notes) - _NOTES} more are in the column notes, and in JSON", file=sys.stderr)
+
+
 def _conclude(tally: "Tally", left_out: str, out: Path | None) -> None:
     from busi_lab.inference.writer import TABLE
 
@@ -178,6 +202,9 @@ def _conclude(tally: "Tally", left_out: str, out: Path | None) -> None:
     where = f"; {TABLE}, JSON and pictures are in {out}" if out else ""
     left = f"; left out: {left_out}" if left_out else ""
     print(f"{counted(tally.scans, 'scan')}, {end_to_end:.1f} a second end to end{inside}{left}{where}", file=sys.stderr)
+    for path, reason in tally.left_out:
+        print(f"left out: {path}: {reason}", file=sys.stderr)
+    _tell_notes([f"{path}: {note}" for path, note in tally.notes])
     for path, reason in tally.unreadable:
         print(f"not read: {path}: {reason}", file=sys.stderr)
 

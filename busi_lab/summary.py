@@ -66,6 +66,8 @@ class DataRecord(_WithClasses):
     Attributes:
         name: ``data.name``.
         root: the dataset's folder, absolute.
+        labels: the table of labels where it is not in that folder, absolute.
+        label_map: what labels of the table mean, as in ``data.label_map``.
         digest: of all its pixels, masks and labels.
         train: images; none in an evaluation.
         val: images; none in an evaluation.
@@ -78,6 +80,8 @@ class DataRecord(_WithClasses):
 
     name: str | None = None
     root: str | None = None
+    labels: str | None = None
+    label_map: dict[str, str] = field(default_factory=dict)
     digest: str | None = None
     train: int | None = None
     val: int | None = None

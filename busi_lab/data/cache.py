@@ -21,7 +21,8 @@ from torch import Tensor
 
 from busi_lab.data.dataset import DATASET, read_classes
 from busi_lab.data.index import Case, Index, index_dataset
-from busi_lab.data.layout import LABELS, has_labels, list_files, resolve_root
+from busi_lab.data.layout import list_files, resolve_root
+from busi_lab.data.options import AS_FOUND, DatasetOptions
 from busi_lab.data.resizing import resize_mask, resize_scan
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError, one_line
@@ -59,7 +60,7 @@ class PixelCache:
     def __reduce__(self) -> tuple[Callable[..., "PixelCache"], tuple[Any, ...]]:
         """For loader workers that are spawned: open the file again there."""
         if self._directory is not None:
-            return _load, (self.index.root, self.image_size, self._directory)
+            return _load, (self.index.root, self.image_size, self._directory, self.index.options)
         return PixelCache, (self.index, self.image_size, self.images, self.packed_masks)
 
     def image(self, number: int) -> Gray:
@@ -140,7 +141,7 @@ def _unwritable(folder: Path, reason: str) -> UserError:
 
 
 def open_cache(
-    root: str | Path | None, image_size: int, cache_dir: Path | None, lesion_values: tuple[str, ...] = ()
+    root: str | Path | None, image_size: int, cache_dir: Path | None, options: DatasetOptions = AS_FOUND
 ) -> PixelCache:
     """Open the cached pixels of a dataset, or decode every file once and store them.
 
@@ -152,24 +153,26 @@ def open_cache(
         root: dataset folder, or its parent.
         image_size: side of the square to resize to, pixels.
         cache_dir: folder of all caches; None keeps the pixels in memory alone.
-        lesion_values: what is lesion in mask files, see :func:`busi_lab.data.masks.read_mask`.
+        options: how the folder is to be read.
 
     Raises:
         UserError: the dataset has a defect, or the cache cannot be written.
     """
-    folder = resolve_root(root)
+    folder = resolve_root(root, options)
     if cache_dir is None:
-        return _build(folder, image_size, lambda name, shape: np.empty(shape, np.uint8), lesion_values)
-    key = " ".join([str(_VERSION), str(folder.resolve()), *lesion_values])
-    place = hashlib.sha256(key.encode()).hexdigest()[:12]
+        return _build(folder, image_size, lambda name, shape: np.empty(shape, np.uint8), options)
+    labels = (
+        "" if options == AS_FOUND else f" {options.table(folder).resolve()} {options.label_map} {options.lesion_values}"
+    )
+    place = hashlib.sha256(f"{_VERSION} {folder.resolve()}{labels}".encode()).hexdigest()[:12]
     prefix = f"{place}-{image_size}px-"
-    directory = cache_dir / f"{prefix}{_stamp(folder)}"
+    directory = cache_dir / f"{prefix}{_stamp(folder, options)}"
     if directory.is_dir() and not _is_sound(directory):
         log.warning("the pixel cache %s is damaged and made anew", directory)
         shutil.rmtree(directory, ignore_errors=True)
     if not directory.is_dir():
-        _store(folder, image_size, directory, prefix, lesion_values)
-    return _load(folder, image_size, directory)
+        _store(folder, image_size, directory, prefix, options)
+    return _load(folder, image_size, directory, options)
 
 
 def _is_sound(directory: Path) -> bool:
@@ -192,32 +195,33 @@ def _checksums(directory: Path) -> dict[str, str]:
     return found
 
 
-def _stamp(root: Path) -> str:
+def _stamp(root: Path, options: DatasetOptions) -> str:
     """Sixteen hex digits over names, sizes and modification times of all files."""
     lines = []
-    for path in _files(root):
+    for path in _files(root, options):
         try:
             status = path.stat()
         except OSError:
             continue  # a broken link: indexing names it
-        lines.append(f"{path.relative_to(root).as_posix()} {status.st_size} {status.st_mtime_ns}")
+        name = path.relative_to(root) if path.is_relative_to(root) else path
+        lines.append(f"{name.as_posix()} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def _files(root: Path) -> list[Path]:
+def _files(root: Path, options: DatasetOptions) -> list[Path]:
     """What a dataset is read from: its own classes, and the class folders, or the table and the files that it names."""
     own = [root / DATASET] if (root / DATASET).exists() else []
-    if not has_labels(root):
+    if not options.has_table(root):
         folders = (entry for entry in sorted(root.iterdir()) if entry.is_dir())
         return [*own, *(path for folder in folders for path in sorted(folder.iterdir()))]
-    cases, _ = list_files(root)
-    return [*own, *(root / name for name in (LABELS, *(name for c in cases for name in (c.image, *c.masks))))]
+    cases, _ = list_files(root, options)
+    return [*own, options.table(root), *(root / name for case in cases for name in (case.image, *case.masks))]
 
 
 def _build(
-    root: Path, image_size: int, allocate: Callable[[str, tuple[int, int]], Any], lesion_values: tuple[str, ...]
+    root: Path, image_size: int, allocate: Callable[[str, tuple[int, int]], Any], options: DatasetOptions
 ) -> PixelCache:
-    count = len(list_files(root)[0])
+    count = len(list_files(root, options)[0])
     log.info("reading %s of %s once, at %d px", counted(count, "image"), root, image_size)
     images = allocate("images", (count, image_size * image_size))
     masks = allocate("masks", (count, -(-image_size * image_size // 8)))
@@ -226,12 +230,12 @@ def _build(
         images[number] = resize_scan(image, image_size).reshape(-1)
         masks[number] = np.packbits(resize_mask(mask, image_size))
 
-    index = index_dataset(root, keep, lesion_values)
+    index = index_dataset(root, keep, options)
     shape = (count, image_size, image_size)
     return PixelCache(index, image_size, torch.from_numpy(images.reshape(shape)), torch.from_numpy(masks))
 
 
-def _store(root: Path, image_size: int, directory: Path, prefix: str, lesion_values: tuple[str, ...]) -> None:
+def _store(root: Path, image_size: int, directory: Path, prefix: str, options: DatasetOptions) -> None:
     """Build the cache in a temporary folder and rename it; older states of the same dataset go."""
     temporary: Path | None = None
     try:
@@ -248,7 +252,7 @@ def _store(root: Path, image_size: int, directory: Path, prefix: str, lesion_val
             arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
             return arrays[name]
 
-        index = _build(root, image_size, allocate, lesion_values).index
+        index = _build(root, image_size, allocate, options).index
         for array in arrays.values():
             array.flush()
         rows = [asdict(case) for case in index.cases]
@@ -277,7 +281,7 @@ def _remove_leftovers(cache_dir: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _load(root: Path, image_size: int, directory: Path) -> PixelCache:
+def _load(root: Path, image_size: int, directory: Path, options: DatasetOptions) -> PixelCache:
     try:
         rows = json.loads((directory / "index.json").read_text(encoding="utf-8"))
         cases = tuple(
@@ -297,6 +301,5 @@ def _load(root: Path, image_size: int, directory: Path) -> PixelCache:
     except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"the pixel cache {directory} is damaged ({error}); delete that folder") from None
     images, masks = tensors
-    return PixelCache(
-        Index(root, cases, read_classes(root)), image_size, images.view(-1, image_size, image_size), masks, directory
-    )
+    index = Index(root, cases, read_classes(root), options)
+    return PixelCache(index, image_size, images.view(-1, image_size, image_size), masks, directory)

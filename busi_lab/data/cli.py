@@ -1,4 +1,4 @@
-"""``busi-data``: check, describe, index, make and fetch datasets, and find duplicates in them.
+"""``busi-data``: check, describe, index, label, make and fetch datasets, and find duplicates in them.
 
 Each subcommand imports what it needs when it runs, so that ``--help`` is instant.
 """
@@ -19,12 +19,13 @@ from busi_lab.plurals import counted
 
 if TYPE_CHECKING:
     from busi_lab.data.index import Case
+    from busi_lab.data.options import DatasetOptions
 
 COLUMNS = ("case_id", "label", "image", "masks", "height", "width", "lesion_pixels", "content_hash")
 """Columns of ``busi-data index``, before the patient where one is known."""
 
 
-def check(root: str, lesion_values: tuple[str, ...] = ()) -> bool:
+def check(root: str, options: "DatasetOptions") -> bool:
     """Print what a dataset holds, and every defect and note, one a line.
 
     Returns:
@@ -35,7 +36,7 @@ def check(root: str, lesion_values: tuple[str, ...] = ()) -> bool:
     """
     from busi_lab.data.index import inspect_dataset
 
-    index, defects, notes = inspect_dataset(root, lesion_values)
+    index, defects, notes = inspect_dataset(root, options)
     counts = ", ".join(f"{count} {label}" for label, count in index.counts.items())
     print(f"dataset: {index.root}")
     if unlabelled := sum(not case.label for case in index.cases):
@@ -67,7 +68,7 @@ def check(root: str, lesion_values: tuple[str, ...] = ()) -> bool:
     return not defects
 
 
-def describe(root: str, out: Path, lesion_values: tuple[str, ...] = ()) -> None:
+def describe(root: str, out: Path, options: "DatasetOptions") -> None:
     """Draw a dataset into PNG files in ``out`` and print the table beside them.
 
     Raises:
@@ -77,7 +78,7 @@ def describe(root: str, out: Path, lesion_values: tuple[str, ...] = ()) -> None:
     from busi_lab.data import describe as drawing
     from busi_lab.data.index import index_dataset
 
-    index = index_dataset(root, lesion_values=lesion_values)
+    index = index_dataset(root, options=options)
     text = drawing.table(index)
     pictures = drawing.draw(index)
     try:
@@ -95,7 +96,7 @@ def describe(root: str, out: Path, lesion_values: tuple[str, ...] = ()) -> None:
     print(f"{', '.join(pictures)} are in {out}")
 
 
-def write_index(root: str, out: Path | None, lesion_values: tuple[str, ...] = ()) -> None:
+def write_index(root: str, out: Path | None, options: "DatasetOptions") -> None:
     """Write one CSV row per image to ``out``, or to stdout.
 
     Raises:
@@ -107,12 +108,12 @@ def write_index(root: str, out: Path | None, lesion_values: tuple[str, ...] = ()
             raise _unwritable(out, "it is a folder; expected a file name such as index.csv")
     from busi_lab.data.index import index_dataset
 
-    rows = list(_rows(index_dataset(root, lesion_values=lesion_values).cases))
+    rows = list(_rows(index_dataset(root, options=options).cases))
     columns = list(rows[0])
     if out is None:
-        table = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
         return
     try:
         write_rows(out, rows, columns)
@@ -128,7 +129,7 @@ def _rows(cases: Sequence["Case"]) -> Iterator[dict[str, object]]:
         yield row | {"masks": ";".join(case.masks)}
 
 
-def duplicates(root: str, out: Path, lesion_values: tuple[str, ...] = ()) -> None:
+def duplicates(root: str, out: Path, options: "DatasetOptions") -> None:
     """Write the groups of near-identical images and their contact sheets to ``out`` and print their numbers.
 
     Raises:
@@ -141,7 +142,7 @@ def duplicates(root: str, out: Path, lesion_values: tuple[str, ...] = ()) -> Non
         from busi_lab.data.groups import GROUPS, write_groups
         from busi_lab.data.index import index_dataset
 
-        index = index_dataset(root, lesion_values=lesion_values)
+        index = index_dataset(root, options=options)
         groups = find_groups(index)
         write_groups(folder / GROUPS, groups, index)
         sheets = 0
@@ -177,6 +178,50 @@ def fetch(root: Path, source: str | None) -> None:
 
     folder = download(root, source)
     print(f"{BUSI} are in {folder}; to use them: export BUSI_ROOT='{folder.absolute()}'")
+
+
+def propose(root: Path, out: Path | None) -> None:
+    """Write a table of labels that the names below a folder suggest to ``out``, or to stdout.
+
+    Raises:
+        UserError: there is no scan, or ``out`` is there already or cannot be written.
+    """
+    if out is not None:
+        _refuse_unwritable(out, out.parent)
+        if out.exists() or out.is_symlink():
+            raise _unwritable(out, "it is there already and is not overwritten")
+    from busi_lab.data.proposal import COLUMNS, propose_labels
+
+    rows, remarks = propose_labels(root)
+    if out is None:
+        writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        try:
+            write_rows(out, rows, COLUMNS)
+        except OSError as error:
+            raise _unwritable(out, one_line(error)) from None
+        remarks.append(f"{out} proposes labels for {counted(len(rows), 'image')}; read it before you use it")
+    for remark in remarks:
+        print(remark, file=sys.stderr)
+
+
+def _options(given: argparse.Namespace) -> "DatasetOptions":
+    """How the dataset is to be read, of a command that reads one."""
+    from busi_lab.data.label_words import plain_label_map
+    from busi_lab.data.masks import lesion_value_names
+    from busi_lab.data.options import DatasetOptions
+
+    pairs: dict[str, str] = {}
+    for item in filter(None, map(str.strip, getattr(given, "label_map", "").split(","))):
+        word, sign, meant = item.rpartition("=")
+        if not sign or not word.strip():
+            raise UserError(f"--label-map: expected pairs as Benign=benign,M=malignant, found '{item}'")
+        pairs[word.strip()] = meant.strip()
+    values = [value for value in getattr(given, "lesion_values", "").split(",") if value.strip()]
+    lesions = lesion_value_names(values, "--lesion-values")
+    return DatasetOptions(getattr(given, "labels", None), plain_label_map(pairs), lesions)
 
 
 def _refuse_unwritable(out: Path, folder: Path) -> None:
@@ -224,11 +269,19 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             help="gray values, as 120,255, or colours, as #0000ff, that are lesion in mask files (default: all but the "
             "background), as data.lesion_values of training",
         )
+        command.add_argument("--labels", metavar="FILE", help="a table of labels outside the folder, as data.labels")
+        command.add_argument(
+            "--label-map", default="", metavar="A=B,...", help="what labels of the table mean, as data.label_map"
+        )
     reading["describe"].add_argument("--out", type=Path, required=True, metavar="DIR", help="where the PNG files go")
     reading["duplicates"].add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="new or empty folder for the CSV and PNG files"
     )
     reading["index"].add_argument("--out", type=Path, metavar="FILE", help="CSV file (default: stdout)")
+
+    labelling = add("labels", "propose a labels.csv from the names of folders and files below a folder")
+    labelling.add_argument("root", type=Path, metavar="DIR", help="folder of scans")
+    labelling.add_argument("--out", type=Path, metavar="FILE", help="new CSV file (default: stdout)")
 
     making = add("phantom", "write speckle phantoms in BUSI's layout: no download, for demos and tests")
     making.add_argument("root", type=Path, metavar="DIR", help="new or empty folder")
@@ -246,28 +299,24 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _lesion_values(given: str) -> tuple[str, ...]:
-    """What ``--lesion-values`` means; looked at before the dataset."""
-    from busi_lab.data.masks import lesion_value_names
-
-    return lesion_value_names([value for value in given.split(",") if value.strip()], "--lesion-values")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script."""
     with exit_on_user_error():
         given = _arguments(argv)
         if not given.root:
             raise UserError("no dataset folder: give ROOT, or set the environment variable BUSI_ROOT")
+        options = _options(given)
         if given.command == "check":
-            if not check(given.root, _lesion_values(given.lesion_values)):
+            if not check(given.root, options):
                 sys.exit(2)
         elif given.command == "describe":
-            describe(given.root, given.out, _lesion_values(given.lesion_values))
+            describe(given.root, given.out, options)
         elif given.command == "index":
-            write_index(given.root, given.out, _lesion_values(given.lesion_values))
+            write_index(given.root, given.out, options)
         elif given.command == "duplicates":
-            duplicates(given.root, given.out, _lesion_values(given.lesion_values))
+            duplicates(given.root, given.out, options)
+        elif given.command == "labels":
+            propose(given.root, given.out)
         elif given.command == "phantom":
             phantom(
                 given.root,

@@ -14,9 +14,8 @@ from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir
 from busi_lab.data.duplicates import cached_groups
 from busi_lab.data.groups import NO_SEARCH, join_patients, read_groups
 from busi_lab.data.index import Case, Index
-from busi_lab.data.layout import LABELS, has_labels
 from busi_lab.data.manifest import Manifest, read_manifest
-from busi_lab.data.masks import lesion_value_names
+from busi_lab.data.options import AS_FOUND, DatasetOptions
 from busi_lab.data.sampler import EpochSampler
 from busi_lab.data.scan import Gray
 from busi_lab.data.scan_dataset import ScanDataset, collate
@@ -50,12 +49,12 @@ class BusiDataModule(LightningDataModule):
         subset: at most so many scans of each class in each split.
         classes: those that take part; None for all, and for scans without a class. The split is made before, so
             that whatever classes two runs use, neither tests on what the other has learnt from.
-        lesion_values: gray values, or colours as ``#0000ff``, that are lesion in mask files; None where these tell.
         labels: leave scans out whose class is not known.
         masks: deliver lesion masks, and leave scans out whose mask is not known.
         roles: the classes by which labels are numbered; None for those of the dataset.
         either: with ``labels`` and ``masks``, where no scan with a lesion has both, deliver the one that more have.
         original_masks: deliver test masks at the scans' resolution, too.
+        options: how the folder is to be read.
         num_workers: loader processes; None chooses by the machine.
         cache_dir: folder of the pixel cache, see :func:`resolve_cache_dir`; None keeps pixels in memory alone.
         seed: of order and augmentation.
@@ -72,12 +71,12 @@ class BusiDataModule(LightningDataModule):
         balanced_sampling: bool = True,
         subset: int | None = None,
         classes: Sequence[str] | None = None,
-        lesion_values: Sequence[int | str] | None = None,
         roles: Classes | None = None,
         labels: bool = True,
         masks: bool = True,
         either: bool = False,
         original_masks: bool = False,
+        options: DatasetOptions = AS_FOUND,
         num_workers: int | None = None,
         cache_dir: str | None = "auto",
         seed: int = 0,
@@ -92,12 +91,12 @@ class BusiDataModule(LightningDataModule):
         self._balanced = balanced_sampling
         self._subset = subset
         self._classes = None if classes is None else tuple(classes)
-        self._lesion_values = lesion_value_names(lesion_values)
         self._roles = roles
         self._labels = labels
         self._masks = masks
         self._either = either
         self._original_masks = original_masks
+        self._options = options
         self.workers = default_workers() if num_workers is None else num_workers
         self.cache_dir = resolve_cache_dir(cache_dir)
         self._seed = seed
@@ -107,7 +106,7 @@ class BusiDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Decode the dataset into the cache and look for near-copies, once on a machine."""
         if self.cache_dir is not None and self.cache is None:
-            cache = open_cache(self._root, self._image_size, self.cache_dir, self._lesion_values)
+            cache = open_cache(self._root, self._image_size, self.cache_dir, self._options)
             if not self._split.get("groups"):
                 cached_groups(cache.index, self.cache_dir)
 
@@ -119,7 +118,7 @@ class BusiDataModule(LightningDataModule):
         """
         if self.cache is not None:
             return
-        cache = open_cache(self._root, self._image_size, self.cache_dir, self._lesion_values)
+        cache = open_cache(self._root, self._image_size, self.cache_dir, self._options)
         split = dict(self._split)
         file, groups, exclude = (split.pop(key, None) for key in ("manifest", "groups", "exclude"))
         self.roles = roles = cache.index.classes if self._roles is None else self._roles
@@ -229,8 +228,8 @@ class BusiDataModule(LightningDataModule):
 
     def _where(self, index: Index) -> str:
         """What to do where labels or masks are missing."""
-        if has_labels(index.root):
-            return f"fill in the columns label and mask_file of {LABELS}"
+        if index.options.has_table(index.root):
+            return f"fill in the columns label and mask_file of {index.options.table_name}"
         return "put the mask of IMAGE.png beside it as IMAGE_mask.png"
 
     @property

@@ -1,93 +1,159 @@
 """A DICOM file -> scans; needs pydicom, which is imported when the first such file is read.
 
-Gray levels: modality transform, then the first VOI table or window (PS3.3, C.11.1 and C.11.2), as on the scanner's
-screen; without one, all that BitsStored can hold. Tables of single frames in functional groups are not read.
+Files without preamble are read as well. A file that cannot be read frame by frame, because its header does not keep
+to what it declares, is read whole if it is of moderate size.
 """
 
 import itertools
-import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from busi_lab.data.scan import EXPECTED, Gray, Scan, UnreadableImageError, check_size
+from busi_lab.data.dicom_levels import COLOUR, GRAY, PALETTE, Levels
+from busi_lab.data.dicom_places import find_spacing, origin_of
+from busi_lab.data.scan import EXPECTED, NoPictureError, Scan, UnreadableImageError, check_size
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_CENTIMETRES, _PLANE = 3, 1  # PhysicalUnitsXDirection and RegionSpatialFormat, PS3.3 C.8.5.5
-_IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
-_GRAY_INTERPRETATIONS = ("MONOCHROME1", "MONOCHROME2")
-_COLOUR_INTERPRETATIONS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")  # all decoded to RGB
+_WHOLE = 512 << 20  # bytes of a file, and of its pixels, that may be read at once
+_MARK = b"DICM"  # behind 128 bytes of preamble
+_GROUP_2 = b"\x02\x00"  # begins a file that lacks its preamble alone
+_FIRST_ELEMENTS = tuple(b"\x08\x00" + bytes((number, 0)) for number in (0, 1, 5, 8, 0x16))  # of group 8
+_IMPLICIT = "1.2.840.10008.1.2"
+_EXPLICIT = {True: "1.2.840.10008.1.2.1", False: "1.2.840.10008.1.2.2"}  # by whether it is little endian
+
+
+def is_marked(head: bytes) -> bool:
+    """Whether the first 132 bytes of a file have the marker of DICOM."""
+    return head[128:132] == _MARK
+
+
+def may_be_bare(head: bytes) -> bool:
+    """Whether a file begins as DICOM without preamble does: with the elements that stand first."""
+    return (head[:2] == _GROUP_2 and head[4:6] in (b"UL", b"OB", b"UI")) or head[:4] in _FIRST_ELEMENTS
 
 
 def decode_dicom(path: Path, marked: bool) -> Generator[Scan, None, None]:
-    """Frames of a DICOM file; one without its marker is read only as what the standard makes the default."""
+    """Frames of a DICOM file, with its marker or without."""
     try:
-        from pydicom.pixels.utils import iter_pixels
+        from pydicom.uid import UID
     except ImportError:
         raise UnreadableImageError("reading DICOM needs pydicom: pip install 'busi-lab[dicom]'") from None
-    dataset, syntax = _read_header(path) if marked else _read_bare_header(path)
+    dataset, syntax = _read_header(path, marked)
+    rows = dataset.get_item("Rows")  # as it is stored, before anything asks for its value
+    shifted = getattr(rows, "is_implicit_VR", None) not in (None, UID(syntax).is_implicit_VR)
     frames = _check_header(dataset)
-    _check_decoder(syntax)
-    to_gray = _colour_to_gray if dataset.PhotometricInterpretation in _COLOUR_INTERPRETATIONS else _levels_to_gray
-    table = _gray_table(dataset)
-    spacing = _spacing(dataset)
+    _check_decoder(syntax, int(dataset.BitsStored))
+
+    def stored() -> Iterator[NDArray[Any]]:
+        return _frames(path, dataset, syntax, frames, shifted)
+
+    levels = Levels(dataset)
+    if levels.need_range:
+        levels.set_range(stored())
+    spacing, regions = find_spacing(dataset)
+    origin = origin_of(dataset)
+    for number, values in enumerate(stored()):
+        yield Scan(levels.to_gray(values), spacing, number if frames > 1 else None, regions, origin(number))
+
+
+def _frames(path: Path, dataset: "Dataset", syntax: str, frames: int, shifted: bool) -> Iterator[NDArray[Any]]:
+    """Stored values frame by frame; with ``shifted`` they do not begin where the syntax says.
+
+    Raises:
+        UnreadableImageError: they are cut or corrupt, or need a decoder that is not installed.
+    """
+    from pydicom.pixels.utils import iter_pixels
+
     found = 0
     try:
+        if shifted:
+            raise ValueError("the header is written otherwise than it declares")
         for values in itertools.islice(iter_pixels(path, transfer_syntax_uid=syntax), frames):
-            yield Scan(to_gray(values, table), spacing, found if frames > 1 else None)
+            yield values
             found += 1
-    except RuntimeError as error:  # each decoder that knows the syntax gave up, as Pillow does on JPEG of 12 bits
-        raise UnreadableImageError(
-            f"the pixels are corrupt or need another decoder, pip install 'pylibjpeg[all]' or python-gdcm ({error})"
-        ) from error
+    except Exception as error:
+        whole = None if found else _read_whole(path, dataset, syntax, frames)
+        if whole is not None:
+            yield from whole
+            return
+        if isinstance(error, RuntimeError):  # each decoder that knows the syntax gave up, as Pillow on JPEG of 12 bits
+            raise UnreadableImageError(
+                f"the pixels are corrupt or need another decoder, pip install 'busi-lab[dicom]' ({error})"
+            ) from error
+        raise
     if found < frames:
         raise UnreadableImageError(f"the file is cut: expected {frames} frames, found {found}")
 
 
-def _read_header(path: Path) -> "tuple[Dataset, str]":
+def _read_whole(path: Path, header: "Dataset", syntax: str, frames: int) -> Iterator[NDArray[Any]] | None:
+    """All frames of a file, as far as its size allows and pydicom can make sense of it; else None."""
     from pydicom import dcmread
-    from pydicom.filereader import read_file_meta_info
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.pixels.utils import pixel_array
     from pydicom.uid import UID
 
-    syntax = UID(str(read_file_meta_info(path).get("TransferSyntaxUID", "")))
-    if not syntax:
-        raise UnreadableImageError("the DICOM file does not name its transfer syntax; export it again")
-    if syntax.is_transfer_syntax and syntax.is_deflated:  # inflating it whole could fill the memory
-        raise UnreadableImageError(f"the DICOM file is stored as {syntax.name}; store it uncompressed")
-    return dcmread(path, stop_before_pixels=True), str(syntax)
+    size = frames * int(header.Rows) * int(header.Columns) * int(header.SamplesPerPixel)
+    if max(size * int(header.BitsAllocated) // 8, path.stat().st_size) > _WHOLE:
+        return None
+    try:
+        dataset = dcmread(path, force=True)
+        dataset.file_meta = getattr(dataset, "file_meta", FileMetaDataset())
+        dataset.file_meta.TransferSyntaxUID = UID(syntax)
+        values = pixel_array(dataset, raw=False)
+    except Exception:  # the first failure says more
+        return None
+    return iter(values if frames > 1 else values[None])
 
 
-def _read_bare_header(path: Path) -> "tuple[Dataset, str]":
-    """The header of a file without marker: sound if it is Implicit VR Little Endian, which is never compressed."""
+def _read_header(path: Path, marked: bool) -> "tuple[Dataset, str]":
+    """The header of a file and its transfer syntax, which is told by how it is written where it does not say."""
+    from pydicom import dcmread
     from pydicom.filereader import read_dataset
+    from pydicom.uid import UID
 
-    with path.open("rb") as file:
-        try:
-            dataset = read_dataset(file, True, True, stop_when=lambda tag, *_: tag >= 0x7FE00008)
-            sound = getattr(dataset.get_item("Rows"), "is_implicit_VR", False)
-        except Exception:  # the file may be anything
-            sound = False
-    if not sound:
+    try:
+        with path.open("rb") as file:
+            file.seek(132 if marked else 0)
+            meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag >= 0x00030000)
+        syntax = UID(str(meta.get("TransferSyntaxUID", "")))
+        if syntax.is_transfer_syntax and syntax.is_deflated:  # inflating it whole could fill the memory
+            raise UnreadableImageError(f"the DICOM file is stored as {syntax.name}; store it uncompressed")
+        dataset = dcmread(path, stop_before_pixels=True, force=not marked)
+        kind = UID(str(dataset.get("SOPClassUID", "")))
+        known = "Rows" in dataset or kind.name != kind
+    except UnreadableImageError:
+        raise
+    except Exception:  # without the marker, the file may be anything
+        if marked:
+            raise
+        known = False
+    if not (marked or known):
         raise UnreadableImageError(f"the content is not an image; {EXPECTED}")
-    dataset.set_original_encoding(True, True)
-    return dataset, _IMPLICIT_LITTLE_ENDIAN
+    if syntax:
+        return dataset, str(syntax)
+    implicit, little = dataset.original_encoding
+    return dataset, _IMPLICIT if implicit else _EXPLICIT[bool(little)]
 
 
 def _check_header(dataset: "Dataset") -> int:
     """Refuse what is no picture or too large before anything is decoded; the number of frames."""
     needed = ("Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel", "PhotometricInterpretation")
-    if any(dataset.get(name) is None for name in needed):
-        kind = getattr(dataset.get("SOPClassUID"), "name", "")
-        raise UnreadableImageError(f"the DICOM file holds no pixels{kind and f' ({kind})'}; expected an image")
+    missing = [name for name in needed if dataset.get(name) is None]
+    if missing:
+        meta = getattr(dataset, "file_meta", {})
+        kind = dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
+        name = getattr(kind, "name", "")
+        words = f"the DICOM file holds no pixels{name and f' ({name})'}"
+        if name and name != kind and len(missing) == len(needed) and "Image Storage" not in name:  # else it is cut
+            raise NoPictureError(words)
+        raise UnreadableImageError(f"{words}; expected an image")
     samples, interpretation = int(dataset.SamplesPerPixel), str(dataset.PhotometricInterpretation)
     check_size(int(dataset.Columns), int(dataset.Rows), samples)
-    expected = dict.fromkeys(_COLOUR_INTERPRETATIONS, 3) | dict.fromkeys((*_GRAY_INTERPRETATIONS, "PALETTE COLOR"), 1)
+    expected = dict.fromkeys(COLOUR, 3) | dict.fromkeys((*GRAY, PALETTE), 1)
     if expected.get(interpretation) != samples:
         raise UnreadableImageError(
             f"the DICOM file has the photometric interpretation {interpretation} with {samples} samples; expected "
@@ -99,10 +165,14 @@ def _check_header(dataset: "Dataset") -> int:
     return max(1, int(dataset.get("NumberOfFrames") or 1))
 
 
-def _check_decoder(syntax: str) -> None:
+def _check_decoder(syntax: str, bits: int) -> None:
+    """Refuse what is not decoded here before pydicom tries, and says less."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
+    from busi_lab.data.dicom_jpeg import LABEL, LOSSLESS, register
+
+    register()
     name = UID(syntax).name
     try:
         decoder = get_decoder(syntax)
@@ -110,109 +180,10 @@ def _check_decoder(syntax: str) -> None:
         raise UnreadableImageError(
             f"the pixels are stored as {name}, which is not read; store them uncompressed"
         ) from None
-    if not decoder.is_available:
+    deep = " of more than 8 bits" if syntax in LOSSLESS and bits > 8 else ""
+    if not decoder.is_available or (deep and decoder.available_plugins == (LABEL,)):
+        advice = "python-gdcm" if deep else "'busi-lab[dicom]'"
         raise UnreadableImageError(
-            f"the pixels are stored as {name}, which no installed decoder reads: pip install 'pylibjpeg[all]' or "
-            "python-gdcm, or store them uncompressed"
+            f"the pixels are stored as {name}{deep}, which no installed decoder reads: pip install {advice}, or store "
+            "them uncompressed"
         )
-
-
-def _colour_to_gray(values: NDArray[Any], table: Gray) -> Gray:
-    """Luminance of RGB values ``[H, W, 3]``."""
-    return np.asarray(Image.fromarray(_levels_to_gray(values, table)).convert("L"))
-
-
-def _levels_to_gray(values: NDArray[Any], table: Gray) -> Gray:
-    """Look stored values up; bits above BitsStored are not theirs."""
-    unsigned = values.view(values.dtype.str.replace("i", "u"))  # in the byte order of the file
-    return np.asarray(table[unsigned & (len(table) - 1)])
-
-
-def _gray_table(dataset: "Dataset") -> Gray:
-    """The gray level of every value that can be stored, uint8 ``[2 ** BitsStored]``, in the order of their bits."""
-    from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
-
-    count = 1 << int(dataset.BitsStored)
-    values = np.arange(count)
-    if dataset.get("PixelRepresentation") == 1:
-        values[count // 2 :] -= count
-    interpretation = dataset.PhotometricInterpretation
-    if interpretation in _COLOUR_INTERPRETATIONS:
-        return _to_bytes(values / (count - 1))
-    if interpretation == "PALETTE COLOR":
-        entries, first, _ = (int(number) for number in dataset.RedPaletteColorLookupTableDescriptor)
-        last = first + (entries or 1 << 16) - 1  # pydicom lets what is above run over
-        colours = apply_color_lut(values[None, :].clip(max=last), dataset)[..., :3]
-        shift = 8 * colours.dtype.itemsize - 8
-        return np.asarray(Image.fromarray((colours >> shift).astype(np.uint8)).convert("L")).ravel()
-    levels = np.asarray(apply_modality_lut(values, dataset), dtype=np.float64)
-    if not np.isfinite(levels).all():
-        raise UnreadableImageError("the DICOM file's rescale slope or intercept is not finite")
-    shown = _apply_voi(levels, dataset)
-    return _to_bytes(1 - shown if interpretation == "MONOCHROME1" else shown)
-
-
-def _to_bytes(shares: NDArray[np.float64]) -> Gray:
-    return np.asarray(np.rint(shares.clip(0, 1) * 255), dtype=np.uint8)
-
-
-def _apply_voi(levels: NDArray[np.float64], dataset: "Dataset") -> NDArray[np.float64]:
-    """Levels as a share of white, by the first table or window of the file (PS3.3, C.11.2.1)."""
-    from pydicom.dataset import Dataset
-    from pydicom.pixels.processing import apply_windowing
-
-    if dataset.get("VOILUTSequence"):  # not by pydicom 3.0: a table of 8 bits runs over there behind 256 entries
-        item = dataset.VOILUTSequence[0]
-        entries, first, bits = (int(number) for number in item.LUTDescriptor)
-        data = item.LUTData
-        if isinstance(data, bytes):  # words, or bytes where there is room for no more
-            order = "<" if dataset.original_encoding[1] else ">"
-            data = np.frombuffer(data, dtype=f"{order}u{2 if len(data) >= 2 * (entries or 1 << 16) else 1}")
-        output = np.asarray(data, dtype=np.float64)
-        position = np.rint(levels - first).clip(0, len(output) - 1).astype(np.intp)
-        return np.asarray(output[position] / ((1 << bits) - 1))
-    centre, width = _first_number(dataset, "WindowCenter"), _first_number(dataset, "WindowWidth")
-    function = dataset.get("VOILUTFunction")
-    function = function if function in ("LINEAR_EXACT", "SIGMOID") else "LINEAR"
-    if centre is not None and width is not None and width >= (1 if function == "LINEAR" else 1e-9):
-        window = Dataset()
-        window.WindowCenter, window.WindowWidth, window.VOILUTFunction = centre, width, function
-        window.PhotometricInterpretation, window.PixelRepresentation = "MONOCHROME2", 0
-        window.BitsStored = 1  # so that it answers from 0 to 1
-        with np.errstate(over="ignore"):  # far below a sigmoid's centre
-            return np.asarray(apply_windowing(levels, window))
-    low, high = levels.min(), levels.max()
-    return np.asarray((levels - low) / max(high - low, 1e-9))
-
-
-def _first_number(dataset: "Dataset", name: str) -> float | None:
-    """The first value of an element that may have several; None where there is none or it is not finite."""
-    value = dataset.get(name)
-    if value is not None and not isinstance(value, (int, float, str)):
-        value = value[0] if len(value) else None
-    number = math.nan if value is None or value == "" else float(value)
-    return number if math.isfinite(number) else None
-
-
-def _spacing(dataset: "Dataset") -> tuple[float, float] | None:
-    """Millimetres between rows and between columns.
-
-    Ultrasound has its calibration in regions (PS3.3, C.8.5.5); regions that disagree give none. ImagerPixelSpacing
-    is not used: it is measured at the detector of a projection radiograph, not in the patient.
-    """
-    regions = [
-        (region.get("PhysicalDeltaY"), region.get("PhysicalDeltaX"))
-        for region in dataset.get("SequenceOfUltrasoundRegions") or ()
-        if region.get("RegionSpatialFormat") == _PLANE
-        and region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == _CENTIMETRES
-    ]
-    spacings = [[10 * float(delta or 0) for delta in region] for region in regions]
-    if not spacings:
-        pair = dataset.get("PixelSpacing") or ()
-        spacings = [[float(value) for value in pair]]
-    first = spacings[0]
-    if len(first) != 2 or not all(math.isfinite(value) and value > 0 for value in first):
-        return None
-    if not all(math.isclose(a, b, rel_tol=1e-3) for other in spacings for a, b in zip(first, other, strict=True)):
-        return None
-    return first[0], first[1]

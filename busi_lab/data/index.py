@@ -4,19 +4,21 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from busi_lab.classes import BUSI, Classes
+from busi_lab.data.case_files import CaseFiles, Defect
 from busi_lab.data.dataset import read_classes
-from busi_lab.data.layout import CaseFiles, Defect, list_files, list_notes, resolve_root
+from busi_lab.data.layout import list_files, list_notes, resolve_root
 from busi_lab.data.mask_checks import MaskChecks
 from busi_lab.data.masks import MaskFile, read_mask_file
+from busi_lab.data.options import AS_FOUND, DatasetOptions
 from busi_lab.data.reading import read_scan
-from busi_lab.data.scan import Gray, Mask, Scan, UnreadableImageError
+from busi_lab.data.scan import Gray, Mask, Scan, UnreadableImageError, spacing_of
 from busi_lab.errors import UserError
 from busi_lab.machine import cpu_count
 
@@ -33,14 +35,14 @@ class Case(CaseFiles):
         lesion_pixels: foreground of the united mask at the stored size, pixels; 0 where no mask is known.
         content_hash: SHA-256 of the gray pixels and the united mask, so that recompression without loss
             changes nothing.
-        spacing: millimetres between rows and between columns of the stored scan; None where its file does not tell.
+        spacing: millimetres between rows and between columns of the stored scan, as the table or else its file says;
+            None where neither does.
     """
 
     height: int
     width: int
     lesion_pixels: int
     content_hash: str
-    spacing: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Index:
     root: Path
     cases: tuple[Case, ...]
     classes: Classes = BUSI
+    options: DatasetOptions = AS_FOUND
 
     @cached_property
     def digest(self) -> str:
@@ -136,32 +139,28 @@ def _scan(root: Path, files: Sequence[CaseFiles], look: _Look | None) -> Iterato
         content_hash.update(image.tobytes())
         content_hash.update(np.packbits(mask).tobytes())
         digest = content_hash.hexdigest()
-        size = {"height": height, "width": width, "spacing": content.scan.spacing}
-        return Case(**vars(case), **size, lesion_pixels=int(mask.sum()), content_hash=digest), []
+        spacing = case.spacing or spacing_of(mask, content.scan.spacing, content.scan.regions)
+        size = {"height": height, "width": width, "spacing": spacing}
+        return Case(**{**vars(case), **size}, lesion_pixels=int(mask.sum()), content_hash=digest), []
 
     with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
         yield from pool.map(scan, enumerate(files))
 
 
-def _list(folder: Path, lesion_values: tuple[str, ...]) -> tuple[list[CaseFiles], list[Defect]]:
-    files, defects = list_files(folder)
-    return [replace(case, lesion_values=lesion_values) for case in files] if lesion_values else files, defects
-
-
-def index_dataset(root: str | Path | None, visit: Visit | None = None, lesion_values: tuple[str, ...] = ()) -> Index:
+def index_dataset(root: str | Path | None, visit: Visit | None = None, options: DatasetOptions = AS_FOUND) -> Index:
     """Decode a whole dataset once and index it.
 
     Args:
         root: a dataset folder, or one above it.
         visit: called with the case's number, its scan (uint8 ``[H, W]``) and its mask (bool ``[H, W]``) from
             several threads, so that a caller can keep what was decoded.
-        lesion_values: what is lesion in mask files, see :func:`busi_lab.data.masks.read_mask`.
+        options: how the folder is to be read.
 
     Raises:
         UserError: the folder is not a sound dataset; names the first defect and counts the others.
     """
-    folder = resolve_root(root)
-    files, defects = _list(folder, lesion_values)
+    folder = resolve_root(root, options)
+    files, defects = list_files(folder, options)
     look: _Look | None = None
     if visit is not None:
         look = lambda number, _, content: visit(number, content.scan.pixels, content.mask)  # noqa: E731
@@ -172,10 +171,10 @@ def index_dataset(root: str | Path | None, visit: Visit | None = None, lesion_va
             if case is not None:
                 cases.append(case)
         if not defects:
-            _refuse_no_lesion(folder, cases, lesion_values)
-            return Index(folder, tuple(cases), read_classes(folder))
+            _refuse_no_lesion(folder, cases, options.lesion_values)
+            return Index(folder, tuple(cases), read_classes(folder), options)
     others = f" (and {len(defects) - 1} more)" if len(defects) > 1 else ""
-    raise UserError(f"{folder}: {defects[0]}{others}; list all with: busi-data check '{folder}'")
+    raise UserError(f"{folder}: {defects[0]}{others}; list all with: busi-data check '{folder}'{_as_flags(options)}")
 
 
 def _refuse_no_lesion(root: Path, cases: Sequence[Case], lesion_values: tuple[str, ...]) -> None:
@@ -187,25 +186,33 @@ def _refuse_no_lesion(root: Path, cases: Sequence[Case], lesion_values: tuple[st
         )
 
 
-def check_dataset(root: str | Path, lesion_values: tuple[str, ...] = ()) -> tuple[Index, list[Defect]]:
+def _as_flags(options: DatasetOptions) -> str:
+    """What a command must say to read the folder in the same way."""
+    file = "" if options.labels is None else f" --labels '{options.labels}'"
+    pairs = ",".join(f"{word}={meant}" for word, meant in options.label_map)
+    values = ",".join(options.lesion_values)
+    return file + (f" --label-map '{pairs}'" if pairs else "") + (f" --lesion-values '{values}'" if values else "")
+
+
+def check_dataset(root: str | Path, options: DatasetOptions = AS_FOUND) -> tuple[Index, list[Defect]]:
     """Look for every defect of a dataset; the index holds the cases that can be read.
 
     Raises:
         UserError: there is no dataset folder to look into.
     """
-    index, defects, _ = inspect_dataset(root, lesion_values)
+    index, defects, _ = inspect_dataset(root, options)
     return index, defects
 
 
-def inspect_dataset(root: str | Path, lesion_values: tuple[str, ...] = ()) -> tuple[Index, list[Defect], list[Defect]]:
+def inspect_dataset(root: str | Path, options: DatasetOptions = AS_FOUND) -> tuple[Index, list[Defect], list[Defect]]:
     """The same, and behind the defects what should be known though it need not be wrong.
 
     Raises:
         UserError: there is no dataset folder to look into.
     """
-    folder = resolve_root(root)
-    files, defects = _list(folder, lesion_values)
-    notes = list_notes(folder, files)
+    folder = resolve_root(root, options)
+    files, defects = list_files(folder, options)
+    notes = list_notes(folder, files, options)
     classes = read_classes(folder)
     checks = MaskChecks()
 
@@ -224,4 +231,4 @@ def inspect_dataset(root: str | Path, lesion_values: tuple[str, ...] = ()) -> tu
             defects.append(Defect(case.image, f"{case.label} scan with an empty mask"))
         if case.lesion_pixels == case.height * case.width:
             defects.append(Defect(case.image, "the mask covers the whole scan"))
-    return Index(folder, tuple(cases), classes), [*defects, *checks.defects()], [*notes, *checks.notes()]
+    return Index(folder, tuple(cases), classes, options), [*defects, *checks.defects()], [*notes, *checks.notes()]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from busi_lab.data.layout import CaseFiles, Defect
+from busi_lab.data.case_files import CaseFiles, Defect
 from busi_lab.data.levels import NEAR, Level, count_values, distance, unit_of
 from busi_lab.data.masks import MaskFile
 from busi_lab.data.scan import Gray, Mask

@@ -10,7 +10,7 @@ Gray levels, 8 bits whatever is stored:
   the file is taken as the range from black to white, because 12-bit scans in 16-bit files would be black otherwise.
   Pages of a TIFF share it if the first is as deep. Colour of 16 bits keeps its upper 8.
 - Floating-point TIFF: a file with no value above 1 runs from 0 to 1, any other as the integers above.
-- DICOM: as :mod:`busi_lab.data.dicom` says.
+- DICOM: as :mod:`busi_lab.data.dicom_levels` says.
 
 The orientation in EXIF data is applied. An animated PNG is refused, because its frames would be lost; a JPEG with
 several pictures (MPO) is read as its first, which is the picture that every JPEG viewer shows (CIPA DC-007).
@@ -32,8 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
 
-from busi_lab.data.dicom import decode_dicom
-from busi_lab.data.scan import EXPECTED, MAX_PIXELS, Gray, Scan, UnreadableImageError, check_size
+from busi_lab.data.dicom import decode_dicom, is_marked, may_be_bare
+from busi_lab.data.foreign import what_else
+from busi_lab.data.scan import MAX_PIXELS, Gray, Scan, UnreadableImageError, check_size
 from busi_lab.errors import one_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom")
@@ -70,7 +71,8 @@ def is_scan_file(path: Path) -> bool:
         return path.suffix.lower() in SUFFIXES
     try:
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            head = file.read(132)
+        return is_marked(head) or may_be_bare(head)
     except OSError:
         return False
 
@@ -164,7 +166,7 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except UnreadableImageError as error:
-        raise UnreadableImageError(_plain(error)) from error.__cause__
+        raise type(error)(_plain(error)) from error.__cause__
     except Image.DecompressionBombError:
         raise UnreadableImageError(f"the image is larger than {MAX_PIXELS} pixels") from None
     except Exception as error:
@@ -182,31 +184,19 @@ def _decode(path: Path) -> Generator[Scan, None, None]:
         if not head:
             raise UnreadableImageError("the file is empty")
         file.seek(0)
-        if head[128:] == b"DICM":
+        if is_marked(head):
             yield from decode_dicom(path, marked=True)
             return
         try:  # not by its path, because Pillow maps such files and then turns TIFF pages of some orientations wrongly
             image = Image.open(file, formats=_FORMATS)
         except UnidentifiedImageError:
-            if path.suffix.lower() not in (".dcm", ".dicom"):
-                raise UnreadableImageError(_what_else(path)) from None
+            if path.suffix.lower() not in (".dcm", ".dicom") and not may_be_bare(head):
+                raise UnreadableImageError(what_else(path, _FORMATS)) from None
             image = None
         if image is None:
             yield from decode_dicom(path, marked=False)
         else:
             yield from _decode_image(image)
-
-
-def _what_else(path: Path) -> str:
-    """What a file is that none of our formats fits."""
-    try:
-        with Image.open(path) as image:
-            found = image.format
-    except Exception:  # the file may be anything
-        found = None
-    if found is None or found in _FORMATS:
-        return f"the content is not an image; {EXPECTED}"
-    return f"the file is {found}; {EXPECTED}: convert it to PNG"
 
 
 def _decode_image(image: Image.Image) -> Generator[Scan, None, None]:

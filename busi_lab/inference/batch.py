@@ -5,12 +5,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 from busi_lab.data.reading import read_scans
-from busi_lab.data.scan import Scan, UnreadableImageError
+from busi_lab.data.scan import NoPictureError, Scan, UnreadableImageError
+from busi_lab.data.spacing import Spacing
 from busi_lab.errors import one_line
 from busi_lab.inference.explain import Explainer
 from busi_lab.inference.predictor import Predictor
@@ -24,12 +25,17 @@ _AHEAD = 2 * _WORKERS  # files that are read, and scans that are written, beside
 
 @dataclass
 class Tally:
-    """What came of a call: scans done, seconds, and the files that could not be read with the reason."""
+    """What came of a call: scans done, seconds, and files with the reason why they could not be read.
+
+    ``left_out`` are sound files without a picture; ``notes`` has each note once for a file, however many frames.
+    """
 
     scans: int = 0
     seconds: float = 0.0
     model_seconds: float = 0.0
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
+    left_out: list[tuple[Path, str]] = field(default_factory=list)
+    notes: dict[tuple[Path, str], None] = field(default_factory=dict)
 
 
 def predict_files(
@@ -40,6 +46,7 @@ def predict_files(
     batch_size: int = 16,
     explainer: Explainer | None = None,
     progress: Callable[[], Any] = lambda: None,
+    spacing: Spacing | None = None,
 ) -> Tally:
     """Predict files one batch after the other; memory does not grow with their number.
 
@@ -52,6 +59,7 @@ def predict_files(
         batch_size: scans in a batch.
         explainer: draws ``NAME_METHOD.png``, too.
         progress: called after each file.
+        spacing: of scans whose files do not tell it.
 
     Raises:
         OSError: ``out`` or ``json_lines`` cannot be written.
@@ -64,16 +72,19 @@ def predict_files(
         writer = Writer(pool, _AHEAD, out, table, json_lines, predictor.classes)
         batch: list[tuple[ScanFile, Scan]] = []
         for file, found in _read_ahead(pool, files, progress):
-            if not isinstance(found, str):
-                batch.append((file, found))
+            if isinstance(found, Scan):
+                known = found.spacing is not None or found.regions
+                batch.append((file, found if known else replace(found, spacing=spacing)))
                 tally.scans += 1
-            if isinstance(found, str) or len(batch) == batch_size:
-                _predict_batch(predictor, batch, writer, explainer)
+            if not isinstance(found, Scan) or len(batch) == batch_size:
+                tally.notes |= _predict_batch(predictor, batch, writer, explainer)
                 batch.clear()
-            if isinstance(found, str):
-                tally.unreadable.append((file.path, found))
-                writer.note_unreadable(file, found)
-        _predict_batch(predictor, batch, writer, explainer)
+            if isinstance(found, NoPictureError):
+                tally.left_out.append((file.path, one_line(found)))
+            elif isinstance(found, UnreadableImageError):
+                tally.unreadable.append((file.path, one_line(found)))
+                writer.note_unreadable(file, one_line(found))
+        tally.notes |= _predict_batch(predictor, batch, writer, explainer)
         writer.finish()
     tally.seconds = time.perf_counter() - started
     tally.model_seconds = predictor.model_seconds - before
@@ -82,16 +93,19 @@ def predict_files(
 
 def _predict_batch(
     predictor: Predictor, batch: Sequence[tuple[ScanFile, Scan]], writer: Writer, explainer: Explainer | None
-) -> None:
+) -> dict[tuple[Path, str], None]:
+    """Predict scans and write what comes of it; the notes on their files."""
     predictions = predictor.predict_batch([scan for _, scan in batch])
     for (file, scan), prediction in zip(batch, predictions, strict=True):
         heat = explainer.explain(scan.pixels, prediction.label) if explainer and prediction.label else {}
         writer.write(file, scan, prediction, heat)
+    pairs = zip(batch, predictions, strict=True)
+    return {(file.path, note): None for (file, _), prediction in pairs for note in prediction.notes}
 
 
 def _read_ahead(
     pool: ThreadPoolExecutor, files: Sequence[ScanFile], progress: Callable[[], Any]
-) -> Iterator[tuple[ScanFile, Scan | str]]:
+) -> Iterator[tuple[ScanFile, Scan | UnreadableImageError]]:
     """The scans of all files in order, or why there are none; the first frames of some files ahead are decoded."""
 
     def begin(file: ScanFile) -> tuple[Scan, Iterator[Scan]]:
@@ -109,5 +123,5 @@ def _read_ahead(
             for frame in frames:
                 yield file, frame
         except UnreadableImageError as error:
-            yield file, one_line(error)
+            yield file, error
         progress()

@@ -1,5 +1,6 @@
 """What is measured of a lesion mask: area, box and longest diameter of each part."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,10 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_lab.data.scan import Mask
-
-Spacing = tuple[float, float]
-"""Millimetres between rows, and between columns."""
+from busi_lab.data.scan import Mask, Region, spacing_of
+from busi_lab.data.spacing import Spacing
 
 
 @dataclass(frozen=True)
@@ -19,10 +18,10 @@ class Lesion:
 
     Attributes:
         area_pixels: its pixels.
-        area_mm2: its area; None without pixel spacing.
+        area_mm2: its area; None without pixel spacing, and where it lies outside the regions in which that holds.
         bounding_box: left, top, width, height, pixels.
         longest_diameter_pixels: largest distance of two corners of its pixels, so the outer edge is included.
-        longest_diameter_mm: the largest such distance in millimetres; None without pixel spacing.
+        longest_diameter_mm: the largest such distance in millimetres; None as ``area_mm2``.
     """
 
     area_pixels: int
@@ -32,11 +31,19 @@ class Lesion:
     longest_diameter_mm: float | None
 
 
-def measure(mask: Mask, spacing: Spacing | None = None) -> tuple[Lesion, ...]:
-    """Measure the 8-connected parts of a mask bool ``[H, W]``, largest first."""
+def measure(mask: Mask, spacing: Spacing | None = None, regions: Sequence[Region] = ()) -> tuple[Lesion, ...]:
+    """Measure the 8-connected parts of a mask bool ``[H, W]``, largest first.
+
+    Args:
+        mask: of a scan.
+        spacing: of the scan.
+        regions: of the scan; with them a spacing counts only inside its region.
+    """
     count, parts, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     return tuple(
-        _measure_part(parts, number, boxes[number].tolist(), spacing)
+        _measure_part(
+            parts, number, boxes[number].tolist(), spacing_of(parts == number, spacing, regions) if regions else spacing
+        )
         for number in sorted(range(1, count), key=lambda number: -boxes[number][cv2.CC_STAT_AREA])
     )
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from torch import Tensor
 from busi_lab.data.reading import read_scan
 from busi_lab.data.resizing import resize_scan
 from busi_lab.data.scan import Gray, Mask, Scan
+from busi_lab.data.spacing import Spacing
 from busi_lab.errors import UserError
-from busi_lab.inference.measures import Lesion, Spacing, measure
+from busi_lab.inference.measures import Lesion, measure
+from busi_lab.inference.notes import find_notes
 from busi_lab.models import Outputs
 from busi_lab.plurals import counted
 from busi_lab.summary import Summary
@@ -42,11 +44,12 @@ class Prediction:
 
     Attributes:
         height: of the scan, pixels, as ``width``.
-        spacing: millimetres between rows and columns, where the file says.
+        spacing: millimetres between rows and columns, where the file says; None where its regions differ.
         probabilities: by class, in the order of :attr:`Predictor.classes`; None without a classifier.
         mask: bool ``[H, W]``; None without a segmenter.
         lesions: the connected parts of the mask, largest first; None without a segmenter.
         runs: what was used.
+        notes: what a user should know of it, in short sentences.
     """
 
     height: int
@@ -56,6 +59,7 @@ class Prediction:
     mask: Mask | None = field(repr=False)
     lesions: tuple[Lesion, ...] | None
     runs: tuple[UsedRun, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def label(self) -> str | None:
@@ -69,10 +73,11 @@ class Prediction:
 
     @property
     def lesion_area_mm2(self) -> float | None:
-        """Area of the mask; None without a segmenter or pixel spacing."""
-        if self.lesions is None or self.spacing is None:
+        """Area of the mask; None without a segmenter, and where the pixel spacing of a part is not known."""
+        if self.lesions is None or (self.spacing is None and not self.lesions):
             return None
-        return sum(lesion.area_pixels for lesion in self.lesions) * self.spacing[0] * self.spacing[1]
+        areas = [lesion.area_mm2 for lesion in self.lesions]
+        return None if None in areas else float(sum(area for area in areas if area is not None))
 
 
 class Predictor:
@@ -106,6 +111,7 @@ class Predictor:
         self.classifiers, self.segmenters = list(classifiers), list(segmenters)
         self.runs = tuple(_used(path, loaded[path][1], role) for path, role in roles)
         self.classes = self._agreed_classes()
+        self._without_lesion = self._tasks[(self.classifiers or self.segmenters)[0]].roles.without_lesion
         self.model_seconds = 0.0
 
     def _agreed_classes(self) -> tuple[str, ...]:
@@ -164,17 +170,11 @@ class Predictor:
         for i, scan in enumerate(scans):
             height, width = scan.pixels.shape
             mask = None if masks is None else masks[i]
-            found.append(
-                Prediction(
-                    height,
-                    width,
-                    scan.spacing,
-                    None if probabilities is None else dict(zip(self.classes, probabilities[i], strict=True)),
-                    mask,
-                    None if mask is None else measure(mask, scan.spacing),
-                    self.runs,
-                )
-            )
+            shares = None if probabilities is None else dict(zip(self.classes, probabilities[i], strict=True))
+            lesions = None if mask is None else measure(mask, scan.spacing, scan.regions)
+            prediction = Prediction(height, width, scan.spacing, shares, mask, lesions, self.runs)
+            notes = find_notes(scan, prediction.label, lesions, self._without_lesion)
+            found.append(replace(prediction, notes=notes))
         return found
 
     @torch.inference_mode()

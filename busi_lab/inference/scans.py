@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
+from busi_lab.data.foreign import foreign_format, may_be_foreign
 from busi_lab.data.reading import SUFFIXES, is_scan_file
+from busi_lab.data.scan import EXPECTED
 from busi_lab.errors import UserError
+from busi_lab.plurals import counted
 
 _MASK_NAME = re.compile(r"(?P<scan>.+)_mask(_\d+)?$")
 _FRAME_NAME = re.compile(r"(?P<file>.+)_frame\d{4,}$")
@@ -34,6 +37,7 @@ def list_scans(paths: Sequence[Path]) -> tuple[list[ScanFile], str]:
     """
     found: list[tuple[Path, str]] = []
     masks = others = 0
+    foreign = ""  # what the first file of another known format is
     for path in paths:
         if path.is_file():
             found.append((path, path.name))
@@ -42,6 +46,8 @@ def list_scans(paths: Sequence[Path]) -> tuple[list[ScanFile], str]:
             raise UserError(f"{path}: no such file or folder; give scans, or folders of them")
         everything = [item for item in path.rglob("*") if item.is_file() and not item.name.startswith(".")]
         files = sorted(item for item in everything if is_scan_file(item))
+        first = next((item for item in sorted(everything) if not foreign and may_be_foreign(item)), None)
+        foreign = f"{first.name}: {foreign_format(first)}" if first else foreign
         others += len(everything) - len(files)
         stems = {item.with_suffix("") for item in files}
         for item in files:
@@ -51,10 +57,12 @@ def list_scans(paths: Sequence[Path]) -> tuple[list[ScanFile], str]:
             else:
                 found.append((item, item.relative_to(path).as_posix()))
     if not found:
-        suffixes = "PNG, JPEG, BMP, TIFF or DICOM"
-        raise UserError(f"{', '.join(map(str, paths))}: no scan found; expected {suffixes} files")
-    left_out = {"mask files": masks, "files of other kinds": others}
-    words = " and ".join(f"{number} {kind}" for kind, number in left_out.items() if number)
+        expected = f"no scan found; {foreign or f'{EXPECTED} files'}"
+        raise UserError(f"{', '.join(map(str, paths))}: {expected}")
+    left_out = [counted(masks, "mask file")] if masks else []
+    left_out += [f"{counted(others, 'file')} of {'another kind' if others == 1 else 'other kinds'}"] if others else []
+    words = " and ".join(left_out)
+    words += f" ({foreign})" if foreign else ""
     return [ScanFile(path, name) for (path, _), name in zip(found, _distinct_names(found), strict=True)], words
 
 

@@ -6,13 +6,13 @@ import json
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO, Any
 
 from PIL import Image
 
-from busi_lab.data.scan import Scan
+from busi_lab.data.scan import Origin, Scan
 from busi_lab.files import PROBABILITY_DIGITS, no_formula, write_atomically
 from busi_lab.inference.explain import Heat
 from busi_lab.inference.predictor import Prediction
@@ -23,7 +23,7 @@ SCHEMA = 1
 TABLE = "predictions.csv"
 _COLUMNS = (
     *("lesions", "lesion_pixels", "lesion_area_mm2", "box_left", "box_top", "box_width", "box_height"),
-    *("longest_diameter_pixels", "longest_diameter_mm", "error"),
+    *("longest_diameter_pixels", "longest_diameter_mm", "error", "notes", *(item.name for item in fields(Origin))),
 )
 """Columns of :data:`TABLE` behind the probabilities; box and diameter are those of the largest lesion."""
 
@@ -105,6 +105,8 @@ def _record(file: ScanFile, scan: Scan, prediction: Prediction, names: dict[str,
         "width": prediction.width,
         "height": prediction.height,
         "spacing_mm": prediction.spacing,
+        **asdict(scan.origin),
+        "notes": prediction.notes,
         "class": prediction.label,
         "probabilities": prediction.probabilities,
         "lesion_found": None if lesions is None else bool(lesions),
@@ -127,6 +129,8 @@ def _row(file: ScanFile, scan: Scan, prediction: Prediction) -> dict[str, Any]:
         "lesions": None if prediction.lesions is None else len(prediction.lesions),
         "lesion_pixels": prediction.lesion_pixels,
         "lesion_area_mm2": _short(prediction.lesion_area_mm2),
+        "notes": "; ".join(prediction.notes),
+        **asdict(scan.origin),
     }
     if prediction.lesions:
         largest = prediction.lesions[0]

@@ -21,7 +21,10 @@ from busi_lab.config import AugmentConfig, DataConfig, RunConfig, SplitConfig, c
 from busi_lab.data.cache import resolve_cache_dir
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.dataset import DATASET, read_classes
+from busi_lab.data.label_words import plain_label_map
 from busi_lab.data.layout import absent_classes, require_layout, resolve_root
+from busi_lab.data.masks import lesion_value_names
+from busi_lab.data.options import DatasetOptions
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.errors import UserError, one_line
 from busi_lab.run.checkpoints import AtomicCheckpointIO, BestCheckpoint
@@ -52,8 +55,9 @@ def find_classes(data: DataConfig) -> Classes:
     """
     classes = BUSI
     if data.phantom is None:
-        require_layout(data.root, data.name)  # a name of the user's own allows both layouts
-        classes = read_classes(resolve_root(data.root))
+        options = dataset_options(data)
+        require_layout(data.root, data.name, options)  # a name of the user's own allows both layouts
+        classes = read_classes(resolve_root(data.root, options))
     if unknown := [name for name in data.classes or () if name not in classes.names]:
         wrong = f"data.classes={data.classes}: no class {unknown[0]}"
         raise UserError(one_of(wrong, unknown[0], classes.names, "classes"))
@@ -66,14 +70,26 @@ def find_classes_to_learn(data: DataConfig) -> Classes:
     Raises:
         UserError: as :func:`find_classes`, or a class has no folder.
     """
-    classes = find_classes(data)
-    if data.phantom is None and data.classes is None and (absent := absent_classes(root := resolve_root(data.root))):
+    classes, options = find_classes(data), dataset_options(data)
+    if data.phantom is not None or data.classes is not None:
+        return classes
+    root = resolve_root(data.root, options)
+    if absent := absent_classes(root, options):
         rest = [name for name in classes.names if name not in absent]
         raise UserError(
             f"{root}: no folder of the class {absent[0]}; set data.classes=[{','.join(rest)}] to train without it, add "
             f"the folder, or name the classes in {DATASET}"
         )
     return classes
+
+
+def dataset_options(data: DataConfig) -> DatasetOptions:
+    """Where the labels of the data stand, and what they mean.
+
+    Raises:
+        UserError: ``data.label_map`` gives a word two meanings.
+    """
+    return DatasetOptions(data.labels, plain_label_map(data.label_map), lesion_value_names(data.lesion_values))
 
 
 def build_task(config: RunConfig, classes: Classes) -> BaseTask:
@@ -150,6 +166,7 @@ def build_data(
     settings = asdict(data_config)
     settings.pop("name")
     phantom = settings.pop("phantom")
+    del settings["labels"], settings["label_map"], settings["lesion_values"]
     folder = resolve_cache_dir(settings["cache_dir"])
     settings["cache_dir"] = None if folder is None else str(folder)
     if phantom is not None:
@@ -163,6 +180,7 @@ def build_data(
         masks=task.needs_masks,
         either=either,
         original_masks=task.original_masks,
+        options=dataset_options(data_config),
         seed=seed,
     )
     data.setup()

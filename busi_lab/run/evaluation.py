@@ -15,7 +15,7 @@ from busi_lab.config import EvalConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.dataset import is_synthetic
 from busi_lab.data.groups import NO_SEARCH
-from busi_lab.data.masks import lesion_value_names
+from busi_lab.data.options import options_record
 from busi_lab.errors import UserError
 from busi_lab.files import PROBABILITY_DIGITS, write_atomically, write_rows
 from busi_lab.inference.explain import Explainer
@@ -149,12 +149,12 @@ def _start_summary(
         data=DataRecord(
             name=config.data.name,
             root=str(data.index.root.resolve()),
+            **options_record(data.index.options),
             digest=data.index.digest,
             test=len(data.manifest.test),
             classes=tuple(name for name, count in counts.items() if count),
             test_classes=counts,
             synthetic=is_synthetic(data.index.root),
-            lesion_values=lesion_value_names(config.data.lesion_values),
             **class_roles(data.roles),
         ),
         metrics={name: value for name, value in source.metrics.items() if name.startswith("val/")},

@@ -15,6 +15,7 @@ from busi_lab.data.duplicates import cached_groups
 from busi_lab.data.groups import NO_SEARCH
 from busi_lab.data.index import Case, Index, index_dataset
 from busi_lab.data.manifest import Manifest, read_manifest
+from busi_lab.data.options import recorded_options
 from busi_lab.errors import UserError, one_line
 from busi_lab.models.transfer import parent_run
 from busi_lab.run_directory import CONFIG, SPLIT
@@ -45,7 +46,7 @@ def find_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -
         root = source.data.root
         if not root or not Path(root).is_dir():
             return None
-        source_index = index_dataset(root, lesion_values=source.data.lesion_values)
+        source_index = index_dataset(root, options=recorded_options(source.data))
         if source_index.digest != source.data.digest:
             return None
         learnt = _learnt(source_directory, source_index)

@@ -15,7 +15,7 @@ from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.dataset import is_synthetic
 from busi_lab.data.groups import NO_SEARCH
 from busi_lab.data.manifest import Manifest, write_manifest
-from busi_lab.data.masks import lesion_value_names
+from busi_lab.data.options import options_record
 from busi_lab.errors import UserError
 from busi_lab.files import write_atomically
 from busi_lab.models.inputs import STRIDE, PaddedNetwork
@@ -40,6 +40,7 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
         data=DataRecord(
             name=config.data.name,
             root=str(data.cache.index.root.resolve()),
+            **options_record(data.cache.index.options),
             digest=data.cache.index.digest,
             train=len(manifest.train),
             val=len(manifest.val),
@@ -47,7 +48,6 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
             classes=learnt_classes(data),
             test_classes=class_counts(data),
             synthetic=is_synthetic(data.index.root),
-            lesion_values=lesion_value_names(config.data.lesion_values),
             **class_roles(task.roles),
         ),
         parameters=sum(parameter.numel() for parameter in task.network.parameters()),

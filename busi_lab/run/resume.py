@@ -87,7 +87,8 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
     for override in overrides:
         if not may_change_on_resume(override):
             raise UserError(
-                f"{override}: a continued run keeps its configuration; only trainer, logger and data.root may change"
+                f"{override}: a continued run keeps its configuration; only trainer, logger, data.root and data.labels "
+                "may change"
             )
     for group in (saved.callbacks, saved.logger):
         _move(group, str(saved.run_dir), str(directory))

@@ -195,8 +195,9 @@ def _refuse_another_run(job: Job) -> None:
         part["epochs"] = trainer.pop("max_epochs", None)
         for key in _OF_THE_MACHINE:
             trainer.pop(key, None)
-        for key in ("num_workers", "cache_dir", *(() if done else ("root",))):
+        for key in ("num_workers", "cache_dir", *(() if done else ("root", "labels"))):
             (part.get("data") or {}).pop(key, None)
+        part["data"] = {key: value for key, value in (part.get("data") or {}).items() if value is not None}
         part["model"] = {key: value for key, value in (part.get("model") or {}).items() if value is not None}
         part["manifest"] = (part.get("split") or {}).pop("manifest", None)
         part["callbacks"] = {name: _settings(item) for name, item in (part.get("callbacks") or {}).items() if item}

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from busi_lab.data.index import read_case
 from busi_lab.data.layout import list_files
 from busi_lab.data.masks import read_mask
+from busi_lab.data.options import recorded_options
 from busi_lab.data.resizing import resize_mask, resize_scan
 from busi_lab.data.scan import UnreadableImageError
 from busi_lab.errors import UserError, one_line
@@ -229,8 +230,7 @@ def _scans(data: DataRecord, size: Any, names: Sequence[str]) -> tuple[dict[str,
         return {}, {}
     pictures, masks = {}, {}
     try:
-        files = (replace(case, lesion_values=data.lesion_values) for case in list_files(folder)[0])
-        cases = {case.case_id: case for case in files}
+        cases = {case.case_id: case for case in list_files(folder, recorded_options(data))[0]}
         for name in names:
             scan, mask = read_case(folder, cases[name])
             pictures[name], masks[name] = resize_scan(scan, size), resize_mask(mask, size).astype(np.uint8)

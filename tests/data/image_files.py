@@ -14,6 +14,10 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
 RANDOM = np.random.default_rng(0)
+LOSSLESS = bytes.fromhex(  # 6 x 8 pixels, JPEG Lossless with first-order prediction, as GDCM writes it
+    "ffd8ffc3000b080006000801011100ffc400160001010100000000000000000000000000030608ffda0008010100010000cfeaaaaaab50"
+    "aaaaaab50aaaaaab50aaaaaab50aaaaaab50aaaaaabfffd900"
+)
 
 
 def write(path: Path, content: NDArray[Any] | Image.Image, **options: Any) -> Path:
@@ -99,6 +103,12 @@ def seeds(folder: Path) -> dict[str, bytes]:
         dicom(folder / "cine.dcm", deep, NumberOfFrames=2, PixelData=deep.tobytes() * 2, WindowCenter=9, WindowWidth=9),
         dicom(folder / "packed.dcm", [jpeg(gray)], uid.JPEGBaseline8Bit, **shape),
     ]
+    paths += [
+        dicom(folder / "lossless.dcm", [LOSSLESS], uid.JPEGLosslessSV1, **{**shape, "Rows": 6, "Columns": 8}),
+        dicom(folder / "deep.dcm", deep, FrameTime=40, SequenceOfUltrasoundRegions=[region(-0.01, 0.02)]),
+        dicom(folder / "bare.dcm", gray, uid.ImplicitVRLittleEndian),
+    ]
+    paths[-1].write_bytes(paths[-1].read_bytes()[132:])
     dataset = pydicom.dcmread(dicom(folder / "rle.dcm", noise(9, 11, 3)))
     dataset.compress(uid.RLELossless)
     dataset.save_as(folder / "rle.dcm")

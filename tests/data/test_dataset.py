@@ -71,7 +71,7 @@ def test_a_class_without_lesion_needs_no_mask_file(tmp_path: Path, phantom_root:
 def test_a_label_that_is_not_named_is_a_defect(tmp_path: Path, phantom_root: Path) -> None:
     shutil.copy(next((phantom_root / "normal").iterdir()), tmp_path / "a.png")
     (tmp_path / "labels.csv").write_text("file,label,mask_file\na.png,healthy,\n")
-    with pytest.raises(UserError, match="unknown label 'healthy'; expected benign, malignant, normal or nothing; data"):
+    with pytest.raises(UserError, match=r"label: 'healthy' \(line 2\); expected benign, malignant, normal or .*"):
         index_dataset(tmp_path)
 
 

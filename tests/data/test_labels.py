@@ -15,10 +15,11 @@ from PIL import Image
 
 from busi_lab.data import cli
 from busi_lab.data.cache import open_cache
+from busi_lab.data.case_files import CaseFiles
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.groups import GROUPS
 from busi_lab.data.index import check_dataset, index_dataset, read_case
-from busi_lab.data.layout import CaseFiles, list_files, require_layout, resolve_root
+from busi_lab.data.layout import list_files, require_layout, resolve_root
 from busi_lab.data.manifest import write_manifest
 from busi_lab.data.splits import make_manifest
 from busi_lab.errors import UserError
@@ -146,10 +147,12 @@ def test_the_cache_keeps_all_and_notices_every_change(root: Path, tmp_path: Path
 # ----------------------------------------------------------------------------------------------- damages
 
 
-def link(root: Path) -> None:
-    target = write(root.parent / "elsewhere.png", SQUARE)
-    (root / "f.png").unlink()
-    (root / "f.png").symlink_to(target)
+def broken(target: str) -> Callable[[Path], None]:
+    def apply(root: Path) -> None:
+        (root / "f.png").unlink()
+        (root / "f.png").symlink_to(target)
+
+    return apply
 
 
 def row(*rows: str, **options: str) -> Callable[[Path], None]:
@@ -173,11 +176,12 @@ def folder_instead(root: Path) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty table": (
         lambda root: (root / "labels.csv").write_bytes(b""),
-        "labels.csv: expected file, label, mask_file in the first line, separated by commas; file, label, mask_file "
-        "missing, found nothing",
+        "labels.csv: expected the column file, and perhaps label and mask_file, in the first line; found nothing",
     ),
-    "column missing": (replaced("mask_file", "mask"), "mask_file missing, found file, label, mask, patient, age"),
-    "patients by another name": (replaced("patient", "Patient_ID"), "rename it to patient"),
+    "column misnamed": (
+        replaced("mask_file", "Mask"),
+        "labels.csv: the column mask_file is missing; rename Mask to mask_file if it holds that, or add an empty",
+    ),
     "its own mask": (replaced("e.bmp,benign,,", "e.bmp,benign,e.bmp,"), "'e.bmp' is named as its own mask"),
     "column twice": (replaced("age", "patient"), "labels.csv: the column patient stands twice in the first line"),
     "not UTF-8": (
@@ -189,8 +193,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no rows": (row(), "labels.csv: the table names no image"),
     "short row": (replaced("f.png,,,,", "f.png,,"), "labels.csv, line 7: expected 5 cells, found 3"),
     "unknown label": (
-        replaced("malignant", "Malignant"),
-        "labels.csv, line 2: unknown label 'Malignant'; expected benign, malignant, normal or nothing",
+        replaced("malignant", "cancer"),
+        "labels.csv: 1 unknown label: 'cancer' (line 2); expected benign, malignant, normal or nothing; say what they "
+        "mean with data.label_map={cancer: benign}, or name classes in dataset.json",
     ),
     "file empty": (replaced("e.bmp,", ","), "labels.csv, line 6: file is empty; expected the path"),
     "file missing": (
@@ -202,7 +207,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "absolute": (replaced("e.bmp", "/e.bmp"), "line 6: '/e.bmp' leaves the folder; expected a path within it"),
     "absolute on Windows": (replaced("e.bmp", "C:\\e.bmp"), "line 6: 'C:/e.bmp' leaves the folder"),
     "climbing": (replaced("masks/d.bmp", "masks/../../x.bmp"), "line 5: 'masks/../../x.bmp' leaves the folder"),
-    "climbing by a link": (link, "labels.csv, line 7: 'f.png' leaves the folder by a link"),
+    "a link into an empty cache": (
+        broken("../.dvc/cache/files/md5/aa/bb"),
+        "labels.csv, line 7: 'f.png' is a link to ../.dvc/cache/files/md5/aa/bb, which is not there; fetch the file "
+        "(dvc pull) or put it there",
+    ),
+    "a link into an empty annex": (broken(".git/annex/objects/W/x"), "fetch the file (git annex get) or put it there"),
     "null byte": (replaced("e.bmp", "e\0.bmp"), "labels.csv"),
     "listed twice": (
         replaced("f.png,,,,", "./e.bmp,,,,"),
@@ -253,11 +263,11 @@ def test_all_defects_are_listed_and_an_error_counts_them(root: Path, capsys: pyt
         cli.main(["check", str(root)])
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("defect")]
     assert [line.partition(";")[0] for line in printed] == [
-        "defect: labels.csv, line 2: unknown label 'cyst'",
+        "defect: labels.csv: 1 unknown label: 'cyst' (line 2)",
         "defect: labels.csv, line 3: 'masks/b2.png' is missing",
         "defect: f.png: the file is empty",
     ]
-    with pytest.raises(UserError, match=r"unknown label 'cyst'.*\(and 1 more\); list all with"):
+    with pytest.raises(UserError, match=r"unknown label: 'cyst'.*\(and 1 more\); list all with"):
         index_dataset(root)
 
 

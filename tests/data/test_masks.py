@@ -15,6 +15,7 @@ from busi_lab.data import cli
 from busi_lab.data.cache import open_cache
 from busi_lab.data.index import index_dataset, inspect_dataset, read_case
 from busi_lab.data.masks import lesion_value_names, read_mask
+from busi_lab.data.options import DatasetOptions
 from busi_lab.errors import UserError
 from tests.data.image_files import dicom, write
 
@@ -179,15 +180,15 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_the_choice_reaches_index_cache_and_originals(root: Path, tmp_path: Path) -> None:
-    whole, chosen = index_dataset(root), index_dataset(root, lesion_values=("120",))
+    whole, chosen = index_dataset(root), index_dataset(root, options=DatasetOptions(lesion_values=("120",)))
     assert [case.lesion_pixels for case in (*whole.cases, *chosen.cases)] == [300, 300, 100, 100]
     assert whole.digest != chosen.digest
-    caches = [open_cache(root, 32, tmp_path / "cache", values) for values in ((), ("120",), (), ("120",))]
+    caches = [open_cache(root, 32, tmp_path / "cache", DatasetOptions(lesion_values=values)) for values in ((), ("120",), (), ("120",))]
     assert [cache.index for cache in caches] == [whole, chosen, whole, chosen]
     assert caches[0].mask(0).sum() > 2 * caches[1].mask(0).sum() > 0
     assert read_case(root, chosen.cases[0])[1].sum() == 100
     with pytest.raises(UserError, match=r"no mask file has a pixel of the lesion values 7, #0000ff; see which values"):
-        index_dataset(root, lesion_values=("7", "#0000ff"))
+        index_dataset(root, options=DatasetOptions(lesion_values=("7", "#0000ff")))
 
 
 # ------------------------------------------------------------------------------------------------- check
@@ -195,7 +196,7 @@ def test_the_choice_reaches_index_cache_and_originals(root: Path, tmp_path: Path
 
 def found(root: Path, *values: str) -> tuple[list[str], list[str]]:
     """Defects and notes, but for that there is no class folder ``normal``."""
-    _, defects, notes = inspect_dataset(root, values)
+    _, defects, notes = inspect_dataset(root, DatasetOptions(lesion_values=values))
     return [str(defect) for defect in defects], [str(note) for note in notes if note.path != "normal"]
 
 

@@ -198,7 +198,7 @@ def test_animations_are_refused_and_other_formats_named(tmp_path: Path) -> None:
         (b"", "the file is empty"),
         (b"an image", "the content is not an image"),
         (bytes(500), "the content is not an image"),
-        (bytes(128) + b"DICM", "cannot be decoded|transfer syntax"),
+        (bytes(128) + b"DICM", "holds no pixels; expected an image"),
     ],
 )
 @pytest.mark.parametrize("name", ["scan.png", "scan.dcm"])

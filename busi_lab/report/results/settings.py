@@ -16,7 +16,7 @@ _REPEATS = frozenset({"seed", "split.seed", "split.fold"})
 _ELSEWHERE = frozenset(
     {
         *("name", "run", "run_dir", "command", "resume", "trust", "test", "sweep", "logger", "callbacks.last"),
-        *("data.root", "data.cache_dir", "data.num_workers", "split.manifest"),
+        *("data.root", "data.labels", "data.cache_dir", "data.num_workers", "split.manifest"),
     }
 )  # paths, trackers, workers and the cache, which change no figure; a run's data and name are compared anyway
 _FILES = frozenset({"split.groups", "split.exclude"})  # of which the folder does not matter
