@@ -41,6 +41,7 @@ class DataConfig:
     cache_dir: str | None = "auto"
     labels: str | None = None
     label_map: Dict | None = None
+    copies_before_split: int = 0
     phantom: Dict | None = None
 
 
@@ -57,6 +58,7 @@ class SplitConfig:
     manifest: str | None = None
     groups: str | None = None
     exclude: str | None = None
+    choose_on_test: bool = False
 
 
 @dataclass
@@ -349,6 +351,9 @@ def _check_data(data: DataConfig, split: SplitConfig) -> None:
     _check_positive({"data.eval_batch_size": data.eval_batch_size})
     if data.subset is not None:
         _check_positive({"data.subset": data.subset})
+    if data.phantom is not None and data.copies_before_split:
+        raise UserError("data.copies_before_split: copies are made of a folder; leave it out, or data.phantom")
+    _check_nonnegative({"data.copies_before_split": data.copies_before_split})
     _check_nonnegative({"split.seed": split.seed, "data.num_workers": data.num_workers or 0})
     _check_fractions({"split.test_fraction": split.test_fraction, "split.val_fraction": split.val_fraction})
 

@@ -38,6 +38,7 @@ class Manifest:
         folds: number of folds, None where the protocol has none or the file does not say it.
         version: of the way in which the split was made; splits of another one are not comparable.
         imbalance: a sentence for each class that could not be shared out evenly.
+        invalid: what is wrong with the protocol, where it was made wrong to see what that does; else empty.
     """
 
     protocol: str
@@ -51,6 +52,7 @@ class Manifest:
     folds: int | None = None
     version: int = 1
     imbalance: tuple[str, ...] = ()
+    invalid: str = ""
 
     @cached_property
     def digest(self) -> str:
@@ -93,8 +95,9 @@ class Manifest:
         Args:
             groups: case id -> number of its group; a case that is missing has none.
         """
-        learnt = {groups[case_id] for case_id in (*self.train, *self.val) if case_id in groups}
-        return tuple(case_id for case_id in self.test if groups.get(case_id) in learnt)
+        ids = {*self.train, *self.val}
+        learnt = {groups[case_id] for case_id in ids if case_id in groups}
+        return tuple(case_id for case_id in self.test if groups.get(case_id) in learnt or case_id in ids)
 
 
 def _digest(*lines: str) -> str:
@@ -113,6 +116,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
             "folds": manifest.folds,
             "version": manifest.version,
             "imbalance": manifest.imbalance,
+            "invalid": manifest.invalid,
             "digest": manifest.digest,
             "data_digest": manifest.data_digest,
             **{split: getattr(manifest, split) for split in (*SPLITS, "excluded")},
@@ -183,7 +187,8 @@ def _parse(path: Path, content: Any) -> Manifest:
             raise UserError(f"split.manifest={path}: {split} must be a list of {items}")
         lists[split] = tuple(ids)
     fixed: dict[str, Any] = {key: content[key] for key in ("protocol", "seed", "fold", "data_digest")}
-    return Manifest(**{**fixed, **lists}, folds=content.get("folds"), version=version)  # which older files do not have
+    invalid = str(content.get("invalid") or "")  # older files have neither this nor folds
+    return Manifest(**{**fixed, **lists}, folds=content.get("folds"), version=version, invalid=invalid)
 
 
 def verify_manifest(manifest: Manifest, cases: Sequence[Case], source: str) -> None:
@@ -200,7 +205,7 @@ def verify_manifest(manifest: Manifest, cases: Sequence[Case], source: str) -> N
         for case_id in getattr(manifest, split):
             if case_id not in known:
                 raise UserError(f"{source}: {split} names the unknown case '{case_id}'; use this dataset's manifest")
-            if case_id in used:
+            if case_id in used and not (manifest.invalid and (used[case_id], split) == ("val", "test")):
                 raise UserError(f"{source}: case '{case_id}' stands in {used[case_id]} and in {split}; splits overlap")
             used[case_id] = split
     missing = sorted(set(known) - set(used))

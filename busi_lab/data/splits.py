@@ -22,6 +22,8 @@ PUBLISHED_FRACTION = 0.2
 UNEVEN = 0.1
 """How far the share of a class may be from what was wanted before a grouped split warns."""
 
+CHOSEN_ON_TEST = "best epoch chosen on the test images"
+
 _VERSION = 2  # of grouped splits: raise when the same data would be split otherwise, or other near-copies be found
 
 
@@ -36,6 +38,7 @@ def make_manifest(
     groups: Mapping[str, int] | None = None,
     exclude: Collection[str] = (),
     unusable: Collection[str] = (),
+    choose_on_test: bool = False,
 ) -> Manifest:
     """Split a dataset.
 
@@ -65,6 +68,7 @@ def make_manifest(
             patient, who stands in the index, are joined to them.
         exclude: case ids that are not to be used.
         unusable: case ids that cannot be used, so that their classes are not missed.
+        choose_on_test: an invalid protocol: the test images are the validation images, which choose the best epoch.
 
     Raises:
         UserError: unknown protocol, a setting that it has not, unknown excluded cases, or a class would be missing
@@ -104,6 +108,8 @@ def make_manifest(
     if protocol != "all":
         for split, ids in lists.items():
             _check_classes(place, index.classes.names, split, units, labels, ids, needed)
+    if choose_on_test:
+        lists |= {"val": lists["test"], "train": _case_ids(rest)}
     tested = 1 / folds if protocol == "grouped_kfold" else test_fraction
     ideal = {"test": tested, "val": (1 - tested) * val_fraction}
     left = tuple(sorted({case.case_id for case in index.cases} - set(labels)))
@@ -119,7 +125,8 @@ def make_manifest(
         excluded=left,
         folds=of,
         version=version_of(protocol),
-        imbalance=_imbalance(lists, labels, units, ideal) if grouped else (),
+        invalid=CHOSEN_ON_TEST if choose_on_test else "",
+        imbalance=_imbalance(lists, labels, units, ideal) if grouped and not choose_on_test else (),
     )
 
 

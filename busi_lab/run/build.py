@@ -21,6 +21,8 @@ from busi_lab.config import AugmentConfig, DataConfig, RunConfig, SplitConfig, c
 from busi_lab.data.cache import resolve_cache_dir
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.dataset import DATASET, read_classes
+from busi_lab.data.index import index_dataset
+from busi_lab.data.invalid_copies import make_copies
 from busi_lab.data.label_words import plain_label_map
 from busi_lab.data.layout import absent_classes, require_layout, resolve_root
 from busi_lab.data.masks import lesion_value_names
@@ -166,11 +168,15 @@ def build_data(
     settings = asdict(data_config)
     settings.pop("name")
     phantom = settings.pop("phantom")
+    copies = settings.pop("copies_before_split")
     del settings["labels"], settings["label_map"], settings["lesion_values"]
     folder = resolve_cache_dir(settings["cache_dir"])
     settings["cache_dir"] = None if folder is None else str(folder)
     if phantom is not None:
         settings["root"] = str(_phantom_root(folder, phantom))
+    options = dataset_options(data_config)
+    if copies:
+        settings["root"], options = str(_copies_root(folder, data_config)), DatasetOptions()
     data = BusiDataModule(
         **settings,
         split=asdict(split),
@@ -180,11 +186,28 @@ def build_data(
         masks=task.needs_masks,
         either=either,
         original_masks=task.original_masks,
-        options=dataset_options(data_config),
+        options=options,
         seed=seed,
     )
     data.setup()
     return data
+
+
+def _copies_root(cache_dir: Path | None, data: DataConfig) -> Path:
+    """The folder of a dataset with copies (:mod:`busi_lab.data.invalid_copies`), made if it is not there yet."""
+    if cache_dir is None:
+        raise UserError("data.copies_before_split needs data.cache_dir, the folder to make the copies in; found null")
+    options = dataset_options(data)
+    digest = index_dataset(data.root, options=options).digest
+    root = cache_dir / f"copies-1-{digest}-{data.copies_before_split}"
+    if not root.is_dir():
+        log.info("making augmented copies in %s: an invalid protocol", root)
+        try:
+            make_copies(data.root, root, data.copies_before_split, options)
+        except (OSError, UserError) as error:
+            if not root.is_dir():  # else another job was faster, with the same copies
+                raise UserError(f"data.cache_dir={cache_dir}: copies cannot be made: {one_line(error)}") from None
+    return root
 
 
 def _phantom_root(cache_dir: Path | None, settings: dict[str, Any]) -> Path:

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from busi_lab.classes import Classes
-from busi_lab.config import RunConfig
+from busi_lab.config import DataConfig, RunConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.dataset import is_synthetic
 from busi_lab.data.groups import NO_SEARCH
@@ -38,7 +38,7 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
         seed=config.seed,
         split=split_record(manifest, data.leaked(), data.near_copies),
         data=DataRecord(
-            name=config.data.name,
+            name=data_name(config.data),
             root=str(data.cache.index.root.resolve()),
             **options_record(data.cache.index.options),
             digest=data.cache.index.digest,
@@ -56,6 +56,13 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
         precision=str(trainer.precision),
         command=config.command,
         **environment_record(),
+    )
+
+
+def data_name(data: DataConfig) -> str:
+    """What the data are called; what was made wrong of them is said."""
+    return (
+        f"{data.name} (invalid protocol: augmented copies before the split)" if data.copies_before_split else data.name
     )
 
 
@@ -82,7 +89,9 @@ def class_roles(classes: Classes) -> dict[str, Any]:
 def split_record(manifest: Manifest, leaked: int | None, near_copies: str) -> SplitRecord:
     """What ``summary.json`` says of a split."""
     return SplitRecord(
-        protocol=manifest.protocol,
+        protocol=f"{manifest.protocol} (invalid protocol: {manifest.invalid})"
+        if manifest.invalid
+        else manifest.protocol,
         seed=manifest.seed,
         fold=manifest.fold,
         folds=manifest.folds,
