@@ -53,8 +53,8 @@ def test_a_typo_is_one_line_with_the_nearest_name(
 @pytest.mark.parametrize(
     ("overrides", "known"),
     [
-        (["model=custom_cnn"], "custom_cnn: name, weights, in_chans, dropout, freeze"),
-        (["experiment=paper/unet_smp"], "smp: name, arch, encoder, weights, in_chans, dropout, freeze"),
+        (["model=custom_cnn"], "custom_cnn: name, weights, weights_data, in_chans, dropout, freeze"),
+        (["experiment=paper/unet_smp"], "smp: name, arch, encoder, weights, weights_data, in_chans, dropout, freeze"),
     ],
 )
 def test_the_known_keys_of_a_network_are_its_own(

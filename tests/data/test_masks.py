@@ -183,7 +183,8 @@ def test_the_choice_reaches_index_cache_and_originals(root: Path, tmp_path: Path
     whole, chosen = index_dataset(root), index_dataset(root, options=DatasetOptions(lesion_values=("120",)))
     assert [case.lesion_pixels for case in (*whole.cases, *chosen.cases)] == [300, 300, 100, 100]
     assert whole.digest != chosen.digest
-    caches = [open_cache(root, 32, tmp_path / "cache", DatasetOptions(lesion_values=values)) for values in ((), ("120",), (), ("120",))]
+    chosen_or_not = [DatasetOptions(lesion_values=values) for values in ((), ("120",), (), ("120",))]
+    caches = [open_cache(root, 32, tmp_path / "cache", options) for options in chosen_or_not]
     assert [cache.index for cache in caches] == [whole, chosen, whole, chosen]
     assert caches[0].mask(0).sum() > 2 * caches[1].mask(0).sum() > 0
     assert read_case(root, chosen.cases[0])[1].sum() == 100
