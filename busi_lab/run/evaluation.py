@@ -28,6 +28,7 @@ from busi_lab.run.record import (
     class_counts,
     class_line,
     class_roles,
+    data_name,
     leak_line,
     plain_metrics,
     refuse_nonfinite,
@@ -147,7 +148,7 @@ def _start_summary(
         error=None,
         split=split_record(data.manifest, None if leaked is None else len(leaked), data.near_copies),
         data=DataRecord(
-            name=config.data.name,
+            name=data_name(config.data),
             root=str(data.index.root.resolve()),
             **options_record(data.index.options),
             digest=data.index.digest,
