@@ -83,7 +83,8 @@ class NetworkSettings:
         weights_data: what these weights were trained on, for the record; a run's own record says it by itself.
         in_chans: 1 or 3.
         dropout: probability before the last layer.
-        freeze: ``none``, or ``backbone``, whose weights and batch-norm statistics then stay.
+        freeze: ``none``; ``backbone``, whose weights and batch-norm statistics then stay; or a list of layers.
+        unfreeze_epoch: first epoch, from 0, in which everything is trained; None for never.
     """
 
     name: str = "timm"
@@ -91,7 +92,8 @@ class NetworkSettings:
     weights_data: str | None = None
     in_chans: int = 3
     dropout: float = 0.0
-    freeze: str = "none"
+    freeze: Any = "none"
+    unfreeze_epoch: int | None = None
 
     @property
     def label(self) -> str:
@@ -123,6 +125,7 @@ class OptimConfig:
     lr: float = 1e-4
     weight_decay: float = 0.0
     backbone_lr: float | None = None
+    layer_decay: float | None = None
 
 
 @dataclass
@@ -255,6 +258,10 @@ def _check_ranges(config: RunConfig) -> None:
     }
     if optim.backbone_lr is not None:
         positive["optim.backbone_lr"] = optim.backbone_lr
+        if optim.layer_decay is not None:
+            raise UserError("optim.backbone_lr beside optim.layer_decay: both set the backbone's rates; leave one out")
+    if optim.layer_decay is not None and not 0 < optim.layer_decay <= 1:
+        raise UserError(f"optim.layer_decay={optim.layer_decay}: expected null or a factor above 0 and at most 1")
     _check_positive(positive)
     epochs = config.trainer.get("max_epochs")
     if not isinstance(epochs, int) or epochs < 1:
@@ -275,6 +282,7 @@ def _check_ranges(config: RunConfig) -> None:
         "scheduler.factor": config.scheduler.factor,
     }
     _check_fractions(fractions)
+    _check_freeze(model.freeze, model.unfreeze_epoch)
     if not 0 <= model.dropout < 1:
         raise UserError(f"model.dropout={model.dropout}: expected at least 0 and less than 1")
     smoothing = config.task.get("label_smoothing", 0)
@@ -296,13 +304,23 @@ def _check_ranges(config: RunConfig) -> None:
         raise UserError(f"augment.brightness={brightness}: expected [lowest, highest] factor")
     choices: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "model.in_chans": (model.in_chans, (1, 3)),
-        "model.freeze": (model.freeze, ("none", "backbone")),
         "scheduler.name": (config.scheduler.name, ("none", "cosine", "onecycle", "plateau")),
         "task.monitor_mode": (config.task.get("monitor_mode"), ("max", "min")),
     }
     for key, (value, allowed) in choices.items():
         if value not in allowed:
             raise UserError(f"{key}={value}: expected {' or '.join(map(str, allowed))}")
+
+
+def _check_freeze(freeze: Any, unfreeze_epoch: int | None) -> None:
+    """What can be said without the network, which knows its layers."""
+    listed = isinstance(freeze, list | tuple) and freeze and all(isinstance(name, str) and name for name in freeze)
+    if freeze not in ("none", "backbone") and not listed:
+        raise UserError(f"model.freeze={freeze}: expected none, backbone or a list of layers, as [conv1,layer1]")
+    if unfreeze_epoch is not None and unfreeze_epoch < 1:
+        raise UserError(f"model.unfreeze_epoch={unfreeze_epoch}: expected null, or the first epoch of all, 1 or more")
+    if unfreeze_epoch is not None and freeze == "none":
+        raise UserError(f"model.unfreeze_epoch={unfreeze_epoch}: nothing is frozen; set model.freeze, or leave it out")
 
 
 def _check_data(data: DataConfig, split: SplitConfig) -> None:
