@@ -80,14 +80,15 @@ class MultiTask(MaskTask):
         return [*self.classes.names, *self.masks.names, "f1_dice", "classification_loss", "segmentation_loss"]
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        class_logits, mask_logits = self(batch["image"])
+        outputs = self(batch["image"])
+        class_logits, mask_logits = outputs.classes, outputs.masks
         losses = [torch.full((), math.nan, device=class_logits.device)] * 2
         gathered: dict[str, Tensor] = {}
         if split != "test" or bool((batch["label"] >= 0).all()):  # an evaluation may know labels or masks alone
             losses[0] = self.classes.loss(class_logits, batch["label"], split)
             gathered["logits"] = class_logits.detach().float()
         if "mask" in batch:
-            losses[1] = self.masks.loss(mask_logits, batch["mask"])
+            losses[1] = self.masks.total_loss(outputs, batch["mask"], split)
             gathered |= self.masks.count(mask_logits, batch, split)
         images = len(batch["image"])
         self.gather(split, losses=torch.stack(losses).detach().float().expand(images, 2), **gathered)
