@@ -13,6 +13,9 @@ from busi_lab.checking import checked, whole_keys, write_whole
 from busi_lab.errors import UserError
 from busi_lab.suggestions import one_of
 
+LATER_OF_TASKS: dict[str, Any] = {"class_focal_gamma": 0.0, "refine": "none"}
+"""Options that tasks were given later, with the values that older configurations mean."""
+
 MAX_IMAGE_SIZE = 4096  # pixels; a network for more would take the memory of any machine
 Dict = dict[str, Any]
 C = TypeVar("C", "RunConfig", "EvalConfig")

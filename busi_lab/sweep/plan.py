@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from busi_lab.config import may_change_on_resume, parse_config
+from busi_lab.config import LATER_OF_TASKS, may_change_on_resume, parse_config
 from busi_lab.data.manifest import read_version
 from busi_lab.data.splits import version_of
 from busi_lab.errors import UserError
@@ -197,7 +197,9 @@ def _refuse_another_run(job: Job) -> None:
             trainer.pop(key, None)
         for key in ("num_workers", "cache_dir", *(() if done else ("root",))):
             (part.get("data") or {}).pop(key, None)
-        part["model"] = {key: value for key, value in (part.get("model") or {}).items() if value is not None}
+        for group in ("model", "optim"):
+            part[group] = {key: value for key, value in (part.get(group) or {}).items() if value is not None}
+        part["task"] = {**LATER_OF_TASKS, **(part.get("task") or {})}
         part["manifest"] = (part.get("split") or {}).pop("manifest", None)
         part["callbacks"] = {name: _settings(item) for name, item in (part.get("callbacks") or {}).items() if item}
     for key in _OF_A_JOB:

@@ -39,7 +39,7 @@ from busi_lab.tracking.trackers import variables_set
 from busi_lab.tracking.wandb import WandbTracker
 
 _OF_THE_RUN = ("project", "entity", "group", "name", "tags", "notes", "log_model")  # settings; mode is this machine's
-_NUMBERS = ("dice", "iou", "hd95", "hd95_pixels", "hd95_mm")
+_NUMBERS = ("dice", "dice_refined", "iou", "hd95", "hd95_pixels", "hd95_mm")
 _WHOLE_NUMBERS = ("lesion_pixels", "predicted_pixels", "pixels")
 
 
