@@ -33,6 +33,7 @@ class DataConfig:
 
     name: str = "busi"
     root: str | None = None
+    layout: str = "auto"
     image_size: int = 224
     batch_size: int = 4
     eval_batch_size: int = 32
@@ -320,10 +321,8 @@ def _check_freeze(freeze: Any, unfreeze_epoch: int | None) -> None:
     listed = isinstance(freeze, list | tuple) and freeze and all(isinstance(name, str) and name for name in freeze)
     if freeze not in ("none", "backbone") and not listed:
         raise UserError(f"model.freeze={freeze}: expected none, backbone or a list of layers, as [conv1,layer1]")
-    if unfreeze_epoch is not None and unfreeze_epoch < 1:
-        raise UserError(f"model.unfreeze_epoch={unfreeze_epoch}: expected null, or the first epoch of all, 1 or more")
-    if unfreeze_epoch is not None and freeze == "none":
-        raise UserError(f"model.unfreeze_epoch={unfreeze_epoch}: nothing is frozen; set model.freeze, or leave it out")
+    if unfreeze_epoch is not None and (unfreeze_epoch < 1 or freeze == "none"):
+        raise UserError(f"model.unfreeze_epoch={unfreeze_epoch}: expected 1 or more beside model.freeze, or null")
 
 
 def _check_data(data: DataConfig, split: SplitConfig) -> None:
@@ -340,6 +339,8 @@ def _check_data(data: DataConfig, split: SplitConfig) -> None:
             f"data.phantom beside data.name={data.name}: only data=phantom, which is called phantom, makes phantoms; "
             "leave it out, or set data=phantom and leave data.name out"
         )
+    if data.layout != "auto" and (data.layout != "folder" or data.name in ("busi", "labels", "phantom")):
+        raise UserError(f"data.layout={data.layout} for data.name={data.name}: expected auto; data=folder means folder")
     if data.phantom is not None and data.root is not None:
         raise UserError(
             f"data.phantom beside data.root={data.root}: phantoms are made, and read from no other folder; leave "

@@ -73,6 +73,7 @@ class DataRecord(_WithClasses):
         classes: those of the training images, in an evaluation of the test images.
         test_classes: test images of each class.
         synthetic: whether they were made by a program.
+        layout: how the folder is read, as ``data.layout``.
     """
 
     name: str | None = None
@@ -84,6 +85,7 @@ class DataRecord(_WithClasses):
     classes: tuple[str, ...] = ()
     test_classes: dict[str, int] = field(default_factory=dict)
     synthetic: bool | None = None
+    layout: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def test_seed_zero_is_a_seed() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("+data.imagesize=96", r"data\.imagesize.*known keys: name, root, image_size"),
+        ("+data.imagesize=96", r"data\.imagesize.*known keys: name, root, layout, image_size"),
         ("+nonsense=1", "nonsense"),
         ("data.image_size=large", r"data\.image_size"),
         ("data.image_size=16", "expected 32, where backbones keep one position, to 4096"),
@@ -138,8 +138,10 @@ def test_seed_zero_is_a_seed() -> None:
         ("model.in_chans=2", r"model\.in_chans=2: expected 1 or 3"),
         ("model.freeze=head", r"model\.freeze=head: expected none, backbone or a list of layers"),
         ("model.freeze=[]", r"model\.freeze=\[\]: expected none, backbone or a list"),
-        ("model.unfreeze_epoch=2", r"model\.unfreeze_epoch=2: nothing is frozen"),
-        ("model.freeze=backbone model.unfreeze_epoch=0", r"model\.unfreeze_epoch=0: expected null, or the first epoch"),
+        ("model.unfreeze_epoch=2", r"model\.unfreeze_epoch=2: expected 1 or more beside model\.freeze"),
+        ("model.freeze=backbone model.unfreeze_epoch=0", r"model\.unfreeze_epoch=0: expected 1 or more"),
+        ("data.layout=flat", r"data\.layout=flat for data\.name=busi: expected auto; data=folder means folder"),
+        ("data=phantom data.layout=folder", r"data\.layout=folder for data\.name=phantom"),
         ("optim.layer_decay=1.5", r"optim\.layer_decay=1\.5: expected null or a factor above 0"),
         ("optim.layer_decay=0.5 optim.backbone_lr=1e-5", r"optim\.backbone_lr beside optim\.layer_decay"),
         ("model.dropout=1", r"model\.dropout"),

@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from busi_lab.data.dataset import DATASET, read_classes
 from busi_lab.data.index import Case, Index, index_dataset
-from busi_lab.data.layout import LABELS, has_labels, list_files, resolve_root
+from busi_lab.data.layouts import classes_of, files_of, find_root, list_cases
 from busi_lab.data.resizing import resize_mask, resize_scan
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError, one_line
@@ -59,7 +58,7 @@ class PixelCache:
     def __reduce__(self) -> tuple[Callable[..., "PixelCache"], tuple[Any, ...]]:
         """For loader workers that are spawned: open the file again there."""
         if self._directory is not None:
-            return _load, (self.index.root, self.image_size, self._directory)
+            return _load, (self.index.root, self.index.layout, self.image_size, self._directory)
         return PixelCache, (self.index, self.image_size, self.images, self.packed_masks)
 
     def image(self, number: int) -> Gray:
@@ -139,7 +138,7 @@ def _unwritable(folder: Path, reason: str) -> UserError:
     )
 
 
-def open_cache(root: str | Path | None, image_size: int, cache_dir: Path | None) -> PixelCache:
+def open_cache(root: str | Path | None, image_size: int, cache_dir: Path | None, layout: str = "auto") -> PixelCache:
     """Open the cached pixels of a dataset, or decode every file once and store them.
 
     A stored cache is used while names, sizes and modification times of all files are as they were, and while it
@@ -150,22 +149,24 @@ def open_cache(root: str | Path | None, image_size: int, cache_dir: Path | None)
         root: dataset folder, or its parent.
         image_size: side of the square to resize to, pixels.
         cache_dir: folder of all caches; None keeps the pixels in memory alone.
+        layout: see :mod:`busi_lab.data.layouts`.
 
     Raises:
         UserError: the dataset has a defect, or the cache cannot be written.
     """
-    folder = resolve_root(root)
+    folder = find_root(root, layout)
     if cache_dir is None:
-        return _build(folder, image_size, lambda name, shape: np.empty(shape, np.uint8))
-    place = hashlib.sha256(f"{_VERSION} {folder.resolve()}".encode()).hexdigest()[:12]
+        return _build(folder, layout, image_size, lambda name, shape: np.empty(shape, np.uint8))
+    described = f"{_VERSION} {folder.resolve()}{'' if layout == 'auto' else f' {layout}'}"
+    place = hashlib.sha256(described.encode()).hexdigest()[:12]
     prefix = f"{place}-{image_size}px-"
-    directory = cache_dir / f"{prefix}{_stamp(folder)}"
+    directory = cache_dir / f"{prefix}{_stamp(folder, layout)}"
     if directory.is_dir() and not _is_sound(directory):
         log.warning("the pixel cache %s is damaged and made anew", directory)
         shutil.rmtree(directory, ignore_errors=True)
     if not directory.is_dir():
-        _store(folder, image_size, directory, prefix)
-    return _load(folder, image_size, directory)
+        _store(folder, layout, image_size, directory, prefix)
+    return _load(folder, layout, image_size, directory)
 
 
 def _is_sound(directory: Path) -> bool:
@@ -188,10 +189,10 @@ def _checksums(directory: Path) -> dict[str, str]:
     return found
 
 
-def _stamp(root: Path) -> str:
+def _stamp(root: Path, layout: str) -> str:
     """Sixteen hex digits over names, sizes and modification times of all files."""
     lines = []
-    for path in _files(root):
+    for path in files_of(root, layout):
         try:
             status = path.stat()
         except OSError:
@@ -200,18 +201,8 @@ def _stamp(root: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def _files(root: Path) -> list[Path]:
-    """What a dataset is read from: its own classes, and the class folders, or the table and the files that it names."""
-    own = [root / DATASET] if (root / DATASET).exists() else []
-    if not has_labels(root):
-        folders = (entry for entry in sorted(root.iterdir()) if entry.is_dir())
-        return [*own, *(path for folder in folders for path in sorted(folder.iterdir()))]
-    cases, _ = list_files(root)
-    return [*own, *(root / name for name in (LABELS, *(name for c in cases for name in (c.image, *c.masks))))]
-
-
-def _build(root: Path, image_size: int, allocate: Callable[[str, tuple[int, int]], Any]) -> PixelCache:
-    count = len(list_files(root)[0])
+def _build(root: Path, layout: str, image_size: int, allocate: Callable[[str, tuple[int, int]], Any]) -> PixelCache:
+    count = len(list_cases(root, layout)[0])
     log.info("reading %s of %s once, at %d px", counted(count, "image"), root, image_size)
     images = allocate("images", (count, image_size * image_size))
     masks = allocate("masks", (count, -(-image_size * image_size // 8)))
@@ -220,12 +211,12 @@ def _build(root: Path, image_size: int, allocate: Callable[[str, tuple[int, int]
         images[number] = resize_scan(image, image_size).reshape(-1)
         masks[number] = np.packbits(resize_mask(mask, image_size))
 
-    index = index_dataset(root, keep)
+    index = index_dataset(root, keep, layout)
     shape = (count, image_size, image_size)
     return PixelCache(index, image_size, torch.from_numpy(images.reshape(shape)), torch.from_numpy(masks))
 
 
-def _store(root: Path, image_size: int, directory: Path, prefix: str) -> None:
+def _store(root: Path, layout: str, image_size: int, directory: Path, prefix: str) -> None:
     """Build the cache in a temporary folder and rename it; older states of the same dataset go."""
     temporary: Path | None = None
     try:
@@ -242,7 +233,7 @@ def _store(root: Path, image_size: int, directory: Path, prefix: str) -> None:
             arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
             return arrays[name]
 
-        index = _build(root, image_size, allocate).index
+        index = _build(root, layout, image_size, allocate).index
         for array in arrays.values():
             array.flush()
         rows = [asdict(case) for case in index.cases]
@@ -271,7 +262,7 @@ def _remove_leftovers(cache_dir: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _load(root: Path, image_size: int, directory: Path) -> PixelCache:
+def _load(root: Path, layout: str, image_size: int, directory: Path) -> PixelCache:
     try:
         rows = json.loads((directory / "index.json").read_text(encoding="utf-8"))
         cases = tuple(
@@ -290,6 +281,5 @@ def _load(root: Path, image_size: int, directory: Path) -> PixelCache:
     except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"the pixel cache {directory} is damaged ({error}); delete that folder") from None
     images, masks = tensors
-    return PixelCache(
-        Index(root, cases, read_classes(root)), image_size, images.view(-1, image_size, image_size), masks, directory
-    )
+    index = Index(root, cases, classes_of(root, layout), layout)
+    return PixelCache(index, image_size, images.view(-1, image_size, image_size), masks, directory)

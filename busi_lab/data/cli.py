@@ -24,7 +24,7 @@ COLUMNS = ("case_id", "label", "image", "masks", "height", "width", "lesion_pixe
 """Columns of ``busi-data index``, before the patient where one is known."""
 
 
-def check(root: str) -> bool:
+def check(root: str, layout: str = "auto") -> bool:
     """Print what a dataset holds and every defect, one a line.
 
     Returns:
@@ -35,7 +35,7 @@ def check(root: str) -> bool:
     """
     from busi_lab.data.index import check_dataset
 
-    index, defects = check_dataset(root)
+    index, defects = check_dataset(root, layout)
     counts = ", ".join(f"{count} {label}" for label, count in index.counts.items())
     print(f"dataset: {index.root}")
     if unlabelled := sum(not case.label for case in index.cases):
@@ -64,7 +64,7 @@ def check(root: str) -> bool:
     return not defects
 
 
-def describe(root: str, out: Path) -> None:
+def describe(root: str, out: Path, layout: str = "auto") -> None:
     """Draw a dataset into PNG files in ``out`` and print the table beside them.
 
     Raises:
@@ -74,7 +74,7 @@ def describe(root: str, out: Path) -> None:
     from busi_lab.data import describe as drawing
     from busi_lab.data.index import index_dataset
 
-    index = index_dataset(root)
+    index = index_dataset(root, layout=layout)
     text = drawing.table(index)
     pictures = drawing.draw(index)
     try:
@@ -92,7 +92,7 @@ def describe(root: str, out: Path) -> None:
     print(f"{', '.join(pictures)} are in {out}")
 
 
-def write_index(root: str, out: Path | None) -> None:
+def write_index(root: str, out: Path | None, layout: str = "auto") -> None:
     """Write one CSV row per image to ``out``, or to stdout.
 
     Raises:
@@ -104,7 +104,7 @@ def write_index(root: str, out: Path | None) -> None:
             raise _unwritable(out, "it is a folder; expected a file name such as index.csv")
     from busi_lab.data.index import index_dataset
 
-    rows = list(_rows(index_dataset(root).cases))
+    rows = list(_rows(index_dataset(root, layout=layout).cases))
     columns = list(rows[0])
     if out is None:
         table = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
@@ -125,7 +125,7 @@ def _rows(cases: Sequence["Case"]) -> Iterator[dict[str, object]]:
         yield row | {"masks": ";".join(case.masks)}
 
 
-def duplicates(root: str, out: Path) -> None:
+def duplicates(root: str, out: Path, layout: str = "auto") -> None:
     """Write the groups of near-identical images and their contact sheets to ``out`` and print their numbers.
 
     Raises:
@@ -138,7 +138,7 @@ def duplicates(root: str, out: Path) -> None:
         from busi_lab.data.groups import GROUPS, write_groups
         from busi_lab.data.index import index_dataset
 
-        index = index_dataset(root)
+        index = index_dataset(root, layout=layout)
         groups = find_groups(index)
         write_groups(folder / GROUPS, groups, index)
         sheets = 0
@@ -214,6 +214,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             default=os.environ.get("BUSI_ROOT"),
             help="dataset folder, or the folder above it (default: the environment variable BUSI_ROOT)",
         )
+        command.add_argument(
+            "--layout",
+            choices=("auto", "folder"),
+            default="auto",
+            help="folder: any images, a subfolder for each class; auto: BUSI's layout or labels.csv (auto)",
+        )
     reading["describe"].add_argument("--out", type=Path, required=True, metavar="DIR", help="where the PNG files go")
     reading["duplicates"].add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="new or empty folder for the CSV and PNG files"
@@ -243,14 +249,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not given.root:
             raise UserError("no dataset folder: give ROOT, or set the environment variable BUSI_ROOT")
         if given.command == "check":
-            if not check(given.root):
+            if not check(given.root, given.layout):
                 sys.exit(2)
         elif given.command == "describe":
-            describe(given.root, given.out)
+            describe(given.root, given.out, given.layout)
         elif given.command == "index":
-            write_index(given.root, given.out)
+            write_index(given.root, given.out, given.layout)
         elif given.command == "duplicates":
-            duplicates(given.root, given.out)
+            duplicates(given.root, given.out, given.layout)
         elif given.command == "phantom":
             phantom(
                 given.root,

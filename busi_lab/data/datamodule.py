@@ -56,6 +56,7 @@ class BusiDataModule(LightningDataModule):
         num_workers: loader processes; None chooses by the machine.
         cache_dir: folder of the pixel cache, see :func:`resolve_cache_dir`; None keeps pixels in memory alone.
         seed: of order and augmentation.
+        layout: see :mod:`busi_lab.data.layouts`.
     """
 
     def __init__(
@@ -77,9 +78,11 @@ class BusiDataModule(LightningDataModule):
         num_workers: int | None = None,
         cache_dir: str | None = "auto",
         seed: int = 0,
+        layout: str = "auto",
     ) -> None:
         super().__init__()
         self._root = root
+        self._layout = layout
         self._image_size = image_size
         self.batch_size = batch_size
         self._eval_batch_size = eval_batch_size
@@ -102,7 +105,7 @@ class BusiDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Decode the dataset into the cache and look for near-copies, once on a machine."""
         if self.cache_dir is not None and self.cache is None:
-            cache = open_cache(self._root, self._image_size, self.cache_dir)
+            cache = open_cache(self._root, self._image_size, self.cache_dir, self._layout)
             if not self._split.get("groups"):
                 cached_groups(cache.index, self.cache_dir)
 
@@ -114,7 +117,7 @@ class BusiDataModule(LightningDataModule):
         """
         if self.cache is not None:
             return
-        cache = open_cache(self._root, self._image_size, self.cache_dir)
+        cache = open_cache(self._root, self._image_size, self.cache_dir, self._layout)
         split = dict(self._split)
         file, groups, exclude = (split.pop(key, None) for key in ("manifest", "groups", "exclude"))
         self.roles = roles = cache.index.classes if self._roles is None else self._roles

@@ -1,4 +1,4 @@
-"""A dataset folder in either layout (:mod:`busi_lab.data.layout`) -> one row per image, decoded once."""
+"""A dataset folder in any layout (:mod:`busi_lab.data.layouts`) -> one row per image, decoded once."""
 
 import hashlib
 from collections import Counter
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from busi_lab.classes import BUSI, Classes
-from busi_lab.data.dataset import read_classes
-from busi_lab.data.layout import CaseFiles, Defect, list_files, resolve_root
+from busi_lab.data.layout import CaseFiles, Defect
+from busi_lab.data.layouts import classes_of, find_root, list_cases
 from busi_lab.data.reading import read_mask, read_scan
 from busi_lab.data.scan import Gray, Mask, Scan, UnreadableImageError
 from busi_lab.errors import UserError
@@ -48,6 +48,7 @@ class Index:
     root: Path
     cases: tuple[Case, ...]
     classes: Classes = BUSI
+    layout: str = "auto"
 
     @cached_property
     def digest(self) -> str:
@@ -128,19 +129,20 @@ def _scan(root: Path, files: Sequence[CaseFiles], visit: Visit | None) -> Iterat
         yield from pool.map(scan, enumerate(files))
 
 
-def index_dataset(root: str | Path | None, visit: Visit | None = None) -> Index:
+def index_dataset(root: str | Path | None, visit: Visit | None = None, layout: str = "auto") -> Index:
     """Decode a whole dataset once and index it.
 
     Args:
         root: a dataset folder, or its parent.
         visit: called with the case's number, its scan (uint8 ``[H, W]``) and its mask (bool ``[H, W]``) from
             several threads, so that a caller can keep what was decoded.
+        layout: see :mod:`busi_lab.data.layouts`.
 
     Raises:
         UserError: the folder is not a sound dataset; names the first defect and counts the others.
     """
-    folder = resolve_root(root)
-    files, defects = list_files(folder)
+    folder = find_root(root, layout)
+    files, defects = list_cases(folder, layout)
     if not defects:
         cases: list[Case] = []
         for case, found in _scan(folder, files, visit):
@@ -148,20 +150,21 @@ def index_dataset(root: str | Path | None, visit: Visit | None = None) -> Index:
             if case is not None:
                 cases.append(case)
         if not defects:
-            return Index(folder, tuple(cases), read_classes(folder))
+            return Index(folder, tuple(cases), classes_of(folder, layout), layout)
     others = f" (and {len(defects) - 1} more)" if len(defects) > 1 else ""
-    raise UserError(f"{folder}: {defects[0]}{others}; list all with: busi-data check '{folder}'")
+    option = "" if layout == "auto" else f" --layout {layout}"
+    raise UserError(f"{folder}: {defects[0]}{others}; list all with: busi-data check '{folder}'{option}")
 
 
-def check_dataset(root: str | Path) -> tuple[Index, list[Defect]]:
+def check_dataset(root: str | Path, layout: str = "auto") -> tuple[Index, list[Defect]]:
     """Look for every defect of a dataset; the index holds the cases that can be read.
 
     Raises:
         UserError: there is no dataset folder to look into.
     """
-    folder = resolve_root(root)
-    files, defects = list_files(folder)
-    classes = read_classes(folder)
+    folder = find_root(root, layout)
+    files, defects = list_cases(folder, layout)
+    classes = classes_of(folder, layout)
     cases: list[Case] = []
     for case, found in _scan(folder, files, None):
         defects += found
@@ -174,4 +177,4 @@ def check_dataset(root: str | Path) -> tuple[Index, list[Defect]]:
             defects.append(Defect(case.image, f"{case.label} scan with an empty mask"))
         if case.lesion_pixels == case.height * case.width:
             defects.append(Defect(case.image, "the mask covers the whole scan"))
-    return Index(folder, tuple(cases), classes), defects
+    return Index(folder, tuple(cases), classes, layout), defects

@@ -20,8 +20,8 @@ from busi_lab.classes import BUSI, Classes
 from busi_lab.config import AugmentConfig, DataConfig, RunConfig, SplitConfig, check_arguments
 from busi_lab.data.cache import resolve_cache_dir
 from busi_lab.data.datamodule import BusiDataModule
-from busi_lab.data.dataset import read_classes
-from busi_lab.data.layout import require_layout, resolve_root
+from busi_lab.data.layout import require_layout
+from busi_lab.data.layouts import classes_of, find_root
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.errors import UserError, one_line
 from busi_lab.run.checkpoints import AtomicCheckpointIO, BestCheckpoint
@@ -52,8 +52,9 @@ def find_classes(data: DataConfig) -> Classes:
     """
     classes = BUSI
     if data.phantom is None:
-        require_layout(data.root, data.name)  # a name of the user's own allows both layouts
-        classes = read_classes(resolve_root(data.root))
+        if data.layout == "auto":
+            require_layout(data.root, data.name)  # a name of the user's own allows both layouts
+        classes = classes_of(find_root(data.root, data.layout), data.layout)
     if unknown := [name for name in data.classes or () if name not in classes.names]:
         wrong = f"data.classes={data.classes}: no class {unknown[0]}"
         raise UserError(one_of(wrong, unknown[0], classes.names, "classes"))

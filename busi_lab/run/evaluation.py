@@ -153,6 +153,7 @@ def _start_summary(
             classes=tuple(name for name, count in counts.items() if count),
             test_classes=counts,
             synthetic=is_synthetic(data.index.root),
+            layout=data.index.layout,
             **class_roles(data.roles),
         ),
         metrics={name: value for name, value in source.metrics.items() if name.startswith("val/")},

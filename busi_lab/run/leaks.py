@@ -45,7 +45,7 @@ def find_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -
         root = source.data.root
         if not root or not Path(root).is_dir():
             return None
-        source_index = index_dataset(root)
+        source_index = index_dataset(root, layout=source.data.layout)
         if source_index.digest != source.data.digest:
             return None
         learnt = _learnt(source_directory, source_index)

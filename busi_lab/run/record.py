@@ -46,6 +46,7 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
             classes=learnt_classes(data),
             test_classes=class_counts(data),
             synthetic=is_synthetic(data.index.root),
+            layout=data.index.layout,
             **class_roles(task.roles),
         ),
         parameters=sum(parameter.numel() for parameter in task.network.parameters()),

@@ -199,6 +199,7 @@ def _refuse_another_run(job: Job) -> None:
             (part.get("data") or {}).pop(key, None)
         for group in ("model", "optim"):
             part[group] = {key: value for key, value in (part.get(group) or {}).items() if value is not None}
+        part.setdefault("data", {}).setdefault("layout", "auto")
         part["task"] = {**LATER_OF_TASKS, **(part.get("task") or {})}
         part["manifest"] = (part.get("split") or {}).pop("manifest", None)
         part["callbacks"] = {name: _settings(item) for name, item in (part.get("callbacks") or {}).items() if item}

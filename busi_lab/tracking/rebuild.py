@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from busi_lab.data.index import read_case
-from busi_lab.data.layout import list_files
+from busi_lab.data.layouts import list_cases
 from busi_lab.data.reading import read_mask
 from busi_lab.data.resizing import resize_mask, resize_scan
 from busi_lab.data.scan import UnreadableImageError
@@ -31,7 +31,7 @@ from busi_lab.run_directory import (
     find_run_directories,
     quoted,
 )
-from busi_lab.summary import SUMMARY, Objective, SplitRecord, Summary, read_summary
+from busi_lab.summary import SUMMARY, DataRecord, Objective, SplitRecord, Summary, read_summary
 from busi_lab.tracking.mode import choose_mode
 from busi_lab.tracking.protocol import Job, Result
 from busi_lab.tracking.settings import WandbSettings, wandb_settings
@@ -200,7 +200,7 @@ def _result(directory: Path, config: Mapping[str, Any], summary: Summary) -> Res
     probabilities = {f"p_{name}" for name in summary.data.roles.names}
     rows = [_typed(row, probabilities) for row in read_rows(directory / PREDICTIONS)]
     names = [row["image"] for row in rows]
-    pictures, true_masks = _scans(summary.data.root, (config.get("data") or {}).get("image_size"), names)
+    pictures, true_masks = _scans(summary.data, (config.get("data") or {}).get("image_size"), names)
     masks = {}
     for name in names:
         with suppress(OSError, UnreadableImageError):
@@ -222,14 +222,14 @@ def _typed(row: Mapping[str, str], probabilities: Collection[str]) -> dict[str, 
     return {name: value(name, cell) for name, cell in row.items()}
 
 
-def _scans(root: Any, size: Any, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _scans(data: DataRecord, size: Any, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scans and true masks of some cases as the run's trackers saw them; none where one of them cannot be read."""
-    folder = Path(str(root))
-    if not root or not folder.is_dir() or not isinstance(size, int):
+    folder = Path(str(data.root))
+    if not data.root or not folder.is_dir() or not isinstance(size, int):
         return {}, {}
     pictures, masks = {}, {}
     try:
-        cases = {case.case_id: case for case in list_files(folder)[0]}
+        cases = {case.case_id: case for case in list_cases(folder, data.layout)[0]}
         for name in names:
             scan, mask = read_case(folder, cases[name])
             pictures[name], masks[name] = resize_scan(scan, size), resize_mask(mask, size).astype(np.uint8)

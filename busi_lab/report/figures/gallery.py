@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from busi_lab.data.layout import CaseFiles, list_files
+from busi_lab.data.layout import CaseFiles
+from busi_lab.data.layouts import list_cases
 from busi_lab.data.reading import read_image, read_mask
 from busi_lab.data.scan import UnreadableImageError
+from busi_lab.errors import UserError
 from busi_lab.report.figures.overlay import PREDICTED, TRUE, draw_heat, outline, resized
 from busi_lab.report.results.examples import Example
 from busi_lab.run_directory import EXPLANATIONS, MASKS, Run
@@ -39,7 +41,7 @@ def pictures_of(run: Run, examples: Sequence[Example], explained: Sequence[Run])
         explained: the run, and evaluations of it, which may hold maps of what speaks for a class.
     """
     root = dataset_of(run)
-    files = _files(root) if root else {}
+    files = _files(root, run.summary.data.layout) if root else {}
     return tuple(_picture(root, files.get(example.image), run, example, explained) for example in examples)
 
 
@@ -52,10 +54,10 @@ def dataset_of(run: Run) -> Path | None:
         return None
 
 
-def _files(root: Path) -> dict[str, CaseFiles]:
+def _files(root: Path, layout: str) -> dict[str, CaseFiles]:
     try:
-        return {case.case_id: case for case in list_files(root)[0]}
-    except OSError:
+        return {case.case_id: case for case in list_cases(root, layout)[0]}
+    except (OSError, UserError):
         return {}
 
 
