@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +73,39 @@ def test_the_defaults_of_classes_are_those_of_the_files(bare_environment: None) 
                 assert item.default == expected, (target, name)
 
 
+@cache
+def shipped(experiment: str) -> RunConfig:
+    return load(f"experiment={experiment}")
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_is_valid_and_carries_its_own_name(experiment: str) -> None:
-    assert load(f"experiment={experiment}").name == experiment
+    assert shipped(experiment).name == experiment
 
 
-def test_the_smoke_sweep_runs_every_shipped_experiment() -> None:
-    content = yaml.safe_load((CONF / "sweep/smoke.yaml").read_text(encoding="utf-8"))
-    assert sorted(content["hydra"]["sweeper"]["params"]["experiment"].split(",")) == EXPERIMENTS
+def swept(name: str) -> list[str]:
+    content = yaml.safe_load((CONF / f"sweep/{name}.yaml").read_text(encoding="utf-8"))
+    experiments: list[str] = content["hydra"]["sweeper"]["params"]["experiment"].split(",")
+    return experiments
+
+
+def test_the_smoke_sweep_runs_every_experiment_of_ours_and_every_network() -> None:
+    chosen = swept("smoke")
+    own = {name for name in EXPERIMENTS if not name.startswith("published/")}
+    assert own <= {*chosen} <= {*EXPERIMENTS} and len(chosen) == len({*chosen})
+    assert {shipped(name).model.name for name in chosen} == {shipped(name).model.name for name in EXPERIMENTS}
     config = load("sweep=smoke", "experiment=paper/unet")
     assert (config.data.name, config.data.subset, config.trainer["max_epochs"]) == ("phantom", 4, 2)
     assert (config.model.weights, config.logger) == ("none", {})
+
+
+def test_the_sweeps_of_published_systems_hold_all_of_them() -> None:
+    published = sorted(name for name in EXPERIMENTS if name.startswith("published/"))
+    assert sorted(swept("published_all")) == published
+    by_task = {"classification": "classifiers", "segmentation": "segmentation", "multitask": "joint"}
+    for task, sweep in by_task.items():
+        expected = [name for name in published if get_class(shipped(name).task["_target_"]).kind == task]
+        assert sorted(swept(f"published_{sweep}")) == expected
 
 
 @pytest.mark.parametrize("choice", CHOICES)

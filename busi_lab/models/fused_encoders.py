@@ -50,11 +50,11 @@ class FusedEncoders(nn.Module):
         super().__init__()
         self.encoders = nn.ModuleList(encoders)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(sum(features), num_classes))
-        self.register_buffer("_scales", torch.tensor(scales)[..., None, None], persistent=False)
+        self.register_buffer("_scales", torch.tensor(scales), persistent=False)
 
     def forward(self, image: Tensor) -> Outputs:
         """Class logits ``[B, K]`` of scans float ``[B, C, S, S]`` from 0 to 1; each encoder gets its own scale."""
-        scales: Any = self._scales
+        scales: Any = self._scales[..., None, None]  # type: ignore[index]
         features = [
             encoder((image - mean) / deviation)
             for encoder, (mean, deviation) in zip(self.encoders, scales, strict=True)

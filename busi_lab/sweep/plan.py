@@ -251,14 +251,41 @@ def _settings(callback: Any) -> dict[str, Any]:
 
 
 def _refuse_narrowing(hydra: Any) -> None:
-    """``experiment=X`` beside a sweep over experiments would leave one job: say so instead."""
-    swept = dict(hydra.sweeper.get("params") or {})
-    for override in OverridesParser.create().parse_overrides(list(hydra.overrides.task)):
+    """``experiment=X`` beside a sweep over experiments would leave one job: say so instead.
+
+    A key for which the sweep has one value may have another one.
+    """
+    parser = OverridesParser.create()
+    chosen = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
+    swept = {item.key_or_group for item in parser.parse_overrides(chosen) if item.is_sweep_override()}
+    for override in parser.parse_overrides(list(hydra.overrides.task)):
         if override.key_or_group in swept and not override.is_sweep_override():
             raise UserError(
                 f"{override.input_line}: the chosen sweep varies {override.key_or_group}, one value would leave "
                 f"one job; drop it, or drop sweep="
             )
+
+
+def without_folds(hydra: Any, jobs: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The overrides of each job, without the sweep's folds where the command line has chosen a split that has none.
+
+    Jobs that differed in their fold alone are then equal.
+
+    Args:
+        hydra: the node of the composed multirun configuration.
+        jobs: the overrides of each job.
+    """
+    typed = {item.key_or_group for item in OverridesParser.create().parse_overrides(list(hydra.overrides.task))}
+    own_folds = _FOLD in (hydra.sweeper.get("params") or {}) and _FOLD not in typed and "split" in typed
+    found = []
+    for job in jobs:
+        split = next((item.split("=", 1)[1] for item in job if item.startswith("split=")), _WITH_FOLDS)
+        drop = own_folds and split != _WITH_FOLDS
+        found.append(tuple(item for item in job if not (drop and item.startswith(f"{_FOLD}="))))
+    return found
+
+
+_FOLD, _WITH_FOLDS = "split.fold", "grouped_kfold"
 
 
 def _command_flags(hydra: Any) -> list[str]:
