@@ -181,6 +181,11 @@ def build_callbacks(config: RunConfig, task: BaseTask) -> list[Callback]:
     """
     names = [f"val/{name}" for name in ("loss", *task.metric_names)]
     for name, item in config.callbacks.items():
+        if item and not item.get("_target_"):
+            raise UserError(
+                f"callbacks.{name}: names no class (_target_); choose the callbacks= that has it, or set "
+                f"callbacks.{name}=null"
+            )
         if item and item.get("monitor", task.monitor) not in names:
             raise UserError(f"callbacks.{name}.monitor={item['monitor']}: expected one of {', '.join(names)}")
     callbacks = [
