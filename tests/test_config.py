@@ -137,6 +137,10 @@ def test_the_command_line_wins_over_smoke_and_smoke_over_an_experiment() -> None
         assert load("experiment=paper/vgg16", f"trainer={trainer}").trainer["max_epochs"] == 50
 
 
+def test_overfitting_does_without_augmentation_whatever_the_experiment_sets() -> None:
+    assert load("experiment=published/aumente2025/nnunet", "debug=overfit").augment == load("augment=none").augment
+
+
 def test_seed_zero_is_a_seed() -> None:
     config = load("seed=0", "split.seed=0")
     assert (config.seed, config.split.seed) == (0, 0)
