@@ -13,6 +13,9 @@ from busi_lab.checking import checked, whole_keys, write_whole
 from busi_lab.errors import UserError
 from busi_lab.suggestions import one_of
 
+LATER_OF_TASKS: dict[str, Any] = {"class_focal_gamma": 0.0, "refine": "none"}
+"""Options that tasks were given later, with the values that older configurations mean."""
+
 MAX_IMAGE_SIZE = 4096  # pixels; a network for more would take the memory of any machine
 Dict = dict[str, Any]
 C = TypeVar("C", "RunConfig", "EvalConfig")
@@ -30,6 +33,7 @@ class DataConfig:
 
     name: str = "busi"
     root: str | None = None
+    layout: str = "auto"
     image_size: int = 224
     batch_size: int = 4
     eval_batch_size: int = 32
@@ -88,7 +92,8 @@ class NetworkSettings:
         weights_data: what these weights were trained on, for the record; a run's own record says it by itself.
         in_chans: 1 or 3.
         dropout: probability before the last layer.
-        freeze: ``none``, or ``backbone``, whose weights and batch-norm statistics then stay.
+        freeze: ``none``; ``backbone``, whose weights and batch-norm statistics then stay; or a list of layers.
+        unfreeze_epoch: first epoch, from 0, in which everything is trained; None for never.
     """
 
     name: str = "timm"
@@ -96,7 +101,8 @@ class NetworkSettings:
     weights_data: str | None = None
     in_chans: int = 3
     dropout: float = 0.0
-    freeze: str = "none"
+    freeze: Any = "none"
+    unfreeze_epoch: int | None = None
 
     @property
     def label(self) -> str:
@@ -128,6 +134,7 @@ class OptimConfig:
     lr: float = 1e-4
     weight_decay: float = 0.0
     backbone_lr: float | None = None
+    layer_decay: float | None = None
 
 
 @dataclass
@@ -260,6 +267,10 @@ def _check_ranges(config: RunConfig) -> None:
     }
     if optim.backbone_lr is not None:
         positive["optim.backbone_lr"] = optim.backbone_lr
+        if optim.layer_decay is not None:
+            raise UserError("optim.backbone_lr beside optim.layer_decay: both set the backbone's rates; leave one out")
+    if optim.layer_decay is not None and not 0 < optim.layer_decay <= 1:
+        raise UserError(f"optim.layer_decay={optim.layer_decay}: expected null or a factor above 0 and at most 1")
     _check_positive(positive)
     epochs = config.trainer.get("max_epochs")
     if not isinstance(epochs, int) or epochs < 1:
@@ -280,6 +291,7 @@ def _check_ranges(config: RunConfig) -> None:
         "scheduler.factor": config.scheduler.factor,
     }
     _check_fractions(fractions)
+    _check_freeze(model.freeze, model.unfreeze_epoch)
     if not 0 <= model.dropout < 1:
         raise UserError(f"model.dropout={model.dropout}: expected at least 0 and less than 1")
     smoothing = config.task.get("label_smoothing", 0)
@@ -301,13 +313,21 @@ def _check_ranges(config: RunConfig) -> None:
         raise UserError(f"augment.brightness={brightness}: expected [lowest, highest] factor")
     choices: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "model.in_chans": (model.in_chans, (1, 3)),
-        "model.freeze": (model.freeze, ("none", "backbone")),
         "scheduler.name": (config.scheduler.name, ("none", "cosine", "onecycle", "plateau")),
         "task.monitor_mode": (config.task.get("monitor_mode"), ("max", "min")),
     }
     for key, (value, allowed) in choices.items():
         if value not in allowed:
             raise UserError(f"{key}={value}: expected {' or '.join(map(str, allowed))}")
+
+
+def _check_freeze(freeze: Any, unfreeze_epoch: int | None) -> None:
+    """What can be said without the network, which knows its layers."""
+    listed = isinstance(freeze, list | tuple) and freeze and all(isinstance(name, str) and name for name in freeze)
+    if freeze not in ("none", "backbone") and not listed:
+        raise UserError(f"model.freeze={freeze}: expected none, backbone or a list of layers, as [conv1,layer1]")
+    if unfreeze_epoch is not None and (unfreeze_epoch < 1 or freeze == "none"):
+        raise UserError(f"model.unfreeze_epoch={unfreeze_epoch}: expected 1 or more beside model.freeze, or null")
 
 
 def _check_data(data: DataConfig, split: SplitConfig) -> None:
@@ -324,6 +344,8 @@ def _check_data(data: DataConfig, split: SplitConfig) -> None:
             f"data.phantom beside data.name={data.name}: only data=phantom, which is called phantom, makes phantoms; "
             "leave it out, or set data=phantom and leave data.name out"
         )
+    if data.layout != "auto" and (data.layout != "folder" or data.name in ("busi", "labels", "phantom")):
+        raise UserError(f"data.layout={data.layout} for data.name={data.name}: expected auto; data=folder means folder")
     if data.phantom is not None and data.root is not None:
         raise UserError(
             f"data.phantom beside data.root={data.root}: phantoms are made, and read from no other folder; leave "

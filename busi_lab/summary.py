@@ -76,6 +76,7 @@ class DataRecord(_WithClasses):
         test_classes: test images of each class.
         synthetic: whether they were made by a program.
         lesion_values: values of mask files that were taken as lesion; empty where the files themselves told.
+        layout: how the folder is read, as ``data.layout``.
     """
 
     name: str | None = None
@@ -90,6 +91,7 @@ class DataRecord(_WithClasses):
     test_classes: dict[str, int] = field(default_factory=dict)
     synthetic: bool | None = None
     lesion_values: tuple[str, ...] = ()
+    layout: str = "auto"
 
 
 @dataclass(frozen=True)

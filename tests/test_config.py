@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +74,39 @@ def test_the_defaults_of_classes_are_those_of_the_files(bare_environment: None) 
                 assert item.default == expected, (target, name)
 
 
+@cache
+def shipped(experiment: str) -> RunConfig:
+    return load(f"experiment={experiment}")
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_is_valid_and_carries_its_own_name(experiment: str) -> None:
-    assert load(f"experiment={experiment}").name == experiment
+    assert shipped(experiment).name == experiment
 
 
-def test_the_smoke_sweep_runs_every_shipped_experiment() -> None:
-    content = yaml.safe_load((CONF / "sweep/smoke.yaml").read_text(encoding="utf-8"))
-    assert sorted(content["hydra"]["sweeper"]["params"]["experiment"].split(",")) == EXPERIMENTS
+def swept(name: str) -> list[str]:
+    content = yaml.safe_load((CONF / f"sweep/{name}.yaml").read_text(encoding="utf-8"))
+    experiments: list[str] = content["hydra"]["sweeper"]["params"]["experiment"].split(",")
+    return experiments
+
+
+def test_the_smoke_sweep_runs_every_experiment_of_ours_and_every_network() -> None:
+    chosen = swept("smoke")
+    own = {name for name in EXPERIMENTS if not name.startswith("published/")}
+    assert own <= {*chosen} <= {*EXPERIMENTS} and len(chosen) == len({*chosen})
+    assert {shipped(name).model.name for name in chosen} == {shipped(name).model.name for name in EXPERIMENTS}
     config = load("sweep=smoke", "experiment=paper/unet")
     assert (config.data.name, config.data.subset, config.trainer["max_epochs"]) == ("phantom", 4, 2)
     assert (config.model.weights, config.logger) == ("none", {})
+
+
+def test_the_sweeps_of_published_systems_hold_all_of_them() -> None:
+    published = sorted(name for name in EXPERIMENTS if name.startswith("published/"))
+    assert sorted(swept("published_all")) == published
+    by_task = {"classification": "classifiers", "segmentation": "segmentation", "multitask": "joint"}
+    for task, sweep in by_task.items():
+        expected = [name for name in published if get_class(shipped(name).task["_target_"]).kind == task]
+        assert sorted(swept(f"published_{sweep}")) == expected
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -115,6 +138,10 @@ def test_the_command_line_wins_over_smoke_and_smoke_over_an_experiment() -> None
         assert load("experiment=paper/vgg16", f"trainer={trainer}").trainer["max_epochs"] == 50
 
 
+def test_overfitting_does_without_augmentation_whatever_the_experiment_sets() -> None:
+    assert load("experiment=published/aumente2025/nnunet", "debug=overfit").augment == load("augment=none").augment
+
+
 def test_seed_zero_is_a_seed() -> None:
     config = load("seed=0", "split.seed=0")
     assert (config.seed, config.split.seed) == (0, 0)
@@ -123,7 +150,7 @@ def test_seed_zero_is_a_seed() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("+data.imagesize=96", r"data\.imagesize.*known keys: name, root, image_size"),
+        ("+data.imagesize=96", r"data\.imagesize.*known keys: name, root, layout, image_size"),
         ("+nonsense=1", "nonsense"),
         ("data.image_size=large", r"data\.image_size"),
         ("data.image_size=16", "expected 32, where backbones keep one position, to 4096"),
@@ -137,7 +164,14 @@ def test_seed_zero_is_a_seed() -> None:
         ("split.val_fraction=0", r"split\.val_fraction"),
         ("split=published split.test_fraction=0.5", "published is fixed at 0.2"),
         ("model.in_chans=2", r"model\.in_chans=2: expected 1 or 3"),
-        ("model.freeze=head", r"model\.freeze=head: expected none or backbone"),
+        ("model.freeze=head", r"model\.freeze=head: expected none, backbone or a list of layers"),
+        ("model.freeze=[]", r"model\.freeze=\[\]: expected none, backbone or a list"),
+        ("model.unfreeze_epoch=2", r"model\.unfreeze_epoch=2: expected 1 or more beside model\.freeze"),
+        ("model.freeze=backbone model.unfreeze_epoch=0", r"model\.unfreeze_epoch=0: expected 1 or more"),
+        ("data.layout=flat", r"data\.layout=flat for data\.name=busi: expected auto; data=folder means folder"),
+        ("data=phantom data.layout=folder", r"data\.layout=folder for data\.name=phantom"),
+        ("optim.layer_decay=1.5", r"optim\.layer_decay=1\.5: expected null or a factor above 0"),
+        ("optim.layer_decay=0.5 optim.backbone_lr=1e-5", r"optim\.backbone_lr beside optim\.layer_decay"),
         ("model.dropout=1", r"model\.dropout"),
         ("task.label_smoothing=2", r"task\.label_smoothing"),
         ("task.monitor_mode=up", r"task\.monitor_mode=up: expected max or min"),

@@ -268,7 +268,11 @@ def test_damaged_data(cli: Cli, phantom_copy: Path, tmp_path: Path, what: str, m
         (("data.root=null",), "data.root is not set"),
         (("model=timm", "model.backbone=resnet5"), "not a model of timm"),
         (("model=timm", "model.weights=/nowhere.pth"), "no such file"),
-        (("model=vgg",), "model=vgg: no such option; choices: custom_cnn, "),
+        (
+            ("+callbacks.early_stopping.patience=3",),
+            "callbacks.early_stopping: names no class (_target_); choose the callbacks= that has it, or set callbacks",
+        ),
+        (("model=vgg",), "model=vgg: no such option; choices: "),
         (("+data.imagesize=96",), "data.imagesize"),
         (("data.imagesize=96",), "imagesize"),
         (("trainer.max_epochs=-3",), "max_epochs=-3"),

@@ -7,6 +7,8 @@ import pytest
 from busi_lab.suggestions import nearest
 from busi_lab.train import main
 
+OF_EVERY_NETWORK = "weights, weights_data, in_chans, dropout, freeze, unfreeze_epoch"
+
 
 @pytest.mark.parametrize(
     ("override", "line"),
@@ -35,7 +37,7 @@ from busi_lab.train import main
             "experiment=paper/mobilnet",
             "experiment=paper/mobilnet: no such option; did you mean paper/mobilenet? choices: ",
         ),
-        ("data=busy", "data=busy: no such option; did you mean busi? choices: busi, labels, phantom"),
+        ("data=busy", "data=busy: no such option; did you mean busi? choices: busi, folder, labels, phantom"),
     ],
 )
 def test_a_typo_is_one_line_with_the_nearest_name(
@@ -53,8 +55,8 @@ def test_a_typo_is_one_line_with_the_nearest_name(
 @pytest.mark.parametrize(
     ("overrides", "known"),
     [
-        (["model=custom_cnn"], "custom_cnn: name, weights, weights_data, in_chans, dropout, freeze"),
-        (["experiment=paper/unet_smp"], "smp: name, arch, encoder, weights, weights_data, in_chans, dropout, freeze"),
+        (["model=custom_cnn"], f"custom_cnn: name, {OF_EVERY_NETWORK}"),
+        (["experiment=paper/unet_smp"], f"smp: name, arch, encoder, {OF_EVERY_NETWORK}"),
     ],
 )
 def test_the_known_keys_of_a_network_are_its_own(

@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from busi_lab.data.dataset import DATASET, read_classes
 from busi_lab.data.index import Case, Index, index_dataset
-from busi_lab.data.layout import list_files, resolve_root
+from busi_lab.data.layouts import classes_of, files_of, find_root, list_cases
 from busi_lab.data.options import AS_FOUND, DatasetOptions
 from busi_lab.data.resizing import resize_mask, resize_scan
 from busi_lab.data.scan import Gray, Mask
@@ -158,12 +157,11 @@ def open_cache(
     Raises:
         UserError: the dataset has a defect, or the cache cannot be written.
     """
-    folder = resolve_root(root, options)
+    folder = find_root(root, options)
     if cache_dir is None:
         return _build(folder, image_size, lambda name, shape: np.empty(shape, np.uint8), options)
-    labels = (
-        "" if options == AS_FOUND else f" {options.table(folder).resolve()} {options.label_map} {options.lesion_values}"
-    )
+    described = f" {options.table(folder).resolve()} {options.label_map} {options.lesion_values} {options.layout}"
+    labels = "" if options == AS_FOUND else described
     place = hashlib.sha256(f"{_VERSION} {folder.resolve()}{labels}".encode()).hexdigest()[:12]
     prefix = f"{place}-{image_size}px-"
     directory = cache_dir / f"{prefix}{_stamp(folder, options)}"
@@ -198,7 +196,7 @@ def _checksums(directory: Path) -> dict[str, str]:
 def _stamp(root: Path, options: DatasetOptions) -> str:
     """Sixteen hex digits over names, sizes and modification times of all files."""
     lines = []
-    for path in _files(root, options):
+    for path in files_of(root, options):
         try:
             status = path.stat()
         except OSError:
@@ -208,20 +206,10 @@ def _stamp(root: Path, options: DatasetOptions) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def _files(root: Path, options: DatasetOptions) -> list[Path]:
-    """What a dataset is read from: its own classes, and the class folders, or the table and the files that it names."""
-    own = [root / DATASET] if (root / DATASET).exists() else []
-    if not options.has_table(root):
-        folders = (entry for entry in sorted(root.iterdir()) if entry.is_dir())
-        return [*own, *(path for folder in folders for path in sorted(folder.iterdir()))]
-    cases, _ = list_files(root, options)
-    return [*own, options.table(root), *(root / name for case in cases for name in (case.image, *case.masks))]
-
-
 def _build(
     root: Path, image_size: int, allocate: Callable[[str, tuple[int, int]], Any], options: DatasetOptions
 ) -> PixelCache:
-    count = len(list_files(root, options)[0])
+    count = len(list_cases(root, options)[0])
     log.info("reading %s of %s once, at %d px", counted(count, "image"), root, image_size)
     images = allocate("images", (count, image_size * image_size))
     masks = allocate("masks", (count, -(-image_size * image_size // 8)))
@@ -301,5 +289,5 @@ def _load(root: Path, image_size: int, directory: Path, options: DatasetOptions)
     except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"the pixel cache {directory} is damaged ({error}); delete that folder") from None
     images, masks = tensors
-    index = Index(root, cases, read_classes(root), options)
+    index = Index(root, cases, classes_of(root, options), options)
     return PixelCache(index, image_size, images.view(-1, image_size, image_size), masks, directory)

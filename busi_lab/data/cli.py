@@ -221,7 +221,9 @@ def _options(given: argparse.Namespace) -> "DatasetOptions":
         pairs[word.strip()] = meant.strip()
     values = [value for value in getattr(given, "lesion_values", "").split(",") if value.strip()]
     lesions = lesion_value_names(values, "--lesion-values")
-    return DatasetOptions(getattr(given, "labels", None), plain_label_map(pairs), lesions)
+    return DatasetOptions(
+        getattr(given, "labels", None), plain_label_map(pairs), lesions, getattr(given, "layout", "auto")
+    )
 
 
 def _refuse_unwritable(out: Path, folder: Path) -> None:
@@ -272,6 +274,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--labels", metavar="FILE", help="a table of labels outside the folder, as data.labels")
         command.add_argument(
             "--label-map", default="", metavar="A=B,...", help="what labels of the table mean, as data.label_map"
+        )
+        command.add_argument(
+            "--layout",
+            choices=("auto", "folder"),
+            default="auto",
+            help="folder: any images, a subfolder for each class; auto: BUSI's layout or labels.csv (auto)",
         )
     reading["describe"].add_argument("--out", type=Path, required=True, metavar="DIR", help="where the PNG files go")
     reading["duplicates"].add_argument(

@@ -16,7 +16,7 @@ DATASET = "dataset.json"
 
 _ROLES = ("positive", "without_lesion")
 _KEYS = ("classes", *_ROLES, "synthetic")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+CLASS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
 def read_classes(root: Path) -> Classes:
@@ -58,7 +58,7 @@ def _read(root: Path) -> tuple[Classes, bool]:
     if "classes" not in content and not content.keys() & set(_ROLES):
         return BUSI, synthetic
     names = content.get("classes")
-    if not isinstance(names, list) or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) and CLASS_NAME.fullmatch(name) for name in names):
         raise UserError(
             f"{path}: classes is {str(names)[:60]!r}; expected a list of names of letters, digits, dashes and "
             'underscores, as ["cyst", "solid"]'

@@ -1,4 +1,4 @@
-"""A dataset folder in either layout (:mod:`busi_lab.data.layout`) -> one row per image, decoded once."""
+"""A dataset folder in any layout (:mod:`busi_lab.data.layouts`) -> one row per image, decoded once."""
 
 import hashlib
 from collections import Counter
@@ -12,8 +12,8 @@ import numpy as np
 
 from busi_lab.classes import BUSI, Classes
 from busi_lab.data.case_files import CaseFiles, Defect
-from busi_lab.data.dataset import read_classes
-from busi_lab.data.layout import list_files, list_notes, resolve_root
+from busi_lab.data.layout import list_notes
+from busi_lab.data.layouts import classes_of, find_root, list_cases
 from busi_lab.data.mask_checks import MaskChecks
 from busi_lab.data.masks import MaskFile, read_mask_file
 from busi_lab.data.options import AS_FOUND, DatasetOptions
@@ -159,8 +159,8 @@ def index_dataset(root: str | Path | None, visit: Visit | None = None, options: 
     Raises:
         UserError: the folder is not a sound dataset; names the first defect and counts the others.
     """
-    folder = resolve_root(root, options)
-    files, defects = list_files(folder, options)
+    folder = find_root(root, options)
+    files, defects = list_cases(folder, options)
     look: _Look | None = None
     if visit is not None:
         look = lambda number, _, content: visit(number, content.scan.pixels, content.mask)  # noqa: E731
@@ -172,7 +172,7 @@ def index_dataset(root: str | Path | None, visit: Visit | None = None, options: 
                 cases.append(case)
         if not defects:
             _refuse_no_lesion(folder, cases, options.lesion_values)
-            return Index(folder, tuple(cases), read_classes(folder), options)
+            return Index(folder, tuple(cases), classes_of(folder, options), options)
     others = f" (and {len(defects) - 1} more)" if len(defects) > 1 else ""
     raise UserError(f"{folder}: {defects[0]}{others}; list all with: busi-data check '{folder}'{_as_flags(options)}")
 
@@ -191,6 +191,8 @@ def _as_flags(options: DatasetOptions) -> str:
     file = "" if options.labels is None else f" --labels '{options.labels}'"
     pairs = ",".join(f"{word}={meant}" for word, meant in options.label_map)
     values = ",".join(options.lesion_values)
+    if options.layout != "auto":
+        file += f" --layout {options.layout}"
     return file + (f" --label-map '{pairs}'" if pairs else "") + (f" --lesion-values '{values}'" if values else "")
 
 
@@ -210,10 +212,10 @@ def inspect_dataset(root: str | Path, options: DatasetOptions = AS_FOUND) -> tup
     Raises:
         UserError: there is no dataset folder to look into.
     """
-    folder = resolve_root(root, options)
-    files, defects = list_files(folder, options)
-    notes = list_notes(folder, files, options)
-    classes = read_classes(folder)
+    folder = find_root(root, options)
+    files, defects = list_cases(folder, options)
+    notes = list_notes(folder, files, options) if options.layout == "auto" else []
+    classes = classes_of(folder, options)
     checks = MaskChecks()
 
     def look(number: int, case: CaseFiles, content: _Content) -> None:

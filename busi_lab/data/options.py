@@ -18,11 +18,13 @@ class DatasetOptions:
         labels: ``data.labels``, a table outside the folder; None for ``labels.csv`` in it.
         label_map: ``data.label_map``, words and the classes that they mean.
         lesion_values: ``data.lesion_values``, what is lesion in mask files; empty where the files themselves tell.
+        layout: ``data.layout``, see :mod:`busi_lab.data.layouts`.
     """
 
     labels: str | None = None
     label_map: tuple[tuple[str, str], ...] = ()
     lesion_values: tuple[str, ...] = ()
+    layout: str = "auto"
 
     def table(self, root: Path) -> Path:
         """The table of a folder."""
@@ -46,9 +48,14 @@ AS_FOUND = DatasetOptions()
 def options_record(options: DatasetOptions) -> dict[str, Any]:
     """The fields of a :class:`DataRecord` that say how a dataset was read."""
     file = None if options.labels is None else str(options.table(Path()).resolve())
-    return {"labels": file, "label_map": dict(options.label_map), "lesion_values": options.lesion_values}
+    return {
+        "labels": file,
+        "label_map": dict(options.label_map),
+        "lesion_values": options.lesion_values,
+        "layout": options.layout,
+    }
 
 
 def recorded_options(data: DataRecord) -> DatasetOptions:
     """How the dataset of a run was read."""
-    return DatasetOptions(data.labels, tuple(data.label_map.items()), data.lesion_values)
+    return DatasetOptions(data.labels, tuple(data.label_map.items()), data.lesion_values, data.layout)

@@ -33,7 +33,8 @@ class PaddedNetwork(nn.Module):
             return outputs
         outputs = self.network(F.pad(image, (0, beside, 0, below), mode="replicate"))
         masks = None if outputs.masks is None else outputs.masks[..., :height, :width]
-        return Outputs(outputs.classes, masks)
+        auxiliary = outputs.auxiliary and tuple(logits[..., :height, :width] for logits in outputs.auxiliary)
+        return Outputs(outputs.classes, masks, auxiliary)
 
 
 def check_network(built: BuiltModel, wanted: Wanted, settings: NetworkSettings) -> None:
@@ -59,7 +60,9 @@ def check_network(built: BuiltModel, wanted: Wanted, settings: NetworkSettings) 
         "classes": None if wanted.classes is None else [1, wanted.classes],
         "masks": [1, 1, size, size] if wanted.masks else None,
     }
-    found = outputs._asdict() if isinstance(outputs, Outputs) else {type(outputs).__name__: outputs}
+    found = {type(outputs).__name__: outputs}
+    if isinstance(outputs, Outputs):
+        found = {"classes": outputs.classes, "masks": outputs.masks}
     shapes = {name: None if value is None else list(getattr(value, "shape", ())) for name, value in found.items()}
     if shapes != expected:
         raise UserError(

@@ -18,10 +18,13 @@ class Outputs(NamedTuple):
     Attributes:
         classes: logits ``[B, K]``; None from a network of masks alone.
         masks: logits ``[B, 1, S, S]``; None from a network of classes alone.
+        auxiliary: mask logits ``[B, 1, S, S]`` of shallower or coarser stages, the nearest to ``masks`` first, while a
+            network with deep supervision trains; None otherwise.
     """
 
     classes: Tensor | None = None
     masks: Tensor | None = None
+    auxiliary: tuple[Tensor, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ from busi_lab.classes import BUSI, Classes
 from busi_lab.config import AugmentConfig, DataConfig, RunConfig, SplitConfig, check_arguments
 from busi_lab.data.cache import resolve_cache_dir
 from busi_lab.data.datamodule import BusiDataModule
-from busi_lab.data.dataset import DATASET, read_classes
+from busi_lab.data.dataset import DATASET
 from busi_lab.data.index import index_dataset
 from busi_lab.data.invalid_copies import make_copies
 from busi_lab.data.label_words import plain_label_map
-from busi_lab.data.layout import absent_classes, require_layout, resolve_root
+from busi_lab.data.layout import absent_classes, require_layout
+from busi_lab.data.layouts import classes_of, find_root
 from busi_lab.data.masks import lesion_value_names
 from busi_lab.data.options import DatasetOptions
 from busi_lab.data.phantom import generate_phantoms
@@ -58,8 +59,9 @@ def find_classes(data: DataConfig) -> Classes:
     classes = BUSI
     if data.phantom is None:
         options = dataset_options(data)
-        require_layout(data.root, data.name, options)  # a name of the user's own allows both layouts
-        classes = read_classes(resolve_root(data.root, options))
+        if data.layout == "auto":
+            require_layout(data.root, data.name, options)  # a name of the user's own allows both layouts
+        classes = classes_of(find_root(data.root, options), options)
     if unknown := [name for name in data.classes or () if name not in classes.names]:
         wrong = f"data.classes={data.classes}: no class {unknown[0]}"
         raise UserError(one_of(wrong, unknown[0], classes.names, "classes"))
@@ -73,9 +75,9 @@ def find_classes_to_learn(data: DataConfig) -> Classes:
         UserError: as :func:`find_classes`, or a class has no folder.
     """
     classes, options = find_classes(data), dataset_options(data)
-    if data.phantom is not None or data.classes is not None:
+    if data.phantom is not None or data.classes is not None or data.layout != "auto":
         return classes
-    root = resolve_root(data.root, options)
+    root = find_root(data.root, options)
     if absent := absent_classes(root, options):
         rest = [name for name in classes.names if name not in absent]
         raise UserError(
@@ -91,7 +93,8 @@ def dataset_options(data: DataConfig) -> DatasetOptions:
     Raises:
         UserError: ``data.label_map`` gives a word two meanings.
     """
-    return DatasetOptions(data.labels, plain_label_map(data.label_map), lesion_value_names(data.lesion_values))
+    lesions = lesion_value_names(data.lesion_values)
+    return DatasetOptions(data.labels, plain_label_map(data.label_map), lesions, data.layout)
 
 
 def build_task(config: RunConfig, classes: Classes) -> BaseTask:
@@ -169,7 +172,7 @@ def build_data(
     settings.pop("name")
     phantom = settings.pop("phantom")
     copies = settings.pop("copies_before_split")
-    del settings["labels"], settings["label_map"], settings["lesion_values"]
+    del settings["labels"], settings["label_map"], settings["lesion_values"], settings["layout"]
     folder = resolve_cache_dir(settings["cache_dir"])
     settings["cache_dir"] = None if folder is None else str(folder)
     if phantom is not None:
@@ -237,6 +240,11 @@ def build_callbacks(config: RunConfig, task: BaseTask) -> list[Callback]:
     """
     names = [f"val/{name}" for name in ("loss", *task.metric_names)]
     for name, item in config.callbacks.items():
+        if item and not item.get("_target_"):
+            raise UserError(
+                f"callbacks.{name}: names no class (_target_); choose the callbacks= that has it, or set "
+                f"callbacks.{name}=null"
+            )
         if item and item.get("monitor", task.monitor) not in names:
             raise UserError(f"callbacks.{name}.monitor={item['monitor']}: expected one of {', '.join(names)}")
     callbacks = [

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from busi_lab.config import may_change_on_resume, parse_config
+from busi_lab.config import LATER_OF_TASKS, may_change_on_resume, parse_config
 from busi_lab.data.manifest import read_version
 from busi_lab.data.splits import version_of
 from busi_lab.errors import UserError
@@ -197,8 +197,10 @@ def _refuse_another_run(job: Job) -> None:
             trainer.pop(key, None)
         for key in ("num_workers", "cache_dir", *(() if done else ("root", "labels"))):
             (part.get("data") or {}).pop(key, None)
-        part["data"] = {key: value for key, value in (part.get("data") or {}).items() if value is not None}
-        part["model"] = {key: value for key, value in (part.get("model") or {}).items() if value is not None}
+        for group in ("data", "model", "optim"):
+            part[group] = {key: value for key, value in (part.get(group) or {}).items() if value is not None}
+        part["data"].setdefault("layout", "auto")
+        part["task"] = {**LATER_OF_TASKS, **(part.get("task") or {})}
         part["manifest"] = (part.get("split") or {}).pop("manifest", None)
         part["callbacks"] = {name: _settings(item) for name, item in (part.get("callbacks") or {}).items() if item}
     for key in _OF_A_JOB:
@@ -249,14 +251,41 @@ def _settings(callback: Any) -> dict[str, Any]:
 
 
 def _refuse_narrowing(hydra: Any) -> None:
-    """``experiment=X`` beside a sweep over experiments would leave one job: say so instead."""
-    swept = dict(hydra.sweeper.get("params") or {})
-    for override in OverridesParser.create().parse_overrides(list(hydra.overrides.task)):
+    """``experiment=X`` beside a sweep over experiments would leave one job: say so instead.
+
+    A key for which the sweep has one value may have another one.
+    """
+    parser = OverridesParser.create()
+    chosen = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
+    swept = {item.key_or_group for item in parser.parse_overrides(chosen) if item.is_sweep_override()}
+    for override in parser.parse_overrides(list(hydra.overrides.task)):
         if override.key_or_group in swept and not override.is_sweep_override():
             raise UserError(
                 f"{override.input_line}: the chosen sweep varies {override.key_or_group}, one value would leave "
                 f"one job; drop it, or drop sweep="
             )
+
+
+def without_folds(hydra: Any, jobs: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The overrides of each job, without the sweep's folds where the command line has chosen a split that has none.
+
+    Jobs that differed in their fold alone are then equal.
+
+    Args:
+        hydra: the node of the composed multirun configuration.
+        jobs: the overrides of each job.
+    """
+    typed = {item.key_or_group for item in OverridesParser.create().parse_overrides(list(hydra.overrides.task))}
+    own_folds = _FOLD in (hydra.sweeper.get("params") or {}) and _FOLD not in typed and "split" in typed
+    found = []
+    for job in jobs:
+        split = next((item.split("=", 1)[1] for item in job if item.startswith("split=")), _WITH_FOLDS)
+        drop = own_folds and split != _WITH_FOLDS
+        found.append(tuple(item for item in job if not (drop and item.startswith(f"{_FOLD}="))))
+    return found
+
+
+_FOLD, _WITH_FOLDS = "split.fold", "grouped_kfold"
 
 
 def _command_flags(hydra: Any) -> list[str]:

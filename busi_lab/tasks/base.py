@@ -6,22 +6,22 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 import numpy as np
-import timm.optim
 import torch
 import torch.distributed
 from lightning import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import lr_scheduler
 from torchmetrics import MeanMetric
 
 from busi_lab.classes import BUSI, Classes
+from busi_lab.errors import UserError
 from busi_lab.models import BuiltModel, Outputs, Wanted, build_network, find_network, network_settings
+from busi_lab.models.freezing import FrozenPart
 from busi_lab.tasks.checkpoint import SCHEMA
+from busi_lab.tasks.optimisation import check_layer_decay, make_optimizer, make_scheduler
 
 Batch = dict[str, Any]
 T = TypeVar("T")
-HALF_EPSILON = 1e-4  # float16 has no normal number below 6.1e-5
 
 
 class BaseTask(LightningModule):
@@ -35,7 +35,8 @@ class BaseTask(LightningModule):
     Args:
         model: the ``model`` group of the configuration; see :func:`busi_lab.models.network_settings`.
         image_size: side of the input, pixels.
-        optim: ``name`` (timm's optimiser name), ``lr``, ``weight_decay``, ``backbone_lr`` (None: as ``lr``).
+        optim: ``name`` (timm's optimiser name), ``lr``, ``weight_decay``, ``backbone_lr`` (None: as ``lr``),
+            ``layer_decay`` (None: one rate for all layers).
         scheduler: ``name`` (none, cosine, onecycle, plateau) and its settings.
         monitor: validation metric that chooses the best epoch.
         monitor_mode: ``max`` or ``min``.
@@ -83,9 +84,10 @@ class BaseTask(LightningModule):
             self.network.to(memory_format=torch.channels_last)
         for name, values in (("mean", built.mean), ("std", built.std)):
             self.register_buffer(f"_{name}", torch.tensor(values).view(1, -1, 1, 1))
-        if self.frozen:
-            for parameter in self.backbone_parameters():
-                parameter.requires_grad_(False)
+        check_layer_decay(self._optim, self.network, self._settings.label)
+        self._frozen = FrozenPart(built, self._settings.freeze, self._settings.label)
+        self._thawed = False
+        self._frozen.hold()
         self.train()  # Lightning keeps the modes that it finds, so a frozen backbone must be set now
         self.results: dict[str, dict[str, Tensor]] = {}
         self._average = MeanMetric(nan_strategy="disable")  # by default it leaves out what is no number
@@ -136,11 +138,6 @@ class BaseTask(LightningModule):
         return None
 
     @property
-    def frozen(self) -> bool:
-        """Whether the backbone keeps its weights and batch-norm statistics."""
-        return self._settings.freeze == "backbone"
-
-    @property
     def head_modules(self) -> tuple[nn.Module, ...]:
         """The modules behind the backbone."""
         return self._heads
@@ -160,13 +157,29 @@ class BaseTask(LightningModule):
         return [parameter for parameter in self.network.parameters() if id(parameter) not in heads]
 
     def train(self, mode: bool = True) -> "BaseTask":
-        """Switch to training; a frozen backbone stays in evaluation mode."""
+        """Switch to training; what is frozen stays in evaluation mode."""
         super().train(mode)
-        if mode and self.frozen:
-            self.network.eval()
-            for head in self._heads:
-                head.train()
+        if mode and not self._thawed:
+            self._frozen.evaluate()
         return self
+
+    def on_train_start(self) -> None:
+        """Train everything from the start where a continued run has come that far.
+
+        Raises:
+            UserError: ``model.unfreeze_epoch`` on several devices, which would not exchange what is thawed.
+        """
+        epoch = self._settings.unfreeze_epoch
+        if epoch is not None and self.trainer.world_size > 1:
+            raise UserError(f"model.unfreeze_epoch={epoch}: expected trainer.devices=1, found several; leave one out")
+        self._thaw_if_due()
+
+    def _thaw_if_due(self) -> None:
+        epoch = self._settings.unfreeze_epoch
+        if epoch is not None and not self._thawed and self.current_epoch >= epoch:
+            self._thawed = True
+            self._frozen.hold(False)
+            self.train()
 
     def scale(self, image: Tensor) -> Tensor:
         """Turn uint8 ``[B, 1, S, S]`` into the network's input ``[B, in_chans, S, S]``, float32 or of its precision.
@@ -210,7 +223,8 @@ class BaseTask(LightningModule):
             self._gathered[split].setdefault(name, []).append(value)
 
     def on_train_epoch_start(self) -> None:
-        """Start to gather training batches."""
+        """Start to gather training batches; thaw what is frozen until this epoch."""
+        self._thaw_if_due()
         self._gathered["train"].clear()
 
     def on_validation_epoch_start(self) -> None:
@@ -285,53 +299,13 @@ class BaseTask(LightningModule):
         self._gathered["train"] = {name: [rows] for name, rows in checkpoint.get("gathered", {}).items()}
 
     def configure_optimizers(self) -> Any:
-        """Optimiser over the trainable parameters, and the scheduler."""
-        lr = self._optim["lr"]
-        backbone_lr = self._optim.get("backbone_lr")
-        groups = [
-            {"params": self.head_parameters(), "lr": lr},
-            {"params": self.backbone_parameters(), "lr": lr if backbone_lr is None else backbone_lr},
-        ]
-        for group in groups:
-            group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
-        optimizer = timm.optim.create_optimizer_v2(
-            [group for group in groups if group["params"]],
-            opt=self._optim["name"],
-            lr=lr,
-            weight_decay=self._optim["weight_decay"],
-        )
-        _keep_epsilon(optimizer)
-        scheduler = self._configure_scheduler(optimizer)
+        """Optimiser over what is trained, and the scheduler."""
+        thaws = self._settings.unfreeze_epoch is not None
+        optimizer = make_optimizer(self._optim, self.network, self.head_parameters(), self._frozen.parameters, thaws)
+        if self._scheduler["name"] == "none":
+            return optimizer
+        scheduler = make_scheduler(self._scheduler, optimizer, self.trainer, self.monitor, self.monitor_mode)
         return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
-
-    def _configure_scheduler(self, optimizer: Any) -> dict[str, Any] | None:
-        name = self._scheduler["name"]
-        if name == "cosine":
-            epochs = self.trainer.max_epochs or 1
-            return {"scheduler": lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)}
-        if name == "onecycle":
-            peaks = [group["lr"] for group in optimizer.param_groups]
-            steps = int(self.trainer.estimated_stepping_batches) + 1  # it is stepped once more after the last batch
-            share = self._scheduler["warmup_fraction"]
-            cycle = lr_scheduler.OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, pct_start=share)
-            return {"scheduler": cycle, "interval": "step"}
-        if name == "plateau":
-            plateau = lr_scheduler.ReduceLROnPlateau(
-                optimizer,
-                mode=self.monitor_mode,  # type: ignore[arg-type]
-                factor=self._scheduler["factor"],
-                patience=self._scheduler["patience"],
-            )
-            return {"scheduler": plateau, "monitor": self.monitor}
-        return None
-
-
-def _keep_epsilon(optimizer: torch.optim.Optimizer) -> None:
-    """Raise an optimiser's epsilon to what float16 holds: 1e-8 would be 0 there, and the first step no number."""
-    for group in optimizer.param_groups:
-        half = any(parameter.dtype == torch.float16 for parameter in group["params"])
-        if half and isinstance(group.get("eps"), float):
-            group["eps"] = max(group["eps"], HALF_EPSILON)
 
 
 def of_all_ranks(part: T) -> list[T]:

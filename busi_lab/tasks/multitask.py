@@ -10,6 +10,7 @@ from torch import Tensor
 from busi_lab.errors import UserError
 from busi_lab.tasks.base import Batch
 from busi_lab.tasks.classification import ClassificationPart
+from busi_lab.tasks.refinement import REFINED_METRICS, refined_figures, refined_predictions
 from busi_lab.tasks.segmentation import MaskTask, SegmentationPart
 
 
@@ -36,9 +37,13 @@ class MultiTask(MaskTask):
         focal_gamma: see :class:`SegmentationLoss`.
         tversky_beta: see :class:`SegmentationLoss`.
         roles: see :class:`BaseTask`.
+        class_focal_gamma: see :class:`ClassificationPart`.
+        refine: ``none``, or ``paper``: figures with the ending ``_refined`` stand beside the plain ones, for which a
+            scan that is called without a lesion has an empty mask, and one with an empty mask is called without a
+            lesion (Aumente-Maestro et al., CMPB 260, 2025). What is predicted does not change.
 
     Raises:
-        UserError: a setting outside its range.
+        UserError: a setting outside its range, or nothing that ``refine`` could refer to.
     """
 
     kind = "multitask"
@@ -63,6 +68,8 @@ class MultiTask(MaskTask):
         focal_gamma: float = 2.0,
         tversky_beta: float = 0.7,
         roles: Mapping[str, Any] | None = None,
+        class_focal_gamma: float = 0.0,
+        refine: str = "none",
     ) -> None:
         for key, weight in (("classification", classification_weight), ("segmentation", segmentation_weight)):
             if not isinstance(weight, int | float) or weight <= 0:
@@ -70,24 +77,32 @@ class MultiTask(MaskTask):
                     f"task.{key}_weight={weight}: expected more than 0; for one task alone choose its task="
                 )
         super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles)
-        self.classes = ClassificationPart(label_smoothing, class_weights, self.roles)
+        if refine not in ("none", "paper"):
+            raise UserError(f"task.refine={refine}: expected none or paper")
+        if refine == "paper" and self.roles.without_lesion is None:
+            raise UserError("task.refine=paper: these data have no class without a lesion; set task.refine=none")
+        self.classes = ClassificationPart(label_smoothing, class_weights, self.roles, class_focal_gamma)
         self.masks = SegmentationPart(loss, threshold, resolution, focal_gamma, tversky_beta)
         self._weights = (classification_weight, segmentation_weight)
+        self._refine = refine == "paper"
 
     @property
     def metric_names(self) -> list[str]:
         """Names of the scalar metrics."""
-        return [*self.classes.names, *self.masks.names, "f1_dice", "classification_loss", "segmentation_loss"]
+        refined = REFINED_METRICS if self._refine else ()
+        own = ("f1_dice", "classification_loss", "segmentation_loss")
+        return [*self.classes.names, *self.masks.names, *own, *refined]
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        class_logits, mask_logits = self(batch["image"])
+        outputs = self(batch["image"])
+        class_logits, mask_logits = outputs.classes, outputs.masks
         losses = [torch.full((), math.nan, device=class_logits.device)] * 2
         gathered: dict[str, Tensor] = {}
         if split != "test" or bool((batch["label"] >= 0).all()):  # an evaluation may know labels or masks alone
             losses[0] = self.classes.loss(class_logits, batch["label"], split)
             gathered["logits"] = class_logits.detach().float()
         if "mask" in batch:
-            losses[1] = self.masks.loss(mask_logits, batch["mask"])
+            losses[1] = self.masks.total_loss(outputs, batch["mask"], split)
             gathered |= self.masks.count(mask_logits, batch, split)
         images = len(batch["image"])
         self.gather(split, losses=torch.stack(losses).detach().float().expand(images, 2), **gathered)
@@ -106,15 +121,25 @@ class MultiTask(MaskTask):
         for column, name in enumerate(("classification_loss", "segmentation_loss")):
             if known[column]:
                 values[name] = self.mean(gathered["losses"][:, column])
+        if self._refine and all(known) and split != "train":
+            figures = refined_figures(gathered, self.roles)
+            means = {name: self.mean(figure[~figure.isnan()]) for name, figure in figures.items()}
+            values |= {name: mean for name, mean in means.items() if not mean.isnan()}
         return values
 
     def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
         """The columns of both tasks, or of the one whose truth is known."""
         classes, masks = _known(gathered)
-        return {
+        columns = {
             **(self.classes.columns(gathered) if classes else {}),
             **(self.masks.columns(gathered) if masks else {}),
         }
+        if self._refine and classes and masks:
+            predicted = refined_predictions(gathered, self.roles).tolist()
+            columns["prediction_refined"] = [self.roles.name(number) for number in predicted]
+            dice = refined_figures(gathered, self.roles)["dice_refined"].tolist()
+            columns["dice_refined"] = [None if value != value else value for value in dice]
+        return columns
 
 
 def _known(gathered: Mapping[str, Tensor]) -> tuple[bool, bool]:

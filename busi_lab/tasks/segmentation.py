@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from busi_lab.errors import UserError
 from busi_lab.losses import SegmentationLoss
 from busi_lab.metrics import SEGMENTATION_METRICS, SegmentationMetrics, hausdorff95, overlap
+from busi_lab.models import Outputs
 from busi_lab.tasks.base import BaseTask, Batch, of_all_ranks
 
 CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -74,6 +75,17 @@ class SegmentationPart(nn.Module):
     def names(self) -> tuple[str, ...]:
         """Names of the scalar metrics."""
         return (*SEGMENTATION_METRICS, "threshold")
+
+    def total_loss(self, outputs: Outputs, mask: Tensor, split: str) -> Tensor:
+        """Loss of masks against ``[B, 1, S, S]`` of 0 and 1.
+
+        In training, output number n of a network with deep supervision is added with the factor 1 / (n + 1), where
+        number 0 is the final one (Aumente-Maestro et al., CMPB 260, 2025).
+        """
+        total: Tensor = self.loss(outputs.masks, mask)
+        for number, logits in enumerate(outputs.auxiliary or () if split == "train" else (), start=1):
+            total = total + self.loss(logits, mask) / (number + 1)
+        return total
 
     def count(self, logits: Tensor, batch: Batch, split: str) -> dict[str, Tensor]:
         """What the metrics need of a batch, a row an image.
@@ -311,10 +323,9 @@ class SegmentationTask(MaskTask):
         return list(self.masks.names)
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        logits = self(batch["image"]).masks
-        self.gather(split, **self.masks.count(logits, batch, split))
-        loss: Tensor = self.masks.loss(logits, batch["mask"])
-        return loss
+        outputs = self(batch["image"])
+        self.gather(split, **self.masks.count(outputs.masks, batch, split))
+        return self.masks.total_loss(outputs, batch["mask"], split)
 
     def summarize(self, split: str, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
         """The contract's metrics."""

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from busi_lab.data.index import read_case
-from busi_lab.data.layout import list_files
+from busi_lab.data.layouts import list_cases
 from busi_lab.data.masks import read_mask
 from busi_lab.data.options import recorded_options
 from busi_lab.data.resizing import resize_mask, resize_scan
@@ -40,7 +40,7 @@ from busi_lab.tracking.trackers import variables_set
 from busi_lab.tracking.wandb import WandbTracker
 
 _OF_THE_RUN = ("project", "entity", "group", "name", "tags", "notes", "log_model")  # settings; mode is this machine's
-_NUMBERS = ("dice", "iou", "hd95", "hd95_pixels", "hd95_mm")
+_NUMBERS = ("dice", "dice_refined", "iou", "hd95", "hd95_pixels", "hd95_mm")
 _WHOLE_NUMBERS = ("lesion_pixels", "predicted_pixels", "pixels")
 
 
@@ -230,7 +230,7 @@ def _scans(data: DataRecord, size: Any, names: Sequence[str]) -> tuple[dict[str,
         return {}, {}
     pictures, masks = {}, {}
     try:
-        cases = {case.case_id: case for case in list_files(folder, recorded_options(data))[0]}
+        cases = {case.case_id: case for case in list_cases(folder, recorded_options(data))[0]}
         for name in names:
             scan, mask = read_case(folder, cases[name])
             pictures[name], masks[name] = resize_scan(scan, size), resize_mask(mask, size).astype(np.uint8)

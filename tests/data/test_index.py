@@ -20,10 +20,9 @@ from busi_lab.data.index import (
     check_dataset,
     index_dataset,
     inspect_dataset,
-    list_files,
     read_case,
-    resolve_root,
 )
+from busi_lab.data.layout import list_files, resolve_root
 from busi_lab.data.reading import read_image
 from busi_lab.errors import UserError
 

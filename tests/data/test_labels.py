@@ -477,10 +477,10 @@ def test_masks_and_pictures_of_cases_in_folders(root: Path, tmp_path: Path) -> N
     write_masks(tmp_path / "masks", {"site1/scan_3": SQUARE > 0, "f": SQUARE > 0})
     assert (tmp_path / "masks/site1/scan_3.png").is_file()
     run, example = Run(tmp_path, Summary("finished")), Example("site1/scan_3", "benign", dice=0.5)
-    picture = _picture(root, _files(root).get(example.image), run, example)
+    picture = _picture(root, _files(root, "auto").get(example.image), run, example)
     assert picture.uri is not None and picture.predicted
     missing = Example("../site1/scan_3", "benign", dice=0.5)
-    assert _picture(root, _files(root).get(missing.image), run, missing).uri is None
+    assert _picture(root, _files(root, "auto").get(missing.image), run, missing).uri is None
 
 
 # -------------------------------------------------------------------------------------------- busi-train

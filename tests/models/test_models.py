@@ -204,8 +204,8 @@ def test_padding_repeats_edges_and_is_cut_off() -> None:
 )
 def test_architectures_and_encoders_by_name(arch: str, encoder: str) -> None:
     built = smp(arch, encoder, num_classes=3, in_chans=1)
-    classes, mask = built.network.eval()(torch.zeros(2, 1, 64, 64))
-    assert (mask.shape, classes.shape) == ((2, 1, 64, 64), (2, 3))
+    outputs = built.network.eval()(torch.zeros(2, 1, 64, 64))
+    assert (outputs.masks.shape, outputs.classes.shape) == ((2, 1, 64, 64), (2, 3))
     heads = sum(p.numel() for head in built.heads for p in head.parameters())
     encoder_size = sum(p.numel() for p in built.network.network.encoder.parameters())
     assert heads + encoder_size == sum(p.numel() for p in built.network.parameters())

@@ -35,9 +35,11 @@ def test_every_network_gives_what_is_wanted_and_learns(name: str, outputs: str) 
     assert len(built.mean) == len(built.std) == 1
     found = built.network.train()(torch.randn(2, 1, SIZE, SIZE))
     assert isinstance(found, Outputs)
-    shapes = [None if logits is None else tuple(logits.shape) for logits in found]
+    every = (found.classes, found.masks, *(found.auxiliary or ()))
+    shapes = [None if logits is None else tuple(logits.shape) for logits in every[:2]]
+    assert all(logits.shape == (2, 1, SIZE, SIZE) for logits in found.auxiliary or ())
     assert shapes == [None if outputs == "masks" else (2, 3), None if outputs == "classes" else (2, 1, SIZE, SIZE)]
-    sum(logits.square().mean() for logits in found if logits is not None).backward()  # type: ignore[union-attr]
+    sum(logits.square().mean() for logits in every if logits is not None).backward()  # type: ignore[union-attr]
     without = [key for key, value in built.network.named_parameters() if value.requires_grad and value.grad is None]
     assert not without
     heads = {parameter for head in built.heads for parameter in head.parameters()}
@@ -50,7 +52,7 @@ def test_the_weights_of_every_network_make_another_the_same(name: str, outputs: 
     torch.manual_seed(1)
     second = build_network(network_settings({"name": name, "weights": "none"}), WANTED[outputs]).network.eval()
     second.load_state_dict(first.state_dict())
-    image = torch.randn(1, 3, SIZE, SIZE)
+    image = torch.randn(1, network_settings({"name": name}).in_chans, SIZE, SIZE)
     with torch.no_grad():
         for ours, theirs, copied in zip(first(image), second(image), copy.deepcopy(first)(image), strict=True):
             assert ours is theirs is copied or (torch.equal(ours, theirs) and torch.equal(ours, copied))

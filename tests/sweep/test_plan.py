@@ -1,6 +1,7 @@
 """What a sweep is going to do: names of its jobs and of its directory, and what may not be combined."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,7 +11,16 @@ from omegaconf import OmegaConf
 
 from busi_lab.config import config_dir
 from busi_lab.errors import UserError
-from busi_lab.sweep.plan import Job, _refuse_another_run, _refuse_another_split, directory_name, job_names, refuse_wrong
+from busi_lab.sweep.plan import (
+    Job,
+    _refuse_another_run,
+    _refuse_another_split,
+    _refuse_narrowing,
+    directory_name,
+    job_names,
+    refuse_wrong,
+    without_folds,
+)
 from tests.test_config import load
 
 
@@ -39,7 +49,9 @@ def test_the_sweep_over_protocols_has_a_job_for_each_and_for_each_fold() -> None
 
 
 def test_a_job_of_an_older_version_names_the_keys_of_all_networks(tmp_path: Path) -> None:
-    job = Job(tmp_path, (), OmegaConf.create({"run_dir": "", "model": {"name": "custom_cnn", "dropout": 0.5}}))
+    later = {"data": {"layout": "auto"}, "optim": {"layer_decay": None}, "task": {"refine": "none"}}
+    model = {"name": "custom_cnn", "dropout": 0.5, "unfreeze_epoch": None}
+    job = Job(tmp_path, (), OmegaConf.create({"run_dir": "", "model": model, **later}))
     older = {"run_dir": "", "model": {"name": "custom_cnn", "backbone": None, "dropout": 0.5}}
     OmegaConf.save(OmegaConf.create(older), tmp_path / "config.yaml")
     _refuse_another_run(job)
@@ -85,3 +97,32 @@ def test_folds_of_another_version_are_not_continued(tmp_path: Path) -> None:
     _refuse_another_split(jobs)
     (jobs[0].directory / "split.json").write_text('{"version": 1}')
     _refuse_another_split([jobs[0], Job(tmp_path / "2", (), of["holdout"])])
+
+
+def hydra_node(*typed: str) -> Any:
+    params = {"experiment": "a,b", "split": "grouped_kfold", "split.fold": "0,1,2,3,4", "seed": "0"}
+    return OmegaConf.create({"sweeper": {"params": params}, "overrides": {"task": list(typed)}})
+
+
+@pytest.mark.parametrize("typed", ["split=published", "seed=3", "seed=0,1", "split.fold=0,1", "split=fold/2"])
+def test_one_value_may_replace_the_only_one_of_a_sweep(typed: str) -> None:
+    _refuse_narrowing(hydra_node(typed))
+
+
+@pytest.mark.parametrize("typed", ["experiment=a", "split.fold=2"])
+def test_one_value_of_what_a_sweep_varies_is_refused(typed: str) -> None:
+    with pytest.raises(UserError, match=f"^{typed}: the chosen sweep varies "):
+        _refuse_narrowing(hydra_node(typed))
+
+
+def test_folds_drop_out_where_another_split_is_chosen() -> None:
+    def jobs(split: str) -> list[list[str]]:
+        return [[f"experiment={name}", f"split={split}", f"split.fold={fold}"] for name in "ab" for fold in range(5)]
+
+    once = [("experiment=a", "split=published"), ("experiment=b", "split=published")]
+    assert list(dict.fromkeys(without_folds(hydra_node("split=published"), jobs("published")))) == once
+    kept = [tuple(job) for job in jobs("grouped_kfold")]
+    assert without_folds(hydra_node("split=grouped_kfold"), jobs("grouped_kfold")) == kept
+    assert without_folds(hydra_node("seed=1"), jobs("grouped_kfold")) == kept
+    typed = [tuple(job) for job in jobs("published")]
+    assert without_folds(hydra_node("split=published", "split.fold=0,1"), jobs("published")) == typed  # as typed

@@ -47,6 +47,7 @@ class BusiLocalLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; one that failed returns NaN, or the worst value for a sweeper with a direction."""
         from busi_lab.sweep.launch import launch
+        from busi_lab.sweep.plan import without_folds
 
         def compose(overrides: Sequence[str]) -> DictConfig:
             composed: DictConfig = self._loader.load_sweep_config(self._config, list(overrides))
@@ -55,7 +56,10 @@ class BusiLocalLauncher(Launcher):
             return composed
 
         before = self._application.sweep
-        sweep, values = launch(self._config, job_overrides, compose, self._executor, self._n_jobs, before)
+        wanted = without_folds(self._config.hydra, job_overrides)
+        jobs = list(dict.fromkeys(wanted))
+        sweep, of_jobs = launch(self._config, jobs, compose, self._executor, self._n_jobs, before)
+        value_of = dict(zip(jobs, of_jobs, strict=True))
         self._application.sweep = sweep
         failed = worst_value(self._config.hydra.sweeper.get("direction"))
         return [
@@ -64,7 +68,7 @@ class BusiLocalLauncher(Launcher):
                 status=JobStatus.COMPLETED,
                 _return_value=failed if math.isnan(value) else value,
             )
-            for overrides, value in zip(job_overrides, values, strict=True)
+            for overrides, value in zip(job_overrides, (value_of[job] for job in wanted), strict=True)
         ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from busi_lab.data.case_files import CaseFiles
-from busi_lab.data.layout import list_files
+from busi_lab.data.layouts import list_cases
 from busi_lab.data.masks import read_mask
 from busi_lab.data.options import AS_FOUND, DatasetOptions, recorded_options
 from busi_lab.data.reading import read_image
@@ -58,7 +58,7 @@ def dataset_of(run: Run) -> Path | None:
 
 def _files(root: Path, options: DatasetOptions = AS_FOUND) -> dict[str, CaseFiles]:
     try:
-        return {case.case_id: case for case in list_files(root, options)[0]}
+        return {case.case_id: case for case in list_cases(root, options)[0]}
     except (UserError, OSError):
         return {}
 

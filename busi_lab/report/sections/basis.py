@@ -22,6 +22,8 @@ _TERMS = {
     "hd95": "HD95: the distance that 95 % of the points of either outline keep from the other, in pixels or in "
     "millimetres; less is better.",
     "false_positive_rate": "false_positive_rate: the share of images without a lesion in which one is marked.",
+    "dice_refined": "dice_refined and its like: the figure after class and mask were made consistent; a scan that is "
+    "called without a lesion has an empty mask, and one with an empty mask is called so.",
 }
 
 

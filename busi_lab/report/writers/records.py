@@ -5,7 +5,7 @@ from typing import Any
 
 from busi_lab.report.results.analysis import Analysis
 from busi_lab.report.results.experiments import Experiment
-from busi_lab.report.results.metrics import test_metrics
+from busi_lab.report.results.metrics import REFINED_METRICS, test_metrics
 from busi_lab.report.results.pairwise import Difference
 from busi_lab.report.results.settings import in_words
 from busi_lab.report.results.uncertainty import RESAMPLES
@@ -100,7 +100,8 @@ def repeat_record(item: Experiment, keys: Sequence[str]) -> dict[str, Any]:
     if item.settings is not None:
         record["settings"] = in_words(item.settings, keys)
     for name in test_metrics([item.classes]):
-        found, mean = item.estimates.get(name), None if item.estimates else item.recorded.get(name)
+        plain = not item.estimates or name in REFINED_METRICS
+        found, mean = item.estimates.get(name), item.recorded.get(name) if plain else None
         if found:
             record |= {
                 f"{name}/mean": found.value,
