@@ -87,6 +87,7 @@ def make_manifest(
     place = f"split={protocol} of {index.root}"
     if grouped:
         _refuse_few_groups(place, units, labels, needed, folds if protocol == "grouped_kfold" else None)
+    val: list[Unit] | None = None
     test: list[Unit]
     if protocol == "all":
         test = units
@@ -98,11 +99,17 @@ def make_manifest(
         shares = [_counts(units, labels, lambda count: count / folds)] * folds
         test = partition(units, labels, shares, needed, random)[fold]
         random = np.random.default_rng([seed, 20, fold])
-    else:
-        test = _part(units, labels, _counts(units, labels, lambda n: _tested(n, test_fraction)), needed, random)
+    else:  # all three at once, because a test set that is drawn first may leave too few groups of a class
+        totals = _counts(units, labels, float)
+        tested_images = {label: float(_tested(int(count), test_fraction)) for label, count in totals.items()}
+        remain = {label: count - tested_images[label] for label, count in totals.items()}
+        validated = {label: float(max(1, round(val_fraction * count))) for label, count in remain.items()}
+        learnt = {label: count - validated[label] for label, count in remain.items()}
+        test, val, _ = partition(units, labels, [tested_images, validated, learnt], needed, random)
     rest = sorted(set(units) - set(test))
-    validated = _counts(rest, labels, lambda count: max(1, round(val_fraction * count)))
-    val = _part(rest, labels, validated, needed, random) if grouped else _draw(rest, labels, validated, random)
+    if val is None:
+        validated = _counts(rest, labels, lambda count: max(1, round(val_fraction * count)))
+        val = _part(rest, labels, validated, needed, random) if grouped else _draw(rest, labels, validated, random)
     train = sorted(set(rest) - set(val))
     lists = {split: _case_ids(part) for split, part in (("test", test), ("val", val), ("train", train))}
     if protocol != "all":

@@ -300,7 +300,7 @@ def test_patients_stay_together_and_classes_are_shared_out_or_it_is_said(
     try:
         manifest = make_manifest(index, protocol, seed, test_fraction=0.2, val_fraction=0.1)
     except UserError as error:
-        assert "expected 5 groups at least" in str(error) or "expected 3 groups at least" in str(error)
+        assert "groups at least" in str(error) or (protocol == "grouped_kfold" and "leaves no" in str(error))
         reject()
     check_partition(manifest, index)
     owners = {case.case_id: (case.patient, case.label) for case in index.cases}
