@@ -75,3 +75,36 @@ def write_whole(config: DictConfig, keys: Iterable[str]) -> None:
             continue
         if isinstance(value, float) and value.is_integer():
             OmegaConf.update(config, key, int(value))
+
+
+def check_positive(values: Mapping[str, float]) -> None:
+    """Refuse values of keys that are not above 0.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for key, value in values.items():
+        if value <= 0:
+            raise UserError(f"{key}={value}: expected more than 0")
+
+
+def check_nonnegative(values: Mapping[str, float]) -> None:
+    """Refuse values of keys that are below 0.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for key, value in values.items():
+        if value < 0:
+            raise UserError(f"{key}={value}: expected 0 or more")
+
+
+def check_fractions(values: Mapping[str, float]) -> None:
+    """Refuse values of keys that are no shares between 0 and 1.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for key, value in values.items():
+        if not 0 < value < 1:
+            raise UserError(f"{key}={value}: expected a share between 0 and 1")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from busi_lab.checking import checked, whole_keys, write_whole
+from busi_lab.checking import check_fractions, check_nonnegative, check_positive, checked, whole_keys, write_whole
 from busi_lab.errors import UserError
 from busi_lab.suggestions import one_of
 
@@ -271,7 +271,7 @@ def _check_ranges(config: RunConfig) -> None:
             raise UserError("optim.backbone_lr beside optim.layer_decay: both set the backbone's rates; leave one out")
     if optim.layer_decay is not None and not 0 < optim.layer_decay <= 1:
         raise UserError(f"optim.layer_decay={optim.layer_decay}: expected null or a factor above 0 and at most 1")
-    _check_positive(positive)
+    check_positive(positive)
     epochs = config.trainer.get("max_epochs")
     if not isinstance(epochs, int) or epochs < 1:
         raise UserError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
@@ -282,7 +282,7 @@ def _check_ranges(config: RunConfig) -> None:
         "optim.weight_decay": optim.weight_decay,
         **{f"augment.{key}": value for key, value in vars(config.augment).items() if isinstance(value, float)},
     }
-    _check_nonnegative(nonnegative)
+    check_nonnegative(nonnegative)
     for key in ("shift", "zoom", "contrast", "gamma", "speckle"):
         if (amount := getattr(config.augment, key)) >= 1:
             raise UserError(f"augment.{key}={amount}: expected at least 0 and less than 1")
@@ -290,7 +290,7 @@ def _check_ranges(config: RunConfig) -> None:
         "scheduler.warmup_fraction": config.scheduler.warmup_fraction,
         "scheduler.factor": config.scheduler.factor,
     }
-    _check_fractions(fractions)
+    check_fractions(fractions)
     _check_freeze(model.freeze, model.unfreeze_epoch)
     if not 0 <= model.dropout < 1:
         raise UserError(f"model.dropout={model.dropout}: expected at least 0 and less than 1")
@@ -304,7 +304,7 @@ def _check_ranges(config: RunConfig) -> None:
         raise UserError(
             f"task.class_weights={weights}: expected null or a factor above 0 for each class, as in [1,2,3]"
         )
-    _check_positive({"sweep.grace": config.sweep.grace})
+    check_positive({"sweep.grace": config.sweep.grace})
     failures = config.sweep.max_failures
     if failures is not None and failures < 1:
         raise UserError(f"sweep.max_failures={failures}: expected null or at least 1")
@@ -370,32 +370,14 @@ def _check_data(data: DataConfig, split: SplitConfig) -> None:
         raise UserError(f"data.classes={classes}: expected null or some of the dataset's classes, each once")
     if data.lesion_values is not None and not data.lesion_values:
         raise UserError("data.lesion_values=[]: expected null, or values of masks that are lesion, as [120,255]")
-    _check_positive({"data.eval_batch_size": data.eval_batch_size})
+    check_positive({"data.eval_batch_size": data.eval_batch_size})
     if data.subset is not None:
-        _check_positive({"data.subset": data.subset})
+        check_positive({"data.subset": data.subset})
     if data.phantom is not None and data.copies_before_split:
         raise UserError("data.copies_before_split: copies are made of a folder; leave it out, or data.phantom")
-    _check_nonnegative({"data.copies_before_split": data.copies_before_split})
-    _check_nonnegative({"split.seed": split.seed, "data.num_workers": data.num_workers or 0})
-    _check_fractions({"split.test_fraction": split.test_fraction, "split.val_fraction": split.val_fraction})
-
-
-def _check_positive(values: Mapping[str, float]) -> None:
-    for key, value in values.items():
-        if value <= 0:
-            raise UserError(f"{key}={value}: expected more than 0")
-
-
-def _check_nonnegative(values: Mapping[str, float]) -> None:
-    for key, value in values.items():
-        if value < 0:
-            raise UserError(f"{key}={value}: expected 0 or more")
-
-
-def _check_fractions(values: Mapping[str, float]) -> None:
-    for key, value in values.items():
-        if not 0 < value < 1:
-            raise UserError(f"{key}={value}: expected a share between 0 and 1")
+    check_nonnegative({"data.copies_before_split": data.copies_before_split})
+    check_nonnegative({"split.seed": split.seed, "data.num_workers": data.num_workers or 0})
+    check_fractions({"split.test_fraction": split.test_fraction, "split.val_fraction": split.val_fraction})
 
 
 def check_arguments(group: str, target: Any, arguments: Mapping[str, Any]) -> None:

@@ -37,7 +37,10 @@ OF_EVERY_NETWORK = "weights, weights_data, in_chans, dropout, freeze, unfreeze_e
             "experiment=paper/mobilnet",
             "experiment=paper/mobilnet: no such option; did you mean paper/mobilenet? choices: ",
         ),
-        ("data=busy", "data=busy: no such option; did you mean busi? choices: busi, folder, labels, phantom"),
+        (
+            "data=busy",
+            "data=busy: no such option; did you mean busi? choices: busi, folder, invalid_copies, labels, phantom",
+        ),
     ],
 )
 def test_a_typo_is_one_line_with_the_nearest_name(

@@ -21,6 +21,7 @@ from busi_lab.data.groups import GROUPS
 from busi_lab.data.index import check_dataset, index_dataset, read_case
 from busi_lab.data.layout import list_files, require_layout, resolve_root
 from busi_lab.data.manifest import write_manifest
+from busi_lab.data.options import AS_FOUND
 from busi_lab.data.splits import make_manifest
 from busi_lab.errors import UserError
 from busi_lab.report.figures.gallery import _files, _picture
@@ -477,10 +478,10 @@ def test_masks_and_pictures_of_cases_in_folders(root: Path, tmp_path: Path) -> N
     write_masks(tmp_path / "masks", {"site1/scan_3": SQUARE > 0, "f": SQUARE > 0})
     assert (tmp_path / "masks/site1/scan_3.png").is_file()
     run, example = Run(tmp_path, Summary("finished")), Example("site1/scan_3", "benign", dice=0.5)
-    picture = _picture(root, _files(root, "auto").get(example.image), run, example)
+    picture = _picture(root, _files(root, AS_FOUND).get(example.image), run, example)
     assert picture.uri is not None and picture.predicted
     missing = Example("../site1/scan_3", "benign", dice=0.5)
-    assert _picture(root, _files(root, "auto").get(missing.image), run, missing).uri is None
+    assert _picture(root, _files(root, AS_FOUND).get(missing.image), run, missing).uri is None
 
 
 # -------------------------------------------------------------------------------------------- busi-train
