@@ -90,7 +90,7 @@ def _first_of_group(leaked: Sequence[str], learnt: Sequence[str], groups: Mappin
     for case_id in learnt:
         if case_id in groups:
             first.setdefault(groups[case_id], case_id)
-    return {case_id: first[groups[case_id]] for case_id in leaked}
+    return {case_id: first[groups[case_id]] for case_id in leaked if groups.get(case_id) in first}
 
 
 def _learnt(source: Path, index: Index) -> Manifest:

@@ -58,6 +58,7 @@ def test_checkpoints_of_other_programs_are_opened(tmp_path: Path, state: dict[st
     assert len(taken(build(tmp_path / "w.pth")).missing) == 2
 
 
+@pytest.mark.slow
 def test_a_backbone_without_its_dense_layers_is_taken(tmp_path: Path) -> None:
     state = {name: value for name, value in timm.create_model("vgg11").state_dict().items() if "features" in name}
     missing = taken(build(save(state, tmp_path / "vgg.safetensors"), backbone="vgg11")).missing
@@ -79,6 +80,7 @@ def test_classifiers_fill_encoders_and_the_reverse(tmp_path: Path, name: str, fu
     assert all(torch.equal(own[name], first[name]) for name in own if name not in taken(back).missing)
 
 
+@pytest.mark.slow
 def test_features_of_timm_write_names_with_underscores(tmp_path: Path) -> None:
     path = save(timm.create_model("vgg11").state_dict(), tmp_path / "vgg.safetensors")
     missing = taken(build(path, "smp", "masks", encoder="tu-vgg11")).missing
