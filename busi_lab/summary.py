@@ -44,6 +44,11 @@ class SplitRecord:
     imbalance: tuple[str, ...] = ()
     near_copies: str | None = None
 
+    @property
+    def unsearched(self) -> bool:
+        """Whether near-copies were not looked for, so that groups are patients at most."""
+        return self.near_copies == "none"
+
 
 @dataclass(frozen=True, kw_only=True)
 class _WithClasses:

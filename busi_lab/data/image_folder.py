@@ -4,7 +4,6 @@ It is never guessed: ``data.layout=folder`` asks for it, because a folder of BUS
 are scans.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +11,8 @@ from pathlib import Path
 from busi_lab.classes import Classes
 from busi_lab.data.case_files import CaseFiles, Defect
 from busi_lab.data.dataset import CLASS_NAME
+from busi_lab.data.names import is_system_file, parse_image_name
 from busi_lab.errors import UserError
-
-_SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
-_MASK = re.compile(r".+_mask(?:_\d+)?$")
 
 
 def folder_classes(root: Path) -> Classes:
@@ -24,7 +21,7 @@ def folder_classes(root: Path) -> Classes:
     Raises:
         UserError: fewer than two, or a name that cannot be a class's.
     """
-    names = [path.name for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    names = [path.name for path in sorted(root.iterdir()) if path.is_dir() and not is_system_file(path)]
     if len(names) < 2:
         found = names[0] if names else "none"
         raise UserError(
@@ -55,7 +52,7 @@ def list_images(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
             defects.append(Defect(label, "class folder holds no image"))
         for path in paths:
             image = path.relative_to(root)
-            if _MASK.match(path.stem):
+            if parse_image_name(path.name).mask:
                 defects.append(Defect(image.as_posix(), "this looks like a mask; use data=busi, or move it away"))
                 continue
             cases.append(CaseFiles(image.with_suffix("").as_posix(), label, image.as_posix(), ()))
@@ -65,8 +62,7 @@ def list_images(root: Path) -> tuple[list[CaseFiles], list[Defect]]:
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """All files that are not hidden, in the order of their paths."""
+    """All files but hidden ones and those of file managers, in the order of their paths."""
     for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden and path.name.lower() not in _SYSTEM_FILES:
+        if path.is_file() and not any(is_system_file(Path(part)) for part in path.relative_to(folder).parts):
             yield path

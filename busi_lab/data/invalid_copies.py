@@ -4,19 +4,17 @@ Copies of one scan then stand in training and test set alike. Published figures 
 obtain others so.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from busi_lab.data.dataset import DATASET
-from busi_lab.data.index import index_dataset, read_case
-from busi_lab.data.options import DatasetOptions
+from busi_lab.data.dataset import DATASET, is_synthetic
+from busi_lab.data.index import Index, read_case
 from busi_lab.data.scan import Gray
 from busi_lab.data.transforms import Augmentation
-from busi_lab.files import new_folder
+from busi_lab.files import new_folder, write_json
 
 CHANGES: dict[str, Any] = {
     "rotation": 5.0,
@@ -29,26 +27,24 @@ CHANGES: dict[str, Any] = {
 """What a copy differs by: the published augmentation (Dajam & Qahmash, IJACSA 16(5), 2025)."""
 
 
-def make_copies(source: str | None, folder: Path, factor: int, options: DatasetOptions) -> Path:
+def make_copies(index: Index, folder: Path, factor: int) -> Path:
     """Write a dataset in BUSI's layout with each class brought to ``factor`` times the images of the largest one.
 
     Args:
-        source: the dataset's folder.
+        index: of the dataset.
         folder: to create.
         factor: 1 or more.
-        options: how ``source`` is to be read.
 
     Raises:
-        UserError: ``source`` is not sound, or ``folder`` cannot be made.
+        UserError: a scan has become unreadable, or ``folder`` cannot be made.
     """
-    index = index_dataset(source, options=options)
     cases = [case for case in index.cases if case.label]
     wanted = factor * max(index.counts.values())
     augment = Augmentation(CHANGES)
     with new_folder(folder) as new:
         classes = index.classes
         roles = {"classes": classes.names, "positive": classes.positive, "without_lesion": classes.without_lesion}
-        (new / DATASET).write_text(json.dumps(roles), encoding="utf-8")
+        write_json(new / DATASET, {**roles, "synthetic": is_synthetic(index.root)})
         for number, label in enumerate(classes.names):
             of_class = [case for case in cases if case.label == label]
             (new / label).mkdir()

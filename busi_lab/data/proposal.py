@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from busi_lab.data.dataset import read_classes
+from busi_lab.data.names import is_system_file
 from busi_lab.data.reading import is_scan_file
 from busi_lab.errors import UserError
 from busi_lab.plurals import counted
@@ -61,7 +62,7 @@ def propose_labels(root: Path) -> tuple[list[dict[str, str]], list[str]]:
 def _files(root: Path) -> Iterator[Path]:
     """All scans and masks below a folder in order; hidden and linked folders are not entered."""
     for folder, inner, names in os.walk(root, followlinks=False):
-        inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
+        inner[:] = sorted(name for name in inner if not is_system_file(Path(name)))
         for name in sorted(names):
             if is_scan_file(path := Path(folder) / name):
                 yield path

@@ -3,6 +3,7 @@
 import csv
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -80,36 +81,15 @@ def make_manifest(
     together = join_patients(index.cases, groups or {}) if grouped else {}
     if protocol == "curated":
         kept = _curated(kept, groups or {}, together)
-    random = np.random.default_rng([seed, 20])
     labels = {case.case_id: case.label for case in kept}
     needed = {case.label for case in index.cases if case.case_id not in unusable} - {""}
     units = _units(kept, together)
     place = f"split={protocol} of {index.root}"
     if grouped:
         _refuse_few_groups(place, units, labels, needed, folds if protocol == "grouped_kfold" else None)
-    val: list[Unit] | None = None
-    test: list[Unit]
-    if protocol == "all":
-        test = units
-    elif protocol == "published":
-        test = [(case_id,) for case_id in _first(kept)]
-    elif protocol == "holdout":
-        test = _draw(units, labels, _counts(units, labels, lambda count: _tested(count, test_fraction)), random)
-    elif protocol == "grouped_kfold":
-        shares = [_counts(units, labels, lambda count: count / folds)] * folds
-        test = partition(units, labels, shares, needed, random)[fold]
-        random = np.random.default_rng([seed, 20, fold])
-    else:  # all three at once, because a test set that is drawn first may leave too few groups of a class
-        totals = _counts(units, labels, float)
-        tested_images = {label: float(_tested(int(count), test_fraction)) for label, count in totals.items()}
-        remain = {label: count - tested_images[label] for label, count in totals.items()}
-        validated = {label: float(max(1, round(val_fraction * count))) for label, count in remain.items()}
-        learnt = {label: count - validated[label] for label, count in remain.items()}
-        test, val, _ = partition(units, labels, [tested_images, validated, learnt], needed, random)
+    wanted = _Wanted(seed, test_fraction, val_fraction, fold, folds)
+    test, val = _test_and_val(protocol, kept, units, labels, needed, wanted)
     rest = sorted(set(units) - set(test))
-    if val is None:
-        validated = _counts(rest, labels, lambda count: max(1, round(val_fraction * count)))
-        val = _part(rest, labels, validated, needed, random) if grouped else _draw(rest, labels, validated, random)
     train = sorted(set(rest) - set(val))
     lists = {split: _case_ids(part) for split, part in (("test", test), ("val", val), ("train", train))}
     if protocol != "all":
@@ -135,6 +115,61 @@ def make_manifest(
         invalid=CHOSEN_ON_TEST if choose_on_test else "",
         imbalance=_imbalance(lists, labels, units, ideal) if grouped and not choose_on_test else (),
     )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The settings of :func:`make_manifest` that say how much is drawn, and how."""
+
+    seed: int
+    test_fraction: float
+    val_fraction: float
+    fold: int
+    folds: int
+
+    def tested(self, count: float) -> int:
+        """Test images of a class of ``count``; 0.29 * 100 is 28.999999999999996."""
+        return int(self.test_fraction * count + 1e-9)
+
+    def validated(self, count: float) -> int:
+        """Validation images of a class of which ``count`` are not tested."""
+        return max(1, round(self.val_fraction * count))
+
+
+def _test_and_val(
+    protocol: str,
+    kept: Sequence[Case],
+    units: Sequence[Unit],
+    labels: Mapping[str, str],
+    needed: Collection[str],
+    wanted: _Wanted,
+) -> tuple[list[Unit], list[Unit]]:
+    """What is tested and what validates; training has the rest."""
+    random = np.random.default_rng([wanted.seed, 20])
+    counts = _counts(units, labels, float)
+    if protocol in ("grouped_holdout", "curated"):
+        # All three at once, because a test set that is drawn first may leave too few groups of a class.
+        tested: dict[str, float] = {label: wanted.tested(count) for label, count in counts.items()}
+        validated: dict[str, float] = {label: wanted.validated(counts[label] - tested[label]) for label in counts}
+        learnt = {label: count - tested[label] - validated[label] for label, count in counts.items()}
+        test, val, _ = partition(units, labels, [tested, validated, learnt], needed, random)
+        return test, val
+    if protocol == "grouped_kfold":
+        shares = [{label: count / wanted.folds for label, count in counts.items()}] * wanted.folds
+        test = partition(units, labels, shares, needed, random)[wanted.fold]
+        rest = sorted(set(units) - set(test))
+        random = np.random.default_rng([wanted.seed, 20, wanted.fold])
+        validated = _counts(rest, labels, wanted.validated)
+        learnt = {label: count - validated[label] for label, count in _counts(rest, labels, float).items()}
+        return test, partition(rest, labels, [validated, learnt], needed, random)[0]
+    if protocol == "all":
+        return list(units), []
+    if protocol == "published":
+        test = [(case_id,) for case_id in _first(kept)]
+    else:
+        test = _draw(units, labels, _counts(units, labels, wanted.tested), random)
+    rest = sorted(set(units) - set(test))
+    return test, _draw(rest, labels, _counts(rest, labels, wanted.validated), random)
 
 
 def version_of(protocol: str) -> int:
@@ -207,10 +242,6 @@ def _first(cases: Sequence[Case]) -> list[str]:
     return chosen
 
 
-def _tested(count: int, fraction: float) -> int:
-    return int(fraction * count + 1e-9)  # 0.29 * 100 is 28.999999999999996
-
-
 def _counts(units: Iterable[Unit], labels: Mapping[str, str], of: Callable[[int], float]) -> dict[str, float]:
     """Class -> ``of`` the number of its images."""
     found = Counter(labels[case_id] for unit in units for case_id in unit)
@@ -227,18 +258,6 @@ def _draw(
         order = random.permutation(len(of_class))
         drawn += [of_class[number] for number in order[: int(wanted.get(label, 0))]]
     return drawn
-
-
-def _part(
-    units: Sequence[Unit],
-    labels: Mapping[str, str],
-    wanted: Mapping[str, float],
-    needed: Collection[str],
-    random: np.random.Generator,
-) -> list[Unit]:
-    """Groups with about so many images of each class; what remains keeps a group of each class as well."""
-    others = {label: count - wanted[label] for label, count in _counts(units, labels, float).items()}
-    return partition(units, labels, [wanted, others], needed, random)[0]
 
 
 def _refuse_few_groups(

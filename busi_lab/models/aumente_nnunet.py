@@ -1,40 +1,26 @@
 """The multi-task network on a U-Net like nnU-Net's: Aumente-Maestro et al., CMPB 260, 2025."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from busi_lab.config import NetworkSettings
-from busi_lab.models.inputs import PaddedNetwork
-from busi_lab.models.instance_blocks import ClassHead, DoubleConvolution, convolution, refuse_pretrained
+from busi_lab.models.instance_blocks import AumenteSettings, ClassHead, DoubleConvolution, convolution, from_scratch
 from busi_lab.models.interface import BuiltModel, Outputs, Wanted
 from busi_lab.models.registry import register
 
 _WIDTHS = (32, 64, 128, 256, 320)
 
 
-@dataclass
-class AumenteNNUNetSettings(NetworkSettings):
-    """Trained from scratch on gray scans."""
-
-    weights: str = "none"
-    in_chans: int = 1
-
-
-@register("aumente_nnunet", AumenteNNUNetSettings, gives=("both",))
-def build(settings: AumenteNNUNetSettings, wanted: Wanted) -> BuiltModel:
-    """Build it, for scans from 0 to 1; ``dropout``, which the paper does not have, is before the class logits.
+@register("aumente_nnunet", AumenteSettings, gives=("both",))
+def build(settings: AumenteSettings, wanted: Wanted) -> BuiltModel:
+    """Build it.
 
     Raises:
-        UserError: pretrained weights are asked for.
+        UserError: ImageNet weights are asked for.
     """
-    refuse_pretrained(settings)
     assert wanted.classes is not None
-    network = AumenteNNUNet(wanted.classes, settings.in_chans, settings.dropout)
-    heads = tuple(module for name, module in network.named_children() if name != "encoder")
-    return BuiltModel(PaddedNetwork(network), heads, (0.0,) * settings.in_chans, (1.0,) * settings.in_chans)
+    return from_scratch(AumenteNNUNet(wanted.classes, settings.in_chans, settings.dropout), settings)
 
 
 class _Encoder(nn.Module):

@@ -1,14 +1,11 @@
 """The multi-task network on a UNet++: Aumente-Maestro et al., CMPB 260, 2025; UNet++: Zhou et al., DLMIA 2018."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from busi_lab.config import NetworkSettings
-from busi_lab.models.inputs import PaddedNetwork
-from busi_lab.models.instance_blocks import ClassHead, DoubleConvolution, refuse_pretrained
+from busi_lab.models.instance_blocks import AumenteSettings, ClassHead, DoubleConvolution, from_scratch
 from busi_lab.models.interface import BuiltModel, Outputs, Wanted
 from busi_lab.models.registry import register
 
@@ -16,26 +13,15 @@ _WIDTHS = (24, 48, 96, 192, 384)
 _SLOPE = 0.1  # of the leaky ReLU
 
 
-@dataclass
-class AumenteUNetPPSettings(NetworkSettings):
-    """Trained from scratch on gray scans."""
-
-    weights: str = "none"
-    in_chans: int = 1
-
-
-@register("aumente_unetpp", AumenteUNetPPSettings, gives=("both",))
-def build(settings: AumenteUNetPPSettings, wanted: Wanted) -> BuiltModel:
-    """Build it, for scans from 0 to 1; ``dropout``, which the paper does not have, is before the class logits.
+@register("aumente_unetpp", AumenteSettings, gives=("both",))
+def build(settings: AumenteSettings, wanted: Wanted) -> BuiltModel:
+    """Build it.
 
     Raises:
-        UserError: pretrained weights are asked for.
+        UserError: ImageNet weights are asked for.
     """
-    refuse_pretrained(settings)
     assert wanted.classes is not None
-    network = AumenteUNetPP(wanted.classes, settings.in_chans, settings.dropout)
-    heads = tuple(module for name, module in network.named_children() if name != "encoder")
-    return BuiltModel(PaddedNetwork(network), heads, (0.0,) * settings.in_chans, (1.0,) * settings.in_chans)
+    return from_scratch(AumenteUNetPP(wanted.classes, settings.in_chans, settings.dropout), settings)
 
 
 def _block(inputs: int, outputs: int) -> DoubleConvolution:

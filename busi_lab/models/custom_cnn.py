@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from busi_lab.config import NetworkSettings
 from busi_lab.errors import UserError
 from busi_lab.models.interface import BuiltModel, Outputs, Wanted
+from busi_lab.models.pretrained import refuse_pretrained
 from busi_lab.models.registry import register
 
 
@@ -66,10 +67,7 @@ def build(settings: CustomCNNSettings, wanted: Wanted) -> BuiltModel:
     Raises:
         UserError: pretrained weights are asked for, or the input is too small.
     """
-    if settings.weights != "none":
-        raise UserError(
-            f"model.weights={settings.weights}: custom_cnn has no pretrained weights; set model.weights=none"
-        )
+    refuse_pretrained(settings)
     assert wanted.classes is not None
     cnn = CustomCNN(wanted.classes, settings.in_chans, wanted.image_size, settings.dropout)
     return BuiltModel(cnn, (cnn.head,), (0.0,) * settings.in_chans, (1.0,) * settings.in_chans)

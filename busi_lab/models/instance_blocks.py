@@ -1,9 +1,13 @@
-"""What both networks of Aumente-Maestro et al. (CMPB 260, 2025) are made of: two convolutions, and the class head."""
+"""What both networks of Aumente-Maestro et al. (CMPB 260, 2025) share: settings, two convolutions, the class head."""
+
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from busi_lab.config import NetworkSettings
-from busi_lab.errors import UserError
+from busi_lab.models.inputs import PaddedNetwork
+from busi_lab.models.interface import BuiltModel
+from busi_lab.models.pretrained import refuse_pretrained
 
 
 class DoubleConvolution(nn.Sequential):
@@ -63,13 +67,20 @@ class ClassHead(nn.Module):
         return logits
 
 
-def refuse_pretrained(settings: NetworkSettings) -> None:
-    """Both are trained from scratch.
+@dataclass
+class AumenteSettings(NetworkSettings):
+    """Trained from scratch on gray scans; ``dropout``, which the paper does not have, is before the class logits."""
+
+    weights: str = "none"
+    in_chans: int = 1
+
+
+def from_scratch(network: nn.Module, settings: AumenteSettings) -> BuiltModel:
+    """The network for scans from 0 to 1; all but its encoder are heads.
 
     Raises:
         UserError: ImageNet weights are asked for.
     """
-    if settings.weights != "none":
-        raise UserError(
-            f"model.weights={settings.weights}: {settings.name} has no pretrained weights; set model.weights=none"
-        )
+    refuse_pretrained(settings)
+    heads = tuple(module for name, module in network.named_children() if name != "encoder")
+    return BuiltModel(PaddedNetwork(network), heads, (0.0,) * settings.in_chans, (1.0,) * settings.in_chans)

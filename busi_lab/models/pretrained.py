@@ -12,6 +12,7 @@ import huggingface_hub
 import timm
 from torch import nn
 
+from busi_lab.config import NetworkSettings
 from busi_lab.errors import UserError, one_line
 
 _PROBE_SECONDS = 5.0
@@ -112,3 +113,15 @@ def _reachable(address: str) -> bool:
         return True  # it answered
     except (OSError, ValueError, http.client.HTTPException):
         return False
+
+
+def refuse_pretrained(settings: NetworkSettings) -> None:
+    """For networks that are trained from scratch, or from a file or run of their own.
+
+    Raises:
+        UserError: ImageNet weights are asked for.
+    """
+    if settings.weights != "none":
+        raise UserError(
+            f"model.weights={settings.weights}: {settings.name} has no pretrained weights; set model.weights=none"
+        )

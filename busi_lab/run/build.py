@@ -88,7 +88,7 @@ def find_classes_to_learn(data: DataConfig) -> Classes:
 
 
 def dataset_options(data: DataConfig) -> DatasetOptions:
-    """Where the labels of the data stand, and what they mean.
+    """How the folder of the data is to be read.
 
     Raises:
         UserError: ``data.label_map`` gives a word two meanings.
@@ -200,13 +200,12 @@ def _copies_root(cache_dir: Path | None, data: DataConfig) -> Path:
     """The folder of a dataset with copies (:mod:`busi_lab.data.invalid_copies`), made if it is not there yet."""
     if cache_dir is None:
         raise UserError("data.copies_before_split needs data.cache_dir, the folder to make the copies in; found null")
-    options = dataset_options(data)
-    digest = index_dataset(data.root, options=options).digest
-    root = cache_dir / f"copies-1-{digest}-{data.copies_before_split}"
+    index = index_dataset(data.root, options=dataset_options(data))
+    root = cache_dir / f"copies-1-{index.digest}-{data.copies_before_split}"
     if not root.is_dir():
         log.info("making augmented copies in %s: an invalid protocol", root)
         try:
-            make_copies(data.root, root, data.copies_before_split, options)
+            make_copies(index, root, data.copies_before_split)
         except (OSError, UserError) as error:
             if not root.is_dir():  # else another job was faster, with the same copies
                 raise UserError(f"data.cache_dir={cache_dir}: copies cannot be made: {one_line(error)}") from None

@@ -14,7 +14,6 @@ from busi_lab.classes import Classes
 from busi_lab.config import EvalConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.dataset import is_synthetic
-from busi_lab.data.groups import NO_SEARCH
 from busi_lab.data.options import options_record
 from busi_lab.errors import UserError
 from busi_lab.files import PROBABILITY_DIGITS, write_atomically, write_rows
@@ -196,7 +195,7 @@ def _announce(summary: Summary, source: Summary, source_directory: Path) -> None
             "the run has learnt no %s scans, which are tested here; data.classes=[%s] leaves them out",
             *(" or ".join(foreign), ",".join(learnt)),
         )
-    counted_or_why = summary.split.leaked is not None or summary.split.near_copies == NO_SEARCH
+    counted_or_why = summary.split.leaked is not None or summary.split.unsearched
     log.info(leak_line(summary) if counted_or_why else _UNCOUNTED)
     if summary.split.leaked:
         log.info("predictions.csv names, as near_copy_of, an image for each of these that was learnt from")

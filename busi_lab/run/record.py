@@ -61,9 +61,8 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
 
 def data_name(data: DataConfig) -> str:
     """What the data are called; what was made wrong of them is said."""
-    return (
-        f"{data.name} (invalid protocol: augmented copies before the split)" if data.copies_before_split else data.name
-    )
+    wrong = " (invalid protocol: augmented copies before the split)" if data.copies_before_split else ""
+    return f"{data.name}{wrong}"
 
 
 def learnt_classes(data: BusiDataModule) -> tuple[str, ...]:
@@ -88,10 +87,9 @@ def class_roles(classes: Classes) -> dict[str, Any]:
 
 def split_record(manifest: Manifest, leaked: int | None, near_copies: str) -> SplitRecord:
     """What ``summary.json`` says of a split."""
+    wrong = f" (invalid protocol: {manifest.invalid})" if manifest.invalid else ""
     return SplitRecord(
-        protocol=f"{manifest.protocol} (invalid protocol: {manifest.invalid})"
-        if manifest.invalid
-        else manifest.protocol,
+        protocol=f"{manifest.protocol}{wrong}",
         seed=manifest.seed,
         fold=manifest.fold,
         folds=manifest.folds,
@@ -185,7 +183,7 @@ def class_line(summary: Summary) -> str:
 
 def leak_line(summary: Summary) -> str:
     """How far the test images are known to the model, in a line."""
-    if summary.split.near_copies == NO_SEARCH:
+    if summary.split.unsearched:
         return f"leaks: not counted, because near-copies are not looked for (split.groups={NO_SEARCH})"
     leaked, tested = summary.split.leaked or 0, summary.data.test or 0
     share = f"{'at least ' if leaked else ''}{leaked} of {tested} test images ({leaked / max(tested, 1):.0%})"

@@ -11,7 +11,6 @@ from busi_lab.config import DataConfig, config_dir
 from busi_lab.data.index import index_dataset
 from busi_lab.data.invalid_copies import CHANGES, make_copies
 from busi_lab.data.manifest import read_manifest, write_manifest
-from busi_lab.data.options import AS_FOUND
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.data.splits import make_manifest
 from busi_lab.errors import UserError
@@ -37,7 +36,7 @@ def test_test_images_choose_the_epoch_and_all_count_as_leaked(tmp_path: Path) ->
 
 def test_copies_fill_each_class_and_stay_near_to_their_scans(tmp_path: Path) -> None:
     source = generate_phantoms(tmp_path / "set", {"benign": 4, "malignant": 3, "normal": 1}, height=128, width=128)
-    copied = index_dataset(make_copies(str(source), tmp_path / "copies", 2, AS_FOUND))
+    copied = index_dataset(make_copies(index_dataset(source), tmp_path / "copies", 2))
     assert copied.counts == {"benign": 8, "malignant": 8, "normal": 8}
     names = {case.case_id for case in copied.cases}
     assert {case.case_id for case in index_dataset(source).cases} <= names

@@ -190,7 +190,7 @@ class Experiment:
     @property
     def unsearched(self) -> bool:
         """Whether near-copies were not looked for, so that groups are patients at most."""
-        return all(row.run.summary.split.near_copies == "none" for row in self.rows)
+        return all(row.run.summary.split.unsearched for row in self.rows)
 
 
 def _deviation(groups: Sequence[Sequence[float]]) -> float | None:

@@ -136,7 +136,7 @@ class Table:
     @property
     def unsearched(self) -> bool:
         """Whether some run did not look for near-copies."""
-        return any(row.run.summary.split.near_copies == "none" for row in self.rows)
+        return any(row.run.summary.split.unsearched for row in self.rows)
 
 
 @dataclass(frozen=True)
