@@ -54,6 +54,8 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = (), command: str | N
             saved[key] = resolved.data[key]
         if saved.get("root"):
             saved.root = summary.data.root or saved.root  # absolute, whatever folder this is called from
+            if saved.get("copies_before_split"):  # that folder holds them, and is read as it was written
+                saved.update(copies_before_split=0, labels=None, label_map=None, lesion_values=None, layout="auto")
         if saved.get("labels"):
             saved.labels = summary.data.labels or saved.labels
         for key in (key[5:] for key in keys if key.startswith("data.")):

@@ -1,10 +1,11 @@
-"""``dataset.json``: how a dataset folder says its own classes, or that its scans are synthetic.
+"""``dataset.json``: how a dataset folder says its own classes, that its scans are synthetic, or what is wrong with it.
 
 Without that file, or without classes in it, the classes are BUSI's.
 """
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from busi_lab.suggestions import one_of
 DATASET = "dataset.json"
 
 _ROLES = ("positive", "without_lesion")
-_KEYS = ("classes", *_ROLES, "synthetic")
+_KEYS = ("classes", *_ROLES, "synthetic", "invalid")
 CLASS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
@@ -28,7 +29,7 @@ def read_classes(root: Path) -> Classes:
     Raises:
         UserError: the file cannot be read, has another key, or names no sound classes.
     """
-    return _read(root)[0]
+    return _read(root).classes
 
 
 def is_synthetic(root: Path) -> bool:
@@ -37,15 +38,33 @@ def is_synthetic(root: Path) -> bool:
     Raises:
         UserError: as :func:`read_classes`.
     """
-    return _read(root)[1]
+    return _read(root).synthetic
 
 
-def _read(root: Path) -> tuple[Classes, bool]:
+def invalid_because(root: Path) -> str:
+    """What ``dataset.json`` says under ``invalid``: why figures on these data are wrong; empty for other data.
+
+    Raises:
+        UserError: as :func:`read_classes`.
+    """
+    return _read(root).invalid
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What the file says."""
+
+    classes: Classes = BUSI
+    synthetic: bool = False
+    invalid: str = ""
+
+
+def _read(root: Path) -> _Content:
     path = root / DATASET
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return BUSI, False
+        return _Content()
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({one_line(error)[:80]}); correct or remove it") from None
     if not isinstance(content, dict):
@@ -55,8 +74,11 @@ def _read(root: Path) -> tuple[Classes, bool]:
     synthetic = content.get("synthetic", False)
     if not isinstance(synthetic, bool):
         raise UserError(f"{path}: synthetic is {str(synthetic)[:40]!r}; expected true or false")
+    invalid = content.get("invalid", "")
+    if not isinstance(invalid, str):
+        raise UserError(f"{path}: invalid is {str(invalid)[:40]!r}; expected a reason, as a text")
     if "classes" not in content and not content.keys() & set(_ROLES):
-        return BUSI, synthetic
+        return _Content(BUSI, synthetic, invalid)
     names = content.get("classes")
     if not isinstance(names, list) or not all(isinstance(name, str) and CLASS_NAME.fullmatch(name) for name in names):
         raise UserError(
@@ -71,4 +93,4 @@ def _read(root: Path) -> tuple[Classes, bool]:
             raise UserError(f"{path}: {key} is {role!r}; expected null or one of {', '.join(names)}")
     if roles[0] is not None and roles[0] == roles[1]:
         raise UserError(f"{path}: positive and without_lesion are both {roles[0]}; expected different classes")
-    return Classes(tuple(names), *roles), synthetic
+    return _Content(Classes(tuple(names), *roles), synthetic, invalid)

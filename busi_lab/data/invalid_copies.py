@@ -16,6 +16,9 @@ from busi_lab.data.scan import Gray
 from busi_lab.data.transforms import Augmentation
 from busi_lab.files import new_folder, write_json
 
+REASON = "augmented copies before the split"
+"""What the folder says of itself, and with it every run on it."""
+
 CHANGES: dict[str, Any] = {
     "rotation": 5.0,
     "shift": 0.1,
@@ -44,7 +47,7 @@ def make_copies(index: Index, folder: Path, factor: int) -> Path:
     with new_folder(folder) as new:
         classes = index.classes
         roles = {"classes": classes.names, "positive": classes.positive, "without_lesion": classes.without_lesion}
-        write_json(new / DATASET, {**roles, "synthetic": is_synthetic(index.root)})
+        write_json(new / DATASET, {**roles, "synthetic": is_synthetic(index.root), "invalid": REASON})
         for number, label in enumerate(classes.names):
             of_class = [case for case in cases if case.label == label]
             (new / label).mkdir()

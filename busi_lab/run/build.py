@@ -201,7 +201,7 @@ def _copies_root(cache_dir: Path | None, data: DataConfig) -> Path:
     if cache_dir is None:
         raise UserError("data.copies_before_split needs data.cache_dir, the folder to make the copies in; found null")
     index = index_dataset(data.root, options=dataset_options(data))
-    root = cache_dir / f"copies-1-{index.digest}-{data.copies_before_split}"
+    root = cache_dir / f"copies-2-{index.digest}-{data.copies_before_split}"
     if not root.is_dir():
         log.info("making augmented copies in %s: an invalid protocol", root)
         try:

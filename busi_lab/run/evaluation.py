@@ -147,7 +147,7 @@ def _start_summary(
         error=None,
         split=split_record(data.manifest, None if leaked is None else len(leaked), data.near_copies),
         data=DataRecord(
-            name=data_name(config.data),
+            name=data_name(config.data.name, data.index.root),
             root=str(data.index.root.resolve()),
             **options_record(data.index.options),
             digest=data.index.digest,

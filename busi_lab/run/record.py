@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from busi_lab.classes import Classes
-from busi_lab.config import DataConfig, RunConfig
+from busi_lab.config import RunConfig
 from busi_lab.data.datamodule import BusiDataModule
-from busi_lab.data.dataset import is_synthetic
+from busi_lab.data.dataset import invalid_because, is_synthetic
 from busi_lab.data.groups import NO_SEARCH
 from busi_lab.data.manifest import Manifest, write_manifest
 from busi_lab.data.options import options_record
@@ -38,7 +38,7 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
         seed=config.seed,
         split=split_record(manifest, data.leaked(), data.near_copies),
         data=DataRecord(
-            name=data_name(config.data),
+            name=data_name(config.data.name, data.index.root),
             root=str(data.cache.index.root.resolve()),
             **options_record(data.cache.index.options),
             digest=data.cache.index.digest,
@@ -59,10 +59,10 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
     )
 
 
-def data_name(data: DataConfig) -> str:
-    """What the data are called; what was made wrong of them is said."""
-    wrong = " (invalid protocol: augmented copies before the split)" if data.copies_before_split else ""
-    return f"{data.name}{wrong}"
+def data_name(name: str, root: Path) -> str:
+    """What the data of a folder are called; what is wrong with them is said."""
+    wrong = invalid_because(root)
+    return f"{name} (invalid protocol: {wrong})" if wrong else name
 
 
 def learnt_classes(data: BusiDataModule) -> tuple[str, ...]:

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 import yaml
 
-from busi_lab.config import DataConfig, config_dir
+from busi_lab.config import config_dir
 from busi_lab.data.index import index_dataset
 from busi_lab.data.invalid_copies import CHANGES, make_copies
 from busi_lab.data.manifest import read_manifest, write_manifest
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.data.splits import make_manifest
 from busi_lab.errors import UserError
-from busi_lab.run.record import data_name, split_record
+from busi_lab.run.record import split_record
+from busi_lab.summary import read_summary
 from tests.data.augmentations import settings
 from tests.data.test_splits import make_index
+from tests.programs import call
 from tests.test_config import load
 
 
@@ -51,11 +53,16 @@ def test_a_copy_differs_as_the_published_augmentation_says() -> None:
     assert {**settings("paper"), **CHANGES} == settings("paper")
 
 
-def test_the_name_of_the_data_says_it() -> None:
-    assert data_name(DataConfig()) == "busi"
-    assert data_name(load("data=invalid_copies", "data.root=x").data) == (
-        "busi (invalid protocol: augmented copies before the split)"
-    )
+def test_a_run_on_copies_says_it_and_so_does_its_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUSI_LAB_CACHE", str(tmp_path / "cache"))
+    source = generate_phantoms(tmp_path / "set", {"benign": 6, "malignant": 6, "normal": 6}, height=64, width=64)
+    small = ("trainer=smoke", "model=custom_cnn", "logger=csv", "data.image_size=32", "split.groups=none")
+    run = ("data=invalid_copies", f"data.root={source}", *small, f"hydra.run.dir={tmp_path / 'run'}")
+    assert call("train", *run) == 0
+    assert call("evaluate", f"run={tmp_path / 'run'}", f"hydra.run.dir={tmp_path / 'again'}") == 0
+    for folder in ("run", "again"):
+        data = read_summary(tmp_path / folder).data
+        assert data.name == "busi (invalid protocol: augmented copies before the split)" and data.synthetic
     with pytest.raises(UserError, match=r"copies are made of a folder"):
         load("data=phantom", "data.copies_before_split=2")
 
