@@ -20,11 +20,14 @@ class Outputs(NamedTuple):
         masks: logits ``[B, 1, S, S]``; None from a network of classes alone.
         auxiliary: mask logits ``[B, 1, S, S]`` of shallower or coarser stages, the nearest to ``masks`` first, while a
             network with deep supervision trains; None otherwise.
+        class_maps: how much each place speaks for each class, ``[B, K, h, w]``, from a network that can say it; None
+            while it trains.
     """
 
     classes: Tensor | None = None
     masks: Tensor | None = None
     auxiliary: tuple[Tensor, ...] | None = None
+    class_maps: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class SegmentationPart(nn.Module):
     """What a task with a mask output does with it: loss, threshold, counts, metrics, predicted masks.
 
     Args:
-        loss: factors of :class:`SegmentationLoss`.
+        loss: factors of :class:`SegmentationLoss`; None where masks are judged and never learnt.
         threshold: lesion probability from which on a pixel is lesion; ``val`` chooses, after each epoch, the one of
             ``CANDIDATES`` with the highest mean Dice on validation, and keeps it in checkpoints.
         resolution: ``network`` judges test masks at the network's resolution, ``original`` at the scan's.
@@ -52,7 +52,7 @@ class SegmentationPart(nn.Module):
 
     def __init__(
         self,
-        loss: Mapping[str, float],
+        loss: Mapping[str, float] | None,
         threshold: float | str = 0.5,
         resolution: str = "network",
         focal_gamma: float = 2.0,
@@ -64,7 +64,7 @@ class SegmentationPart(nn.Module):
             raise UserError(f"task.threshold={threshold}: expected a probability between 0 and 1, or val")
         if resolution not in ("network", "original"):
             raise UserError(f"task.resolution={resolution}: expected network or original")
-        self.loss = SegmentationLoss(loss, focal_gamma, tversky_beta)
+        self.loss = None if loss is None else SegmentationLoss(loss, focal_gamma, tversky_beta)
         self.original = resolution == "original"
         self.register_buffer("threshold", torch.tensor(0.5 if self._choose else float(threshold)))
         self.metrics = nn.ModuleDict({f"{split}_": SegmentationMetrics() for split in ("train", "val", "test")})
@@ -82,6 +82,7 @@ class SegmentationPart(nn.Module):
         In training, output number n of a network with deep supervision is added with the factor 1 / (n + 1), where
         number 0 is the final one (Aumente-Maestro et al., CMPB 260, 2025).
         """
+        assert self.loss is not None
         total: Tensor = self.loss(outputs.masks, mask)
         for number, logits in enumerate(outputs.auxiliary or () if split == "train" else (), start=1):
             total = total + self.loss(logits, mask) / (number + 1)

@@ -11,6 +11,9 @@ MASK_METRICS = (
 REFINED_METRICS = ("accuracy_refined", "dice_refined", "false_positive_rate_refined")
 """Of runs with ``task.refine=paper``; they have no interval."""
 
+LOCALIZATION_METRICS = ("pointing_game", "box_iou", "lesions_hit_iou50", "lesions_hit_centre")
+"""Of classifiers whose maps are judged (``task=localization``); they have no interval."""
+
 _MACRO = ("precision", "recall", "f1")
 _PRESENT = tuple(f"{name}_present" for name in _MACRO)
 
@@ -20,14 +23,15 @@ def test_metrics(classes: Iterable[Classes]) -> tuple[str, ...]:
     each = list(dict.fromkeys(classes))
     of_lesions = [item.accuracy_lesions for item in each]
     of_sides = [name for item in each for name in (item.auroc_positive, item.auroc_lesions)]
-    names = ("accuracy", *of_lesions, *_MACRO, *_PRESENT, "auroc", *of_sides, *MASK_METRICS, *REFINED_METRICS)
+    names = ("accuracy", *of_lesions, *_MACRO, *_PRESENT, "auroc", *of_sides, *MASK_METRICS)
+    names += (*LOCALIZATION_METRICS, *REFINED_METRICS)
     return tuple(dict.fromkeys(name for name in names if name))
 
 
 def shown_metrics(classes: Iterable[Classes]) -> tuple[str, ...]:
     """Those that experiments and evaluations show: fewer, because each stands with its interval."""
     left_out = {"precision", "recall", "precision_present", "recall_present"}
-    left_out |= {"iou", "pixel_accuracy", "false_positive_rate", *REFINED_METRICS}
+    left_out |= {"iou", "pixel_accuracy", "false_positive_rate", *LOCALIZATION_METRICS, *REFINED_METRICS}
     return tuple(name for name in test_metrics(classes) if name not in left_out)
 
 

@@ -15,7 +15,7 @@ from busi_lab.report.words import number
 from busi_lab.run_directory import PREDICTIONS, Run
 from busi_lab.summary import Summary
 
-TASKS = ("classification", "segmentation", "multitask")
+TASKS = ("classification", "segmentation", "multitask", "localization")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from busi_lab.report.sections.repeats import repeats
 from busi_lab.report.sections.reproduce import reproduce
 from busi_lab.report.sections.section import Section
 from busi_lab.report.sections.tests import tests
+from busi_lab.report.sections.weak import weak
 
 SECTIONS: tuple[Callable[[Analysis], list[Section]], ...] = (
     findings,  # what was found
@@ -27,6 +28,7 @@ SECTIONS: tuple[Callable[[Analysis], list[Section]], ...] = (
     folds,
     ranking,
     joint,
+    weak,
     published,
     failures,
     reproduce,
