@@ -55,8 +55,14 @@ def _unknown_key(key: str, schema: type, folders: Sequence[Path], compose: Calla
         return f"{key}: unknown key; {hint or 'expected an argument of the Trainer of Lightning, as +trainer.NAME'}"
     groups = _groups(schema, folders)
     if group in ("model", "task") and isinstance(chosen := compose().get(group), Mapping):  # their keys depend on it
+        known = [str(each) for each in chosen if each != "_target_"]
         what = f"known keys of {chosen['name']}" if "name" in chosen else "known keys"
-        return one_of(f"{key}: unknown key", name, [str(each) for each in chosen if each != "_target_"], what)
+        if others := _with_key(group, name, folders):
+            having = " and ".join(f"{group}={each}" for each in others)
+            return (
+                f"{key}: unknown key; {having} {'has' if len(others) == 1 else 'have'} it; {what}: {', '.join(known)}"
+            )
+        return one_of(f"{key}: unknown key", name, known, what)
     if key.startswith("data.phantom."):
         return f"{key}: unknown key; phantoms belong to data=phantom"
     if group in groups:
@@ -73,17 +79,28 @@ def _groups(schema: type, folders: Sequence[Path]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for folder in folders:
         for path in sorted(folder.glob("*/*.yaml")):
-            try:
-                content = yaml.safe_load(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError, yaml.YAMLError):  # a damaged file knows no keys; it is not what was asked
-                continue
-            keys = [str(key) for key in content if key != "defaults"] if isinstance(content, dict) else []
+            keys = _keys_of(path)
             known = found.setdefault(path.parent.name, [])
             known += [key for key in keys if key not in known]
     for name, kind in groups_of(schema).items():
         if name != "model":  # each network has its own
             found[name] = [each.name for each in fields(kind)]
     return found
+
+
+def _keys_of(path: Path) -> list[str]:
+    """The keys that a file of a group sets; none of a damaged one, which is not what was asked."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    return [str(key) for key in content if key != "defaults"] if isinstance(content, dict) else []
+
+
+def _with_key(group: str, name: str, folders: Sequence[Path]) -> list[str]:
+    """The options of a group whose own file sets a key."""
+    files = (path for folder in folders for path in (folder / group).glob("*.yaml"))
+    return sorted({path.stem for path in files if name in _keys_of(path)})
 
 
 def _trainer_arguments() -> list[str]:

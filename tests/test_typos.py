@@ -31,6 +31,7 @@ OF_EVERY_NETWORK = "weights, weights_data, in_chans, dropout, freeze, unfreeze_e
         ("--mutlirun", "--mutlirun: no such option; "),
         ("split=fold/7", "split=fold/7: no such option; set split=grouped_kfold split.fold=7"),
         ("--cfg=jub", "argument --cfg/-c: invalid choice: 'jub' (choose from "),
+        ("task.localize=cam", "task.localize: unknown key; task=localization has it; known keys: "),
         ("task.monitr=x", "task.monitr: unknown key; did you mean monitor? known keys: "),
         ("+logger.wandb.projct=x", "logger.wandb.projct: unknown key; did you mean project? known keys: "),
         (
@@ -66,8 +67,8 @@ def test_the_known_keys_of_a_network_are_its_own(
     overrides: list[str], known: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        main([*overrides, "model.backbone=resnet18"])
-    assert capsys.readouterr().err == f"error: model.backbone: unknown key; known keys of {known}\n"
+        main([*overrides, "model.kind=resnet18"])
+    assert capsys.readouterr().err == f"error: model.kind: unknown key; known keys of {known}\n"
 
 
 def test_options_of_a_folder_of_ones_own_are_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from busi_lab.compare import compare
 from busi_lab.data.masks import read_mask
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.files import write_rows
+from busi_lab.report import words
 from busi_lab.report.figures.quality import running_median
 from busi_lab.report.results.analysis import Analysis
 from busi_lab.report.results.cases import Cases, read_test_cases
@@ -482,9 +483,9 @@ def test_multitask_runs_show_wrong_classes_then_the_lowest_dice(runs: Path, tmp_
     lowest = sorted(dice, key=lambda image: dice[image])[:4]
     wrong = ["malignant (1)", "benign (6)", "benign (2)", "malignant (4)"]
     assert [image for image, _ in verdicts] == [*wrong, *(image for image in lowest if image not in wrong)]
-    words = dict(verdicts)
-    assert words["benign (6)"] == "predicted normal, probability 0.950, Dice 0.000 (lowest)"
-    assert words["benign (2)"] == "predicted malignant, probability 0.900"
+    told = dict(verdicts)
+    assert told["benign (6)"] == "predicted normal, probability 0.950, Dice 0.000 (lowest)"
+    assert told["benign (2)"] == "predicted malignant, probability 0.900"
     assert all(colours(picture)[0] > 30 for picture in page.pictures())
     assert "ROC curves" in page.words and "Dice by class" in page.words
     assert "MobileNet U-Net" in page.words and "InceptionV3" in page.words  # published, one for each task
@@ -511,11 +512,11 @@ def test_dice_is_drawn_by_class_and_against_size(runs: Path, tmp_path: Path, pha
     dice = make_mask_run(runs / "a", phantoms)
     make_mask_run(runs / "b", phantoms, experiment="b", metrics={"val/dice": 0.7})
     _, source, page = report(runs, tmp_path / "made")
-    alternatives = [words for words in page.values("aria-label") if words.startswith("Dice of ")]
+    alternatives = [told for told in page.values("aria-label") if told.startswith("Dice of ")]
     benign, malignant = ([dice[image] for image in dice if label in image] for label in ("benign", "malignant"))
-    for words, values, label in zip(alternatives, (benign, malignant), ("benign", "malignant"), strict=False):
+    for told, values, label in zip(alternatives, (benign, malignant), ("benign", "malignant"), strict=False):
         figures = f"mean {np.mean(values):.3f}, median {np.median(values):.3f}, {len(values)} images"
-        assert words == f"Dice of {label} images. paper/unet {figures}; b {figures}"
+        assert told == f"Dice of {label} images. paper/unet {figures}; b {figures}"
     assert f"mean {np.mean(benign):.3f}, n 6" in page.words
     assert alternatives[2].startswith("Dice of paper/unet against lesion size: mean ")
     assert "the line is the median of 5 images of neighbouring size" in page.words
@@ -646,3 +647,22 @@ def test_agreement_of_areas_is_in_points_of_the_image(runs: Path, tmp_path: Path
     bias = difference.mean()
     assert line[1:] == ["10", f"{bias:+.2f}", f"{bias - half:+.2f} to {bias + half:+.2f}"]
     assert "paper/unet: agreement of lesion area" in page.words
+
+
+def test_maps_stand_beside_networks_that_learn_masks(runs: Path, phantoms: Path) -> None:
+    dice = make_mask_run(runs / "a", phantoms)
+    places = {"test/pointing_game": 0.75, "test/box_iou": 0.25, "test/lesions_hit_iou50": 0.5}
+    weak = {"task": "localization", "experiment": "cam", "objective": {"metric": "val/f1", "mode": "max"}}
+    make_mask_run(runs / "b", phantoms, **weak, metrics={"val/f1": 0.7, "test/dice": 0.6, **places})
+    section = read(runs)["Lesions found without masks (busi, published)"]
+    titles = section.grids[0].titles
+    lines = {line[0]: dict(zip(titles, line, strict=True)) for line in shown(section.grids[0])}
+    mean = f"{np.mean(list(dice.values())):.3f}"
+    assert (lines["paper/unet"]["learns"], lines["paper/unet"]["dice"]) == ("masks", mean)
+    assert (lines["cam"]["learns"], lines["cam"]["dice"], lines["cam"]["pointing_game"]) == (
+        "labels alone",
+        mean,
+        "0.750",
+    )
+    assert lines["paper/unet"]["pointing_game"] == words.MISSING
+    assert "Lesions found without masks (busi, published)" not in read(runs / "a")
