@@ -205,6 +205,21 @@ def test_the_area_under_the_curve_is_compared_where_it_alone_is_published(runs: 
     assert line[THEIRS][0] == "0.000"  # every image is called the other class
 
 
+def test_masks_are_compared_by_dice_or_by_what_is_published_of_them(runs: Path) -> None:
+    metrics = {"val/dice": 0.8, "test/dice": 0.7, "test/pixel_accuracy": 0.95}
+    changes: dict[str, Any] = {"task": "segmentation", "metrics": metrics, "config": {"data.image_size": 256}}
+    for name in ("paper/unet", "published/shilaskar2025/unet", "published/islam2024/unet"):
+        make(runs / name, name, LEAKY, weights="imagenet" if name == "paper/unet" else "none", **changes)
+        (runs / name / "predictions.csv").unlink()
+    paper, islam, shilaskar = lines(read(runs)[TITLE])
+    where = ["no interval", "published, 60 test images, leaked 9 of 60 (15 %)"]
+    assert (paper["figure"], paper["as published"][0], paper[THEIRS]) == (["dice"], "0.8959", ["0.700", *where])
+    assert (islam["figure"], islam["as published"][0], islam[THEIRS]) == (["dice"], "–", ["0.700", *where])  # noqa: RUF001
+    assert (shilaskar["figure"], shilaskar["as published"][0]) == (["pixel_accuracy"], "0.98")
+    assert shilaskar[THEIRS] == ["0.950", *where, "dice 0.700"]
+    assert paper[KIND] == islam[KIND] == shilaskar[KIND] == ["replication"]
+
+
 def test_a_curated_dataset_is_theirs_and_leak_free_and_other_leaky_protocols_are_neither(runs: Path) -> None:
     name, changes = "published/aumente2025/unetpp", {"task": "multitask", "weights": "none"}
     make(runs / "c", name, {**LEAKY, "protocol": "curated", "leaked": 0, "test_digest": "c"}, wrong=range(6), **changes)

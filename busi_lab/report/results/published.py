@@ -179,8 +179,8 @@ def _kim(name: str) -> PublishedResult:
         "the figure of each network, the threshold of the map, rate, epochs, batch, augmentation",
         classes=LESIONS,
         ranges={"auroc_benign_malignant": (0.92, 0.96)},
-        note="the range of three networks; 0.86 to 0.90 on 200 images of the external set; all malignant masses localised, "
-        "98 % of them by ResNet34",
+        note="the range of three networks; 0.86 to 0.90 on 200 images of the external set; "
+        "all malignant masses localised, 98 % of them by ResNet34",
     )
 
 
