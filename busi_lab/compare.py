@@ -20,7 +20,7 @@ from busi_lab.report.writers.gate import exit_code, lines_of
 from busi_lab.report.writers.markdown import render_markdown
 from busi_lab.report.writers.plain import render_text
 from busi_lab.report.writers.png import write_pictures
-from busi_lab.report.writers.records import columns_of, pair_records, records, repeat_records
+from busi_lab.report.writers.records import columns_of, pair_records, records, repeat_records, system_records
 from busi_lab.tracking import check_trackers, publish_report
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ TABLE_CSV = "table.csv"
 TABLE_MARKDOWN = "table.md"
 REPEATS_CSV = "repeats.csv"
 PAIRS_CSV = "pairs.csv"
+PUBLISHED_CSV = "published.csv"
 _OWN_FILE = re.compile(
-    r"report\.html|table\.(md|csv)|(repeats|pairs)\.csv|(table\d+_(metrics|confusion|curves)|findings\d+)\.png"
+    r"report\.html|table\.(md|csv)|(repeats|pairs|published)\.csv|(table\d+_(metrics|confusion|curves)|findings\d+)\.png"
 )
 
 
@@ -77,7 +78,12 @@ def compare(
 def _write_tables(analysis: Analysis, folder: Path) -> None:
     columns, rows = records(analysis)
     write_rows(folder / TABLE_CSV, rows, columns)
-    for name, found in {REPEATS_CSV: repeat_records(analysis), PAIRS_CSV: pair_records(analysis)}.items():
+    further = {
+        REPEATS_CSV: repeat_records(analysis),
+        PAIRS_CSV: pair_records(analysis),
+        PUBLISHED_CSV: system_records(analysis),
+    }
+    for name, found in further.items():
         if found:
             write_rows(folder / name, found, columns_of(found, analysis.metrics))
 
@@ -96,7 +102,8 @@ def _replace(new: Path, out: Path) -> None:
 
 def describe(analysis: Analysis, out: Path) -> str:
     """What was found, and the ranking, as plain text, and a last line that says which files ``out`` holds."""
-    tables = [name for name in (TABLE_MARKDOWN, TABLE_CSV, REPEATS_CSV, PAIRS_CSV) if (out / name).exists()]
+    names = (TABLE_MARKDOWN, TABLE_CSV, REPEATS_CSV, PAIRS_CSV, PUBLISHED_CSV)
+    tables = [name for name in names if (out / name).exists()]
     tables += ["plots"] if any(_OWN_FILE.fullmatch(path.name) for path in out.glob("*.png")) else []
     listed = " and ".join([", ".join(tables[:-1]), tables[-1]] if len(tables) > 1 else tables)
     verb = "is" if len(tables) == 1 and tables != ["plots"] else "are"

@@ -13,11 +13,13 @@ from hydra.errors import HydraException
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from busi_lab.classes import BUSI
 from busi_lab.config import EvalConfig, RunConfig, SchedulerConfig, config_dir, parse_config, parse_eval_config
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.data.splits import make_manifest
 from busi_lab.errors import UserError
+from busi_lab.report.results.published import PUBLISHED, Recipe
 from busi_lab.tracking.settings import WandbSettings
 
 CONF = config_dir()
@@ -107,6 +109,19 @@ def test_the_sweeps_of_published_systems_hold_all_of_them() -> None:
     for task, sweep in by_task.items():
         expected = [name for name in published if get_class(shipped(name).task["_target_"]).kind == task]
         assert sorted(swept(f"published_{sweep}")) == expected
+
+
+def test_reports_know_the_figure_and_the_recipe_of_every_published_experiment() -> None:
+    published = [name for name in EXPERIMENTS if name.startswith("published/")]
+    assert set(published) <= set(PUBLISHED)
+    for name in {*PUBLISHED} & {*EXPERIMENTS}:
+        config, result = shipped(name), PUBLISHED[name]
+        recipe = (config.model.weights, config.data.image_size, config.trainer["max_epochs"])
+        stops_early = "early_stopping" in config.callbacks
+        assert Recipe(*recipe, stops_early, result.recipe.missing, result.recipe.cut) == result.recipe, name
+        assert get_class(config.task["_target_"]).kind == result.task, name
+        if result.task != "segmentation":
+            assert tuple(config.data.classes or BUSI.names) == result.classes, name
 
 
 @pytest.mark.parametrize("choice", CHOICES)

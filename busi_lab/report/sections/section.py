@@ -23,12 +23,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table; the column ``names`` (by number) holds the names of its lines. ``sortable``: readers may reorder it."""
+    """A table; the column ``names`` (by number) holds the names of its lines. ``sortable``: readers may reorder it.
+
+    In the terminal, which it is too wide for, a ``wide`` one has its cells one below the other.
+    """
 
     titles: tuple[str, ...]
     lines: tuple[tuple[Cell, ...], ...]
     names: int = 0
     sortable: bool = False
+    wide: bool = False
 
     def of_words(self, column: int) -> bool:
         """Whether a column holds words, which are read from their beginning, and no numbers."""

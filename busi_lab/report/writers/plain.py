@@ -26,11 +26,21 @@ def cell_text(cell: Cell) -> str:
 
 
 def _grid(grid: Grid) -> list[str]:
+    if grid.wide:
+        return [text for line in grid.lines for text in _block(grid, line)]
     cells = [[cell_text(cell) for cell in line] for line in grid.lines]
     columns = list(zip(grid.titles, *cells, strict=True))
     right = [all(_is_number(line[i]) for line in grid.lines) for i in range(len(grid.titles))]
     widths = [max(map(len, column)) for column in columns]
     return [_aligned(line, widths, right) for line in (grid.titles, *cells)]
+
+
+def _block(grid: Grid, line: Sequence[Cell]) -> list[str]:
+    """The cells of a line below its name, without those that are empty."""
+    width = max(map(len, grid.titles))
+    known = [(title, cell_text(cell)) for title, cell in zip(grid.titles, line, strict=True) if cell is not line[0]]
+    told = [f"  {title.ljust(width)}  {text}" for title, text in known if text != MISSING]
+    return [cell_text(line[0]), *told]
 
 
 def _is_number(cell: Cell) -> bool:

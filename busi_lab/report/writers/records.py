@@ -1,4 +1,4 @@
-"""Rows of ``table.csv``, ``repeats.csv`` and ``pairs.csv``: numbers as they are, unrounded."""
+"""Rows of ``table.csv``, ``repeats.csv``, ``pairs.csv`` and ``published.csv``: numbers as they are, unrounded."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,8 +8,10 @@ from busi_lab.report.results.experiments import Experiment
 from busi_lab.report.results.metrics import REFINED_METRICS, test_metrics
 from busi_lab.report.results.pairwise import Difference
 from busi_lab.report.results.settings import in_words
+from busi_lab.report.results.systems import System, systems
 from busi_lab.report.results.uncertainty import RESAMPLES
 from busi_lab.report.sections.scopes import leaked_words
+from busi_lab.report.sections.systems import estimate_of
 from busi_lab.report.sections.tests import outcome
 from busi_lab.report.words import number, text
 from busi_lab.summary import Summary
@@ -138,6 +140,51 @@ def pair_record(test: Difference) -> dict[str, Any]:
         "p": None if test.difference.few else test.p,
         "p_holm": None if test.difference.few else test.corrected,
         "verdict": outcome(test),
+    }
+
+
+def system_records(analysis: Analysis) -> list[dict[str, Any]]:
+    """Rows of published.csv: each published system with each of its protocols here, a curated one perhaps as both."""
+    return [
+        _system_record(system, kind, item)
+        for system in systems(analysis.experiments)
+        for kind, items in (
+            *(("like theirs", system.theirs), ("leak-free", system.leak_free)),
+            ("invalid protocol", system.invalid),
+        )
+        for item in items
+    ]
+
+
+def _system_record(system: System, kind: str, item: Experiment) -> dict[str, Any]:
+    result, name = system.result, system.result.main
+    low, high = result.ranges.get(name, (None, None))
+    estimate, value = estimate_of(item, name)
+    return {
+        "experiment": system.name,
+        "figure": name,
+        "published": result.metrics.get(name),
+        "published_sd": result.spread.get(name),
+        "published_lowest": low,
+        "published_highest": high,
+        "published_test_set": result.test_set,
+        "source": result.source,
+        "inferred": result.inferred,
+        "ours": system.kind,
+        "lacks": "; ".join(system.lacks),
+        "kind": kind,
+        "protocol": item.protocol,
+        "value": value,
+        "low95": number(estimate.low) if estimate else None,
+        "high95": number(estimate.high) if estimate else None,
+        "images": None if item.cases is None else len(item.cases),
+        "leaked": leaked_words(item),
+        "weights": system.weights,
+        "pixels": system.pixels,
+        "epochs": system.epochs,
+        "folds": item.folds,
+        "expected_folds": item.expected_folds,
+        "seeds": len(item.repeats),
     }
 
 
