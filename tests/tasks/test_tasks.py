@@ -317,8 +317,9 @@ def test_the_joint_loss_is_the_weighted_sum_of_both() -> None:
     task = make_mask_task(MultiTask, classification_weight=2.0, segmentation_weight=0.5)
     task.eval()
     batch = next(iter(make_batches()))
-    class_logits, mask_logits, _ = task(batch["image"])
-    classes, masks = task.classes.loss(class_logits, batch["label"], "val"), task.masks.loss(mask_logits, batch["mask"])
+    outputs = task(batch["image"])
+    classes = task.classes.loss(outputs.classes, batch["label"], "val")
+    masks = task.masks.loss(outputs.masks, batch["mask"])
     assert task._step(batch, "val").item() == pytest.approx((2 * classes + 0.5 * masks).item(), rel=1e-5)
 
 
