@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from busi_lab.commandline import Application, command_line
 from busi_lab.config import RunConfig, parse_config
-from busi_lab.errors import exit_on_user_error
+from busi_lab.errors import UserError, exit_on_user_error
 from busi_lab.run.resume import refuse_occupied, resumed_config, run_directory
 from busi_lab.sweep.outcome import conclude, record_failure
 from busi_lab.sweep.plan import directory_name, refuse_launcher
@@ -38,6 +38,7 @@ def train(config: DictConfig, overrides: Sequence[str] = (), command: str | None
     """
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     assert isinstance(resolved, DictConfig)
+    resolved.pop("launcher", None)  # where a sweep's jobs run is no part of a run
     if resolved.get("resume"):
         resolved = resumed_config(resolved, overrides)
     else:
@@ -57,6 +58,8 @@ def _job(config: DictConfig) -> float:
     os.chdir(hydra.runtime.cwd)  # paths are meant from where the command was typed, also under hydra.job.chdir
     if hydra.mode == RunMode.MULTIRUN:  # our launcher's jobs are runs of their own
         refuse_launcher(str(hydra.launcher._target_))
+    elif (launcher := OmegaConf.select(config, "launcher.name") or "local") != "local":
+        raise UserError(f"launcher={launcher}: it places the jobs of a sweep; add -m, also for one job")
     return train(config, list(hydra.overrides.task), command_line("busi-train", hydra))
 
 

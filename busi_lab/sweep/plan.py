@@ -34,7 +34,7 @@ def refuse_launcher(target: str) -> None:
     if target != OURS:
         raise UserError(
             f"hydra/launcher: {target.rpartition('.')[2]} would run jobs that cannot be continued and hide those that "
-            "fail; leave it out, or set hydra/launcher=busi_local with hydra.launcher.n_jobs=N"
+            "fail; leave it out, and choose where jobs run by launcher=local|slurm|ray"
         )
 
 
@@ -84,6 +84,8 @@ def make_plan(
         UserError: an override would undo the sweep, or a directory holds another run.
     """
     _refuse_narrowing(config.hydra)
+    if swept := [key for key in varied_keys(config.hydra) if _of_the_launcher(key)]:
+        raise UserError(f"{swept[0]}: a sweep runs in one place; give one value")
     base = Path(str(config.hydra.sweep.dir)).absolute()
     names = job_names(jobs, varied_keys(config.hydra))
     planned = tuple(
@@ -133,7 +135,13 @@ def directory_name(overrides: Sequence[str], launcher: str = OURS) -> str:
     refuse_launcher(launcher)
     chosen = dict(item.split("=", 1) for item in overrides if "=" in item)
     label = _slug(chosen.get("sweep", "sweep"))
-    return f"{label}-{hashlib.sha256(' '.join(sorted(overrides)).encode()).hexdigest()[:8]}"
+    own = sorted(item for item in overrides if not _of_the_launcher(item))
+    return f"{label}-{hashlib.sha256(' '.join(own).encode()).hexdigest()[:8]}"
+
+
+def _of_the_launcher(override: str) -> bool:
+    """Whether an override says where jobs run, which is no part of what they are."""
+    return bool(re.match(r"[+~]{0,2}launcher([.=@]|$)", override))
 
 
 def job_names(jobs: Sequence[Sequence[str]], varied: Collection[str]) -> list[str]:
@@ -266,10 +274,11 @@ def _refuse_narrowing(hydra: Any) -> None:
             )
 
 
-def without_folds(hydra: Any, jobs: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-    """The overrides of each job, without the sweep's folds where the command line has chosen a split that has none.
+def of_the_jobs(hydra: Any, jobs: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The overrides of each job without those that say where it runs.
 
-    Jobs that differed in their fold alone are then equal.
+    Nor has it the sweep's folds where the command line has chosen a split that has none: jobs that differed in their
+    fold alone are then equal.
 
     Args:
         hydra: the node of the composed multirun configuration.
@@ -281,7 +290,8 @@ def without_folds(hydra: Any, jobs: Sequence[Sequence[str]]) -> list[tuple[str, 
     for job in jobs:
         split = next((item.split("=", 1)[1] for item in job if item.startswith("split=")), _WITH_FOLDS)
         drop = own_folds and split != _WITH_FOLDS
-        found.append(tuple(item for item in job if not (drop and item.startswith(f"{_FOLD}="))))
+        kept = (item for item in job if not _of_the_launcher(item))
+        found.append(tuple(item for item in kept if not (drop and item.startswith(f"{_FOLD}="))))
     return found
 
 

@@ -18,8 +18,8 @@ from busi_lab.sweep.plan import (
     _refuse_narrowing,
     directory_name,
     job_names,
+    of_the_jobs,
     refuse_wrong,
-    without_folds,
 )
 from tests.test_config import load
 
@@ -120,9 +120,9 @@ def test_folds_drop_out_where_another_split_is_chosen() -> None:
         return [[f"experiment={name}", f"split={split}", f"split.fold={fold}"] for name in "ab" for fold in range(5)]
 
     once = [("experiment=a", "split=published"), ("experiment=b", "split=published")]
-    assert list(dict.fromkeys(without_folds(hydra_node("split=published"), jobs("published")))) == once
+    assert list(dict.fromkeys(of_the_jobs(hydra_node("split=published"), jobs("published")))) == once
     kept = [tuple(job) for job in jobs("grouped_kfold")]
-    assert without_folds(hydra_node("split=grouped_kfold"), jobs("grouped_kfold")) == kept
-    assert without_folds(hydra_node("seed=1"), jobs("grouped_kfold")) == kept
+    assert of_the_jobs(hydra_node("split=grouped_kfold"), jobs("grouped_kfold")) == kept
+    assert of_the_jobs(hydra_node("seed=1"), jobs("grouped_kfold")) == kept
     typed = [tuple(job) for job in jobs("published")]
-    assert without_folds(hydra_node("split=published", "split.fold=0,1"), jobs("published")) == typed  # as typed
+    assert of_the_jobs(hydra_node("split=published", "split.fold=0,1"), jobs("published")) == typed  # as typed

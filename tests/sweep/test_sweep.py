@@ -14,10 +14,9 @@ from omegaconf import OmegaConf
 from busi_lab.errors import UserError
 from busi_lab.files import locked
 from busi_lab.summary import Summary, read_summary, write_summary
-from busi_lab.sweep.executors import executor_class
 from busi_lab.sweep.executors.local import LocalExecutor, visible_gpus
 from busi_lab.sweep.outcome import record_failure
-from tests.programs import Programs
+from tests.programs import Programs, call
 
 Sweep = Callable[..., tuple[int, str, str]]
 
@@ -110,8 +109,11 @@ def test_a_wrong_value_is_found_before_the_first_job(sweep: Sweep, tmp_path: Pat
     ("setting", "message"),
     [
         ("sweep.max_failures=0", "sweep.max_failures=0: expected null or at least 1"),
-        ("hydra.launcher.n_jobs=-1", "hydra.launcher.n_jobs=-1: expected null or at least 1"),
-        ("hydra.launcher.executor=cloud", "hydra.launcher.executor=cloud: expected local"),
+        ("launcher.jobs=-1", "launcher.jobs=-1: expected null or at least 1"),
+        (
+            "launcher.jobs=two",
+            "configuration: launcher.jobs: Value 'two' of type 'str' could not be converted to Integer",
+        ),
     ],
 )
 def test_wrong_sweep_settings(sweep: Sweep, setting: str, message: str) -> None:
@@ -151,7 +153,7 @@ def test_a_sweep_runs_once_at_a_time(sweep: Sweep, tmp_path: Path) -> None:
 
 
 def test_jobs_side_by_side_write_their_own_logs(sweep: Sweep, tmp_path: Path) -> None:
-    code, _, errors = sweep("seed=0,1", "hydra.launcher.n_jobs=2")
+    code, _, errors = sweep("seed=0,1", "launcher.jobs=2")
     assert code == 0, errors
     logs = sorted((tmp_path / "sweeps").glob("*/seed*/job.log"))
     assert len(logs) == 2
@@ -159,7 +161,6 @@ def test_jobs_side_by_side_write_their_own_logs(sweep: Sweep, tmp_path: Path) ->
 
 
 def test_runs_without_a_test_are_ranked_by_validation_and_tested_later(sweep: Sweep, tmp_path: Path) -> None:
-    from tests.programs import call
 
     code, output, errors = sweep("seed=0,1", "test=false", "hydra.sweep.dir=sweep")
     assert code == 0, errors

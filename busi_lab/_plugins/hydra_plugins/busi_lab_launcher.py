@@ -9,16 +9,14 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 
 @dataclass
 class BusiLocalConf:
-    """Settings: where jobs run, and how many at once; None for one on each GPU or one on the CPU."""
+    """No settings: the group ``launcher`` says where jobs run."""
 
     _target_: str = "hydra_plugins.busi_lab_launcher.BusiLocalLauncher"
-    executor: str = "local"
-    n_jobs: int | None = None
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="busi_local", node=BusiLocalConf, provider="busi_lab")
@@ -31,9 +29,7 @@ for _fold in range(5):  # a fold as a choice, for sweeps over protocols; otherwi
 class BusiLocalLauncher(Launcher):
     """Run every job of a sweep as a ``busi-train`` process."""
 
-    def __init__(self, executor: str = "local", n_jobs: int | None = None) -> None:
-        self._executor = executor
-        self._n_jobs = n_jobs
+    def __init__(self) -> None:
         self._config: Any = None
         self._loader: Any = None
         self._application: Any = None
@@ -47,18 +43,20 @@ class BusiLocalLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; one that failed returns NaN, or the worst value for a sweeper with a direction."""
         from busi_lab.sweep.launch import launch
-        from busi_lab.sweep.plan import without_folds
+        from busi_lab.sweep.plan import of_the_jobs
 
         def compose(overrides: Sequence[str]) -> DictConfig:
             composed: DictConfig = self._loader.load_sweep_config(self._config, list(overrides))
             with open_dict(composed):
                 del composed["hydra"]
+                del composed["launcher"]
             return composed
 
         before = self._application.sweep
-        wanted = without_folds(self._config.hydra, job_overrides)
+        wanted = of_the_jobs(self._config.hydra, job_overrides)
         jobs = list(dict.fromkeys(wanted))
-        sweep, of_jobs = launch(self._config, jobs, compose, self._executor, self._n_jobs, before)
+        launcher: Any = OmegaConf.to_container(self._config.launcher, resolve=True)
+        sweep, of_jobs = launch(self._config, jobs, compose, launcher, before)
         value_of = dict(zip(jobs, of_jobs, strict=True))
         self._application.sweep = sweep
         failed = worst_value(self._config.hydra.sweeper.get("direction"))

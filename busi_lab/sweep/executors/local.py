@@ -4,9 +4,9 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import IO
 
 from omegaconf import DictConfig
@@ -20,6 +20,21 @@ from busi_lab.sweep.fork_server import ForkServer, ServerError
 log = logging.getLogger(__name__)
 
 
+@dataclass
+class LocalSettings:
+    """Group ``launcher`` of ``local``.
+
+    Attributes:
+        jobs: at once; None for ``jobs_per_gpu`` on each visible GPU, or one where there is none.
+        jobs_per_gpu: jobs that share a GPU.
+        threads: of the processor for each job; None for its share of the cores.
+    """
+
+    jobs: int | None = None
+    jobs_per_gpu: int = 1
+    threads: int | None = None
+
+
 class LocalExecutor:
     """Processes on this machine.
 
@@ -27,36 +42,51 @@ class LocalExecutor:
     closes that end, and the jobs save their state and stop.
 
     Args:
-        n_jobs: jobs at once; None for one on each visible GPU, or one where there is none.
+        settings: as the class says.
 
     Raises:
-        UserError: ``n_jobs`` is below 1.
+        UserError: a setting below 1.
     """
 
-    def __init__(self, n_jobs: int | None) -> None:
-        if n_jobs is not None and n_jobs < 1:
-            raise UserError(f"hydra.launcher.n_jobs={n_jobs}: expected null or at least 1")
-        self._count = n_jobs
+    settings = LocalSettings
+    outlives = False
+    how_to_stop = ""
+    prepares = False
+    pause = 0.05
+
+    def __init__(self, settings: LocalSettings) -> None:
+        for name in ("jobs", "jobs_per_gpu", "threads"):
+            value = getattr(settings, name)
+            if value is not None and value < 1:
+                raise UserError(
+                    f"launcher.{name}={value}: expected {'' if name == 'jobs_per_gpu' else 'null or '}at least 1"
+                )
+        self._settings = settings
         self._server: ForkServer | None = None
         self._refused = ""
-        self._lock = threading.Lock()
         self._lifeline = os.pipe()
 
+    def threads(self, jobs: Sequence[DictConfig]) -> int:
+        """What is set, or a share of the cores."""
+        given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+        if self._settings.threads is not None or given.isdecimal():
+            return self._settings.threads or max(1, int(given))
+        return max(1, cpu_count() // len(self.places(jobs)))
+
     def places(self, jobs: Sequence[DictConfig]) -> list[Place]:
-        """A place for each job at once: with a GPU of its own, or with its share of the cores."""
+        """A place for each job at once, with a GPU where there are some."""
         wanted = {(str(job.trainer.get("accelerator")), str(job.trainer.get("devices", 1))) for job in jobs}
         # a job that wants no GPU, or several, sees the machine as it is
         shared = any(accelerator == "cpu" or devices != "1" for accelerator, devices in wanted)
         gpus = [] if shared else visible_gpus()
-        count = self._count or len(gpus) or 1
-        if gpus:
-            return [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} for number in range(count)]
-        if count == 1 or "OMP_NUM_THREADS" in os.environ:
-            return [{}] * count
-        return [{"OMP_NUM_THREADS": str(max(1, cpu_count() // count))}] * count
+        count = self._settings.jobs or len(gpus) * self._settings.jobs_per_gpu or 1
+        return [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {} for number in range(count)]
 
-    def start(self, command: Command) -> Process:
-        """Start a job in a session of its own, so that Ctrl-C reaches it once, from the sweep."""
+    def start(self, commands: Sequence[Command]) -> list[Process]:
+        """Start jobs, each in a session of its own, so that Ctrl-C reaches them once, from the sweep."""
+        return [self._start(command) for command in commands]
+
+    def _start(self, command: Command) -> Process:
         reading = self._lifeline[0]
         environment = dict(command.environment)
         if os.name != "nt":  # where processes inherit no pipes by their numbers
@@ -70,21 +100,19 @@ class LocalExecutor:
                 return self._spawn(command, environment, output, error)
 
     def _fork_server(self) -> ForkServer:
-        with self._lock:
-            if self._refused:
-                raise ServerError(self._refused)
-            if self._server is None:
-                self._server = ForkServer()
-            return self._server
+        if self._refused:
+            raise ServerError(self._refused)
+        if self._server is None:
+            self._server = ForkServer()
+        return self._server
 
     def _spawn(
         self, command: Command, environment: Mapping[str, str | None], output: IO[bytes] | None, why: ServerError
     ) -> Process:
         """Start a job in a new interpreter, which takes some seconds more and gives the same."""
-        with self._lock:
-            if not self._refused:
-                log.info("jobs start as new processes: the fork server does not serve, because %s", why)
-            self._refused = str(why)
+        if not self._refused:
+            log.info("jobs start as new processes: the fork server does not serve, because %s", why)
+        self._refused = str(why)
         variables = {**os.environ, **environment}
         return subprocess.Popen(
             [sys.executable, "-m", "busi_lab.train", *command.arguments],
