@@ -38,7 +38,7 @@ def train(config: DictConfig, overrides: Sequence[str] = (), command: str | None
     """
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     assert isinstance(resolved, DictConfig)
-    resolved.pop("launcher", None)  # where a sweep's jobs run is no part of a run
+    resolved.pop("launcher", None)  # is no part of the run's record
     if resolved.get("resume"):
         resolved = resumed_config(resolved, overrides)
     else:

@@ -14,8 +14,10 @@ from omegaconf import OmegaConf
 from busi_lab.errors import UserError
 from busi_lab.files import locked
 from busi_lab.summary import Summary, read_summary, write_summary
-from busi_lab.sweep.executors.local import LocalExecutor, visible_gpus
+from busi_lab.sweep.executors import make_executor
+from busi_lab.sweep.executors.local import LocalExecutor, LocalSettings, visible_gpus
 from busi_lab.sweep.outcome import record_failure
+from busi_lab.sweep.record import read_sweep
 from tests.programs import Programs, call
 
 Sweep = Callable[..., tuple[int, str, str]]
@@ -109,11 +111,14 @@ def test_a_wrong_value_is_found_before_the_first_job(sweep: Sweep, tmp_path: Pat
     ("setting", "message"),
     [
         ("sweep.max_failures=0", "sweep.max_failures=0: expected null or at least 1"),
-        ("launcher.jobs=-1", "launcher.jobs=-1: expected null or at least 1"),
+        ("launcher.jobs=-1", "launcher.jobs=-1: expected at least 1"),
+        ("launcher.jobs=two", "configuration: launcher.jobs: Value 'two' of type 'str' could not be converted"),
+        ("launcher=cloud", "launcher=cloud: no such option; choices: local"),
         (
-            "launcher.jobs=two",
-            "configuration: launcher.jobs: Value 'two' of type 'str' could not be converted to Integer",
+            "launcher.job=2",
+            "launcher.job: unknown key; did you mean jobs? known keys of local: name, jobs, jobs_per_gpu",
         ),
+        ("launcher.jobs=1,2", "launcher.jobs: a sweep runs in one place; give one value"),
     ],
 )
 def test_wrong_sweep_settings(sweep: Sweep, setting: str, message: str) -> None:
@@ -185,12 +190,16 @@ def test_visible_gpus_respects_the_environment() -> None:
 
 
 def test_places_share_gpus_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    def places(n_jobs: int | None, gpus: str, **trainer: object) -> list[dict[str, str]]:
+    def places(jobs: int | None, gpus: str, **trainer: object) -> list[dict[str, str]]:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-        executor = LocalExecutor(n_jobs)
-        found = [dict(place) for place in executor.places([OmegaConf.create({"trainer": trainer})])]
+        settings = LocalSettings(jobs, jobs_per_gpu=trainer.pop("jobs_per_gpu", 1))  # type: ignore[arg-type]
+        executor, configs = LocalExecutor(settings), [OmegaConf.create({"trainer": trainer})]
+        found = [dict(place) for place in executor.places(configs)]
+        threads.append(executor.threads(configs))
         executor.close()
         return found
+
+    threads: list[int] = []
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("busi_lab.sweep.executors.local.cpu_count", lambda: 5)
@@ -198,13 +207,34 @@ def test_places_share_gpus_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert places(3, "2,3", accelerator="gpu")[2] == {"CUDA_VISIBLE_DEVICES": "2"}
     assert places(None, "2,3", accelerator="gpu", devices=2) == [{}]
     assert places(None, "2,3", accelerator="cpu") == [{}]
-    assert places(2, "", accelerator="auto") == [{"OMP_NUM_THREADS": "2"}] * 2
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert places(None, "2,3", accelerator="gpu", jobs_per_gpu=2) == [{"CUDA_VISIBLE_DEVICES": n} for n in "2323"]
     assert places(2, "", accelerator="auto") == [{}, {}]
+    assert threads == [2, 1, 5, 5, 1, 2]  # of five cores
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    places(2, "", accelerator="auto")
+    assert threads[-1] == 3
 
 
 def test_executors_are_found_by_their_file() -> None:
-    assert executor_class("local") is LocalExecutor
+    executor = make_executor({"name": "local", "jobs": 2})
+    assert isinstance(executor, LocalExecutor)
+    executor.close()
+
+
+def test_one_run_has_no_place_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("train", "launcher.name=slurm") == 2
+    assert "error: launcher=slurm: it places the jobs of a sweep; add -m, also for one job" in capfd.readouterr().err
+
+
+def test_threads_are_those_with_which_a_sweep_was_begun(sweep: Sweep, tmp_path: Path) -> None:
+    common = ("seed=0", "hydra.sweep.dir=sweep", "test=false")
+    assert sweep(*common, "launcher.threads=2")[0] == 0
+    code, _, errors = sweep(*common, "launcher.threads=1")
+    assert code == 0, errors
+    record = read_sweep(tmp_path / "sweep")
+    assert record is not None
+    assert (record.threads, [job.name for job in record.jobs]) == (2, ["seed0"])
+    assert not any("launcher" in item for job in record.jobs for item in job.begin)
 
 
 @pytest.mark.slow

@@ -58,9 +58,7 @@ class LocalExecutor:
         for name in ("jobs", "jobs_per_gpu", "threads"):
             value = getattr(settings, name)
             if value is not None and value < 1:
-                raise UserError(
-                    f"launcher.{name}={value}: expected {'' if name == 'jobs_per_gpu' else 'null or '}at least 1"
-                )
+                raise UserError(f"launcher.{name}={value}: expected at least 1")
         self._settings = settings
         self._server: ForkServer | None = None
         self._refused = ""
