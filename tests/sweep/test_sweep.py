@@ -233,7 +233,7 @@ def test_threads_are_those_with_which_a_sweep_was_begun(sweep: Sweep, tmp_path: 
     assert code == 0, errors
     record = read_sweep(tmp_path / "sweep")
     assert record is not None
-    assert (record.threads, [job.name for job in record.jobs]) == (2, ["seed0"])
+    assert (record.threads, [job.name for job in record.jobs]) == (2, ["job"])
     assert not any("launcher" in item for job in record.jobs for item in job.begin)
 
 
