@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import StringIO
@@ -98,6 +99,20 @@ def locked(directory: Path) -> Iterator[None]:
         ) from None
 
 
+def is_held(directory: Path) -> bool:
+    """Whether another process holds a directory by :func:`locked`, as far as this machine can tell."""
+    if (directory / ".lock.owner").exists():
+        return True
+    try:
+        with (directory / ".lock").open("r+") as file:
+            _lock(file)  # given back at once
+    except BlockingIOError:
+        return True
+    except OSError:  # nobody has ever held it
+        return False
+    return False
+
+
 def _lock(file: IO[str]) -> bool:
     """Take the kernel's lock of an open file; False where there is none.
 
@@ -108,13 +123,20 @@ def _lock(file: IO[str]) -> bool:
         import fcntl
     except ImportError:  # no such locks outside Unix
         return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:  # a file system without locks, as some on networks
-        return False
-    return True
+    end = time.monotonic() + _LOOK
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        except OSError:  # a file system without locks, as some on networks
+            return False
+
+
+_LOOK = 0.1  # seconds after which nobody can just be looking at a lock, as is_held does
 
 
 @contextmanager
