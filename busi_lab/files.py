@@ -124,16 +124,22 @@ def _lock(file: IO[str]) -> bool:
     except ImportError:  # no such locks outside Unix
         return False
     end = time.monotonic() + _LOOK
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.02)
-        except OSError:  # a file system without locks, as some on networks
-            return False
+    while (taken := _take(file, fcntl)) is False:
+        if time.monotonic() > end:
+            raise BlockingIOError(errno.EWOULDBLOCK, "held by another process")
+        time.sleep(0.02)
+    return bool(taken)
+
+
+def _take(file: IO[str], fcntl: Any) -> bool | None:
+    """Take the kernel's lock of an open file; False where another process holds it, None where there is none."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks, as some on networks
+        return None
+    return True
 
 
 _LOOK = 0.1  # seconds after which nobody can just be looking at a lock, as is_held does
