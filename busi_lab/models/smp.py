@@ -29,10 +29,12 @@ class SmpSettings(NetworkSettings):
     Attributes:
         arch: smp's architecture, as ``Unet``, ``UnetPlusPlus``, ``FPN`` or ``DeepLabV3Plus``.
         encoder: ``tu-`` and the name of a timm model, or an encoder of smp, to which ``weights`` belong.
+        decoder_channels: filters of the five stages of the decoder, the deepest first; None for smp's own.
     """
 
     arch: str = "Unet"
     encoder: str = "tu-mobilenetv1_100"
+    decoder_channels: list[int] | None = None
 
     @property
     def label(self) -> str:
@@ -72,6 +74,8 @@ def _create(settings: SmpSettings, num_classes: int | None) -> nn.Module:
         known = ", ".join(item.__name__ for item in architectures.values())
         raise UserError(f"model.arch={arch}: not an architecture of smp {smp.__version__}; known: {known}")
     options: dict[str, Any] = {"arch": arch, "encoder_name": encoder, "in_channels": in_chans, "classes": 1}
+    if settings.decoder_channels is not None:
+        options["decoder_channels"] = _decoder_channels(settings)
     if num_classes is not None:
         options["aux_params"] = {"classes": num_classes, "pooling": "avg", "dropout": settings.dropout or None}
     make: Callable[..., nn.Module] = partial(smp.create_model, **options)
@@ -103,6 +107,24 @@ def _create(settings: SmpSettings, num_classes: int | None) -> nn.Module:
             f"not in its cache; use a tu- encoder with a file at BUSI_WEIGHTS, or set model.weights=none "
             f"({one_line(error)[:100]})"
         ) from None
+
+
+def _decoder_channels(settings: SmpSettings) -> tuple[int, ...]:
+    """Filters of the decoder, which not every architecture takes.
+
+    Raises:
+        UserError: they are not five of 1 at least, or the architecture has no such stages.
+    """
+    channels = tuple(settings.decoder_channels or ())
+    if len(channels) != 5 or min(channels) < 1:
+        raise UserError(
+            f"model.decoder_channels={list(channels)}: expected null or five numbers, as [256,128,64,32,16]"
+        )
+    if settings.arch.lower() not in ("unet", "unetplusplus", "manet"):
+        raise UserError(
+            f"model.decoder_channels belongs to Unet, UnetPlusPlus or MAnet; found model.arch={settings.arch}"
+        )
+    return channels
 
 
 def _similar(backbone: str) -> str:

@@ -13,17 +13,29 @@ from busi_lab.metrics import MACRO, PRESENT, classification_metrics, present_ave
 from busi_lab.tasks.base import BaseTask, Batch
 
 
+def margin_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """Loss ``[B]`` of images by the length ``sigmoid(logits)`` of each class; Sabour et al., NeurIPS 2017, equation 4.
+
+    The length of the true class is to be 0.9 at least, that of any other 0.1 at most, which counts half.
+    """
+    lengths = logits.sigmoid()
+    there = F.one_hot(label, logits.shape[1])
+    missing, excess = F.relu(0.9 - lengths).square(), F.relu(lengths - 0.1).square()
+    return (there * missing + 0.5 * (1 - there) * excess).sum(dim=1)
+
+
 class ClassificationPart(nn.Module):
-    """What a task with a class output does with it: cross-entropy, metrics, probabilities.
+    """What a task with a class output does with it: loss, metrics, probabilities.
 
     Args:
         label_smoothing: share of each target spread over all classes, 0 to 1; in training alone.
         class_weights: factors of the loss in the order of ``classes``; in training alone.
         classes: of the dataset.
         focal_gamma: how much less images count that are well recognised (Lin et al., ICCV 2017); 0 is cross-entropy.
+        kind: ``cross_entropy``, or ``margin`` (:func:`margin_loss`).
 
     Raises:
-        UserError: a setting outside its range.
+        UserError: a setting outside its range, or one that belongs to the other loss.
     """
 
     def __init__(
@@ -32,10 +44,17 @@ class ClassificationPart(nn.Module):
         class_weights: Sequence[float] | None = None,
         classes: Classes = BUSI,
         focal_gamma: float = 0.0,
+        kind: str = "cross_entropy",
     ) -> None:
         super().__init__()
         if isinstance(focal_gamma, bool) or not isinstance(focal_gamma, int | float) or focal_gamma < 0:
             raise UserError(f"task.class_focal_gamma={focal_gamma}: expected 0 or more")
+        if kind not in ("cross_entropy", "margin"):
+            raise UserError(f"task.class_loss={kind}: expected cross_entropy or margin")
+        for name, value in (("class_focal_gamma", focal_gamma), ("label_smoothing", label_smoothing)):
+            if kind == "margin" and value:
+                raise UserError(f"task.{name}={value} belongs to task.class_loss=cross_entropy; leave one of them out")
+        self._margin = kind == "margin"
         self._focal_gamma = focal_gamma
         self.classes = classes
         self._label_smoothing = label_smoothing
@@ -50,10 +69,13 @@ class ClassificationPart(nn.Module):
         return (*(str(name) for name in classification_metrics(self.classes) if name != "confusion_matrix"), *PRESENT)
 
     def loss(self, logits: Tensor, label: Tensor, split: str) -> Tensor:
-        """Mean cross-entropy, or focal loss, of logits ``[B, K]`` against labels ``[B]``."""
+        """Mean cross-entropy, focal loss or margin loss of logits ``[B, K]`` against labels ``[B]``."""
         smoothing = self._label_smoothing if split == "train" else 0.0
         weights: Any = self._class_weights if split == "train" else None
         logits = logits.float()
+        if self._margin:
+            each = margin_loss(logits, label)
+            return each.mean() if weights is None else (weights[label] * each).sum() / weights[label].sum()
         if not self._focal_gamma:
             return F.cross_entropy(logits, label, weight=weights, label_smoothing=smoothing)
         each = F.cross_entropy(logits, label, weight=weights, label_smoothing=smoothing, reduction="none")
@@ -89,7 +111,7 @@ class ClassificationPart(nn.Module):
 
 
 class ClassificationTask(BaseTask):
-    """Cross-entropy over the classes, with the contract's metrics.
+    """Cross-entropy or margin loss over the classes, with the contract's metrics.
 
     Args:
         model: settings of a network that gives classes.
@@ -103,6 +125,7 @@ class ClassificationTask(BaseTask):
         class_weights: see :class:`ClassificationPart`.
         roles: see :class:`BaseTask`.
         class_focal_gamma: see :class:`ClassificationPart`.
+        class_loss: its ``kind``, see :class:`ClassificationPart`.
     """
 
     kind = "classification"
@@ -121,9 +144,10 @@ class ClassificationTask(BaseTask):
         class_weights: Sequence[float] | None = None,
         roles: Mapping[str, Any] | None = None,
         class_focal_gamma: float = 0.0,
+        class_loss: str = "cross_entropy",
     ) -> None:
         super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles)
-        self.classes = ClassificationPart(label_smoothing, class_weights, self.roles, class_focal_gamma)
+        self.classes = ClassificationPart(label_smoothing, class_weights, self.roles, class_focal_gamma, class_loss)
 
     @property
     def metric_names(self) -> list[str]:

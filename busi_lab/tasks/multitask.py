@@ -38,6 +38,7 @@ class MultiTask(MaskTask):
         tversky_beta: see :class:`SegmentationLoss`.
         roles: see :class:`BaseTask`.
         class_focal_gamma: see :class:`ClassificationPart`.
+        class_loss: its ``kind``, see :class:`ClassificationPart`.
         refine: ``none``, or ``paper``: figures with the ending ``_refined`` stand beside the plain ones, for which a
             scan that is called without a lesion has an empty mask, and one with an empty mask is called without a
             lesion (Aumente-Maestro et al., CMPB 260, 2025). What is predicted does not change.
@@ -69,6 +70,7 @@ class MultiTask(MaskTask):
         tversky_beta: float = 0.7,
         roles: Mapping[str, Any] | None = None,
         class_focal_gamma: float = 0.0,
+        class_loss: str = "cross_entropy",
         refine: str = "none",
     ) -> None:
         for key, weight in (("classification", classification_weight), ("segmentation", segmentation_weight)):
@@ -81,7 +83,7 @@ class MultiTask(MaskTask):
             raise UserError(f"task.refine={refine}: expected none or paper")
         if refine == "paper" and self.roles.without_lesion is None:
             raise UserError("task.refine=paper: these data have no class without a lesion; set task.refine=none")
-        self.classes = ClassificationPart(label_smoothing, class_weights, self.roles, class_focal_gamma)
+        self.classes = ClassificationPart(label_smoothing, class_weights, self.roles, class_focal_gamma, class_loss)
         self.masks = SegmentationPart(loss, threshold, resolution, focal_gamma, tversky_beta)
         self._weights = (classification_weight, segmentation_weight)
         self._refine = refine == "paper"
