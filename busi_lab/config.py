@@ -29,7 +29,10 @@ def config_dir() -> Path:
 
 @dataclass
 class DataConfig:
-    """Group ``data``: see :class:`busi_lab.data.datamodule.BusiDataModule`; ``name`` is what reports call the data."""
+    """Group ``data``: see :class:`busi_lab.data.datamodule.BusiDataModule`; ``name`` is what reports call the data.
+
+    ``roi`` and what begins with it: see :mod:`busi_lab.run.first_stage`.
+    """
 
     name: str = "busi"
     root: str | None = None
@@ -47,6 +50,9 @@ class DataConfig:
     label_map: Dict | None = None
     copies_before_split: int = 0
     phantom: Dict | None = None
+    roi: str | None = None
+    roi_mode: str = "crop"
+    roi_margin: float = 0.1
 
 
 @dataclass
@@ -374,6 +380,9 @@ def _check_data(data: DataConfig, split: SplitConfig) -> None:
     if data.lesion_values is not None and not data.lesion_values:
         raise UserError("data.lesion_values=[]: expected null, or values of masks that are lesion, as [120,255]")
     check_positive({"data.eval_batch_size": data.eval_batch_size})
+    if data.roi_mode not in ("crop", "mask"):
+        raise UserError(f"data.roi_mode={data.roi_mode}: expected crop or mask")
+    check_nonnegative({"data.roi_margin": data.roi_margin})
     if data.subset is not None:
         check_positive({"data.subset": data.subset})
     if data.phantom is not None and data.copies_before_split:

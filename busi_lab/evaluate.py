@@ -45,6 +45,8 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = (), command: str | N
     keys = overridden_keys(overrides)
     if "data.image_size" in keys:
         raise UserError("data.image_size: the run's network has its own; leave it out")
+    if own := [key for key in keys if key in ("data.roi", "data.roi_mode", "data.roi_margin")]:
+        raise UserError(f"{own[0]}: scans are cut as those that the run has learnt from; leave it out")
     own_data = "data" not in keys
     if own_data:
         saved = _saved(source, "data")

@@ -129,6 +129,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             tta=arguments.tta,
         )
         explainer = None
+        if arguments.explain and predictor.cuts_scans:
+            raise UserError(
+                "--explain: a classifier here sees scans that are cut (data.roi), which no map fits; leave it out"
+            )
         if arguments.explain:
             from busi_lab.inference.explain import Explainer
 

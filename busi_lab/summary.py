@@ -148,6 +148,29 @@ class InitialWeights:
 
 
 @dataclass(frozen=True)
+class FirstStageRecord:
+    """The runs whose predicted masks have cut the scans of a run (``data.roi``); None for what is not known.
+
+    Attributes:
+        runs: their directories, absolute; several are folds, and each scan is cut by those that have tested it.
+        digests: of their weights, sixteen hex digits each.
+        mode: ``data.roi_mode``.
+        margin: ``data.roi_margin``.
+        scans: that were to be cut.
+        whole: those of them that were left whole, because no lesion was found.
+        leaked: test images that the runs which cut them have learnt from, or whose near-copy or patient they have.
+    """
+
+    runs: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    mode: str = "crop"
+    margin: float = 0.1
+    scans: int | None = None
+    whole: int | None = None
+    leaked: int | None = None
+
+
+@dataclass(frozen=True)
 class Objective:
     """The validation figure that chose the best epoch and ranks runs, and whether ``max`` or ``min`` of it is best."""
 
@@ -182,6 +205,7 @@ class Summary:
     epochs: int | None = None
     best_epoch: int | None = None
     initial: InitialWeights | None = None
+    first_stage: FirstStageRecord | None = None
     objective: Objective = field(default_factory=Objective)
     metrics: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -243,6 +267,7 @@ _NESTED: Mapping[str, type] = {
     "objective": Objective,
     "source": Source,
     "initial": InitialWeights,
+    "first_stage": FirstStageRecord,
 }
 
 

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,14 @@ class PixelCache:
         size = self.image_size
         bits = np.unpackbits(self.packed_masks[number].numpy(), count=size * size)
         return bits.reshape(size, size)
+
+    def with_images(self, images: Mapping[str, Gray]) -> "PixelCache":
+        """The same with other scans, uint8 ``[S, S]`` by case id; it is in memory alone."""
+        changed = self.images.clone()
+        for number, case in enumerate(self.index.cases):
+            if case.case_id in images:
+                changed[number] = torch.from_numpy(np.array(images[case.case_id]))
+        return PixelCache(self.index, self.image_size, changed, self.packed_masks)
 
     @property
     def nbytes(self) -> int:

@@ -102,6 +102,7 @@ class BusiDataModule(LightningDataModule):
         self._seed = seed
         self._resumed = (-1, 0)
         self.cache: PixelCache | None = None
+        self.origin: str | None = None
 
     def prepare_data(self) -> None:
         """Decode the dataset into the cache and look for near-copies, once on a machine."""
@@ -238,6 +239,18 @@ class BusiDataModule(LightningDataModule):
         assert self.cache is not None
         return self.cache.index
 
+    def replace_scans(self, scans: Mapping[str, Gray], origin: str) -> None:
+        """Let networks see other scans, uint8 ``[S, S]`` by case id; masks stay, and so do groups and split.
+
+        Args:
+            scans: of cases that take part.
+            origin: a digest of what has made them, to be kept in checkpoints.
+        """
+        assert self.cache is not None
+        self.cache, self.origin = self.cache.with_images(scans), origin
+        for part in (self.train_set, self.val_set, self.test_set):
+            part.cache = self.cache
+
     def leaked(self) -> int | None:
         """Test images with a near-copy, or the same patient, in training or validation; None without a search."""
         return None if self.near_copies == NO_SEARCH else len(self.manifest.leaked(self.groups))
@@ -291,7 +304,7 @@ class BusiDataModule(LightningDataModule):
         assert self.trainer is not None
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
         draws = done * self.batch_size if done < self.trainer.num_training_batches else 0
-        return {"epoch": self._epoch(), "draws": draws, "split": self.manifest.digest}
+        return {"epoch": self._epoch(), "draws": draws, "split": self.manifest.digest, "origin": self.origin}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue there."""

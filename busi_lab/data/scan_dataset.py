@@ -36,7 +36,7 @@ class ScanDataset(Dataset[dict[str, Any]]):
     ) -> None:
         classes = cache.index.classes if classes is None else classes
         numbers = {case.case_id: number for number, case in enumerate(cache.index.cases)}
-        self._cache = cache
+        self.cache = cache
         self._numbers = [numbers[case_id] for case_id in case_ids]
         self._augmentation = augmentation
         self._masks = masks
@@ -49,8 +49,8 @@ class ScanDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, item: int | Draw) -> dict[str, Any]:
         position, seed = item if isinstance(item, tuple) else (item, None)
-        image = self._cache.image(self._numbers[position])
-        mask = self._cache.mask(self._numbers[position]) if self._masks else None
+        image = self.cache.image(self._numbers[position])
+        mask = self.cache.mask(self._numbers[position]) if self._masks else None
         if self._augmentation is not None and seed is not None:
             image, mask = self._augmentation(image, mask, seed)
         scan = {
@@ -60,9 +60,9 @@ class ScanDataset(Dataset[dict[str, Any]]):
         }
         if mask is not None:
             scan["mask"] = torch.from_numpy(np.ascontiguousarray(mask))[None]
-            scan |= sizes_of(self._cache.index.cases[self._numbers[position]])
+            scan |= sizes_of(self.cache.index.cases[self._numbers[position]])
         if self._original_masks:
-            index = self._cache.index
+            index = self.cache.index
             _, original = read_case(index.root, index.cases[self._numbers[position]])
             scan["original_mask"] = torch.from_numpy(original)[None]
         return scan

@@ -1,7 +1,8 @@
 """Trained runs applied to scans: class probabilities and lesion masks at the scan's own resolution."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,18 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from busi_lab.data.lesion_cut import lesion_cut
 from busi_lab.data.reading import read_scan
 from busi_lab.data.resizing import resize_scan
 from busi_lab.data.scan import Gray, Mask, Scan
 from busi_lab.data.spacing import Spacing
 from busi_lab.errors import UserError
+from busi_lab.inference.first_stage import recorded_runs
 from busi_lab.inference.measures import Lesion, measure
 from busi_lab.inference.notes import find_notes
 from busi_lab.models import Outputs
 from busi_lab.plurals import counted
-from busi_lab.summary import Summary
+from busi_lab.summary import FirstStageRecord, Summary
 from busi_lab.tasks import BaseTask, load_task
 from busi_lab.tasks.loading import task_classes
 
@@ -83,6 +86,8 @@ class Prediction:
 class Predictor:
     """Runs that are loaded once and applied to any number of scans.
 
+    A classifier that has learnt from cut scans (``data.roi``) brings its first stage, which cuts them here as well.
+
     Args:
         classifiers: directories of runs with a class output, whose probabilities are averaged.
         segmenters: directories of runs with a mask output, whose lesion probabilities are averaged, as are their
@@ -91,7 +96,7 @@ class Predictor:
         tta: average over each scan and its mirror image.
 
     Raises:
-        UserError: no run, a run that cannot be used, or no such device.
+        UserError: no run, a run that cannot be used or has lost its first stage, or no such device.
     """
 
     def __init__(
@@ -107,9 +112,20 @@ class Predictor:
             task = loaded[path][0]
             if not (task.needs_masks if role == "segmenter" else task.needs_labels):
                 raise UserError(f"{path} is a {task.kind} run and cannot be the {role}; give another run")
+        self._first_stages: dict[Path, tuple[Predictor, FirstStageRecord]] = {}
+        for path, (task, summary) in loaded.items():
+            if summary.first_stage is not None and not task.needs_masks:
+                first = Predictor([], recorded_runs(path, summary.first_stage), device)
+                self._first_stages[path] = first, summary.first_stage
         self._tasks = {path: task.to(self.device) for path, (task, _) in loaded.items()}
         self.classifiers, self.segmenters = list(classifiers), list(segmenters)
-        self.runs = tuple(_used(path, loaded[path][1], role) for path, role in roles)
+        first_runs: list[UsedRun] = [
+            replace(run, role="first stage") for first, _ in self._first_stages.values() for run in first.runs
+        ]
+        self.runs: tuple[UsedRun, ...] = (
+            *(_used(path, loaded[path][1], role) for path, role in roles),
+            *dict.fromkeys(first_runs),
+        )
         self.classes = self._agreed_classes()
         self._without_lesion = self._tasks[(self.classifiers or self.segmenters)[0]].roles.without_lesion
         self.model_seconds = 0.0
@@ -129,6 +145,20 @@ class Predictor:
     def task(self, path: Path) -> BaseTask:
         """The task of one of the runs."""
         return self._tasks[path]
+
+    @property
+    def cuts_scans(self) -> bool:
+        """Whether a classifier sees scans that a first stage has cut."""
+        return bool(self._first_stages)
+
+    def masks(self, images: Sequence[Gray]) -> list[Mask]:
+        """Lesion masks, bool ``[H, W]``, of scans uint8 ``[H, W]`` of any sizes, by the segmenters.
+
+        Raises:
+            UserError: the scans do not fit into the device's memory.
+        """
+        with self._enough_memory(len(images)):
+            return self._masks({path: self._apply(path, images) for path in self.segmenters}, images)
 
     def predict(self, image: "Gray | Scan | Image.Image | Path | str") -> Prediction:
         """Predict one scan.
@@ -150,22 +180,26 @@ class Predictor:
         """
         if not scans:
             return []
-        try:
+        with self._enough_memory(len(scans)):
             return self._predict(scans)
+
+    @contextmanager
+    def _enough_memory(self, scans: int) -> Iterator[None]:
+        try:
+            yield
         except torch.OutOfMemoryError:
             raise UserError(
-                f"{self.device} has no memory for a batch of {counted(len(scans), 'scan')}; lower --batch-size"
+                f"{self.device} has no memory for a batch of {counted(scans, 'scan')}; lower --batch-size"
             ) from None
 
     def _predict(self, scans: Sequence[Scan]) -> list[Prediction]:
-        outputs = {path: self._apply(task, scans) for path, task in self._tasks.items()}
+        images = [scan.pixels for scan in scans]
+        outputs = {path: self._apply(path, images) for path in self._tasks}
         probabilities = masks = None
         if self.classifiers:
             probabilities = torch.stack([outputs[path][0] for path in self.classifiers]).mean(dim=0).tolist()
         if self.segmenters:
-            masks = [
-                self._mask([outputs[path][1][i] for path in self.segmenters], scan) for i, scan in enumerate(scans)
-            ]
+            masks = self._masks(outputs, images)
         found = []
         for i, scan in enumerate(scans):
             height, width = scan.pixels.shape
@@ -177,10 +211,26 @@ class Predictor:
             found.append(replace(prediction, notes=notes))
         return found
 
+    def _masks(self, outputs: Mapping[Path, tuple[Any, Any]], images: Sequence[Gray]) -> list[Mask]:
+        return [
+            self._mask([outputs[path][1][i] for path in self.segmenters], image.shape) for i, image in enumerate(images)
+        ]
+
+    def _seen(self, path: Path, images: Sequence[Gray]) -> Sequence[Gray]:
+        """What a run sees of scans: all of them, or what its first stage leaves."""
+        if path not in self._first_stages:
+            return images
+        first, record = self._first_stages[path]
+        before = first.model_seconds
+        masks = first.masks(images)
+        self.model_seconds += first.model_seconds - before
+        return [lesion_cut(image, mask, record.mode, record.margin) for image, mask in zip(images, masks, strict=True)]
+
     @torch.inference_mode()
-    def _apply(self, task: BaseTask, scans: Sequence[Scan]) -> tuple[Any, Any]:
+    def _apply(self, path: Path, scans: Sequence[Gray]) -> tuple[Any, Any]:
         """Class probabilities ``[B, K]`` on the CPU, and mask logits ``[V, 1, S, S]`` of each scan in V views."""
-        images = torch.from_numpy(np.stack([resize_scan(scan.pixels, task.image_size) for scan in scans]))[:, None]
+        task, seen = self._tasks[path], self._seen(path, scans)
+        images = torch.from_numpy(np.stack([resize_scan(image, task.image_size) for image in seen]))[:, None]
         clock = time.perf_counter()
         images = images.to(self.device)
         views = [images, images.flip(-1)] if self._tta else [images]
@@ -199,12 +249,12 @@ class Predictor:
         return classes, masks
 
     @torch.inference_mode()
-    def _mask(self, logits: Sequence[Tensor], scan: Scan) -> Mask:
+    def _mask(self, logits: Sequence[Tensor], shape: tuple[int, ...]) -> Mask:
         """Average what the runs say, ``[V, 1, S, S]`` each, at the scan's resolution, and cut it at their threshold."""
         views = [view for each in logits for view in each]  # as many of each run; one at a time at full size
-        probability = torch.zeros(scan.pixels.shape, device=self.device)
+        probability = torch.zeros(shape, device=self.device)
         for view in views:
-            resized = F.interpolate(view[None], scan.pixels.shape, mode="bilinear", align_corners=False)
+            resized = F.interpolate(view[None], shape, mode="bilinear", align_corners=False)
             probability += resized[0, 0].sigmoid() / len(views)
         thresholds = [value for path in self.segmenters if (value := self._tasks[path].mask_threshold) is not None]
         mask: Mask = (probability >= torch.stack(thresholds).mean()).cpu().numpy()

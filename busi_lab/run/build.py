@@ -169,7 +169,8 @@ def build_data(
     """
     find_classes(data_config)  # refuses another layout, and classes that there are not
     settings = asdict(data_config)
-    settings.pop("name")
+    for key in ("name", "roi", "roi_mode", "roi_margin"):  # data.roi is cut when the data are there
+        settings.pop(key)
     phantom = settings.pop("phantom")
     copies = settings.pop("copies_before_split")
     del settings["labels"], settings["label_map"], settings["lesion_values"], settings["layout"]

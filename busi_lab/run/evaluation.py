@@ -21,6 +21,7 @@ from busi_lab.inference.explain import Explainer
 from busi_lab.plurals import counted
 from busi_lab.run.build import build_data, build_trainer, trainer_settings
 from busi_lab.run.environment import device_name, environment_record, quieten
+from busi_lab.run.first_stage import FirstStage, recorded_first_stage
 from busi_lab.run.leaks import find_leaked
 from busi_lab.run.probes import cases_with_lesion, explain, read_flags, shortcuts, stress, stress_columns
 from busi_lab.run.record import (
@@ -78,6 +79,7 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
     task, source = load_task(source_directory)
     task.learnt = source.data.classes or task.roles.names
     config.data.image_size = resolved.data.image_size = task.image_size
+    first_stage = _first_stage(config, source, source_directory)
     data = build_data(config.data, config.split, task, either=True)
     task.roles = data.roles  # a run of masks alone judges data of any classes
     if not data.manifest.test:
@@ -88,8 +90,13 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
     explainer = Explainer([task] if task.needs_labels else [], [config.explain]) if config.explain else None
     if config.shortcuts and not (task.needs_labels and cases_with_lesion(data)):
         raise UserError("shortcuts=true: needs a run with classes, and images with a lesion mask")
+    cut = first_stage.cut(data) if first_stage else None
     trainer = build_trainer(settings, [], directory)
     leaked = find_leaked(source, source_directory, data)
+    if first_stage and cut:
+        known = first_stage.leaked(data)
+        source.first_stage = replace(cut, leaked=len(known))
+        leaked = None if leaked is None else known | leaked
     summary = _start_summary(config, source, source_directory, data, trainer, leaked)
     _announce(summary, source, source_directory)
     name = f"{summary.experiment}-on-{summary.data.name}"
@@ -117,6 +124,22 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
             opened.result = Result(summary, rows, data.pictures(), data.true_masks(), masks, maps)
     log.info("%s\nresult directory: %s", _result_line(summary, task.roles), directory)
     return summary
+
+
+def _first_stage(config: EvalConfig, source: Summary, directory: Path) -> FirstStage | None:
+    """What cuts the scans before the run sees them, as it was when the run was trained.
+
+    Raises:
+        UserError: it has moved or changed, or something is asked for that needs whole scans.
+    """
+    if source.first_stage is None:
+        return None
+    for key in ("stress", "shortcuts", "explain"):
+        if getattr(config, key):
+            raise UserError(
+                f"{key}: needs a run that sees whole scans, and this one sees cut ones (data.roi); leave it out"
+            )
+    return recorded_first_stage(directory, source.first_stage)
 
 
 def _result_line(summary: Summary, classes: Classes) -> str:

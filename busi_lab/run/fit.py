@@ -30,6 +30,7 @@ from busi_lab.run.build import (
 from busi_lab.run.callbacks import EpochRecord, EpochSeed, MaskPanel
 from busi_lab.run.checkpoints import LastCheckpoint
 from busi_lab.run.environment import quieten
+from busi_lab.run.first_stage import FirstStage, find_first_stage
 from busi_lab.run.leaks import inherited
 from busi_lab.run.record import (
     class_line,
@@ -56,7 +57,7 @@ from busi_lab.run_directory import (
     median_speed,
     write_masks,
 )
-from busi_lab.summary import InitialWeights, Summary
+from busi_lab.summary import FirstStageRecord, Summary
 from busi_lab.tasks import BaseTask
 from busi_lab.tasks.checkpoint import read_checkpoint
 from busi_lab.tracking import Job, Result, Trackers
@@ -85,11 +86,15 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     quieten()
     settings = trainer_settings(config.trainer)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
-    task = build_task(config, find_classes_to_learn(config.data))
+    classes = find_classes_to_learn(config.data)
+    task = build_task(config, classes)
+    first_stage = find_first_stage(config.data, classes, task) if config.data.roi else None
     data = _build_training_data(config, task)
+    cut = first_stage.cut(data) if first_stage else None
     task.learnt = learnt_classes(data)
     callbacks = build_callbacks(config, task)
-    state = find_state(directory, task, data.manifest.digest, config.trainer["max_epochs"]) if config.resume else None
+    epochs = config.trainer["max_epochs"]
+    state = find_state(directory, task, data.manifest.digest, epochs, data.origin) if config.resume else None
     record = EpochRecord(directory)
     trainer = build_trainer(settings, [EpochSeed(config.seed), record, *callbacks], directory)
     summary = start_summary(config, data, task, trainer)
@@ -98,8 +103,7 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
         _judge(task, data, trainer, config.test, summary)
         return summary
     log.info(headline(config, summary, task))
-    if task.initial is not None:
-        _note_initial(task.initial, data, summary)
+    _note_earlier_runs(task, first_stage, cut, data, summary)
     log.info(leak_line(summary))
     for sentence in summary.split.imbalance:
         log.warning("split: %s", sentence)
@@ -132,18 +136,28 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     return summary
 
 
-def _note_initial(initial: InitialWeights, data: BusiDataModule, summary: Summary) -> None:
-    """Record what the network started from, and the test images that the runs behind it have learnt from."""
-    learnt = inherited(initial, data)
-    summary.initial = replace(initial, leaked=len(learnt))
-    log.info(describe_weights(initial))
+def _note_earlier_runs(
+    task: BaseTask, first_stage: FirstStage | None, cut: FirstStageRecord | None, data: BusiDataModule, summary: Summary
+) -> None:
+    """Record what the network started from, what has cut its scans, and the test images that these have learnt from."""
+    learnt: set[str] = set()
+    if task.initial is not None:
+        learnt |= (found := inherited(task.initial, data))
+        summary.initial = replace(task.initial, leaked=len(found))
+        log.info(describe_weights(task.initial))
+        _warn_of_leaks("behind these weights has", len(found), summary)
+    if first_stage is not None and cut is not None:
+        learnt |= (known := set(first_stage.leaked(data)))
+        summary.first_stage = replace(cut, leaked=len(known))
+        _warn_of_leaks("that cuts these scans (data.roi) has", len(known), summary)
     if summary.split.leaked is not None and learnt:
         together = learnt | set(data.manifest.leaked(data.groups))
         summary.split = replace(summary.split, leaked=len(together))
-        log.warning(
-            "leaks: the run behind these weights has learnt from %d of the test images, their near-copies or patients",
-            len(learnt),
-        )
+
+
+def _warn_of_leaks(which: str, count: int, summary: Summary) -> None:
+    if count and summary.split.leaked is not None:
+        log.warning("leaks: the run %s learnt from %d of the test images, their near-copies or patients", which, count)
 
 
 def _build_training_data(config: RunConfig, task: BaseTask) -> BusiDataModule:

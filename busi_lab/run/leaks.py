@@ -67,10 +67,16 @@ def find_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -
 
 
 def inherited(initial: InitialWeights, data: BusiDataModule) -> set[str]:
-    """Test images that the runs behind initial weights have learnt from, as :func:`find_leaked`, through all stages."""
-    found: set[str] = set()
-    seen: set[Path] = set()
+    """Test images that the runs behind initial weights have learnt from, as :func:`known_to`."""
     folder = parent_run(Path(str(initial.source)))
+    return set() if folder is None else set(known_to(folder, data))
+
+
+def known_to(run: Path, data: BusiDataModule) -> dict[str, str]:
+    """Test images that a run, or one whose weights it began with, has learnt from, as :func:`find_leaked`."""
+    found: dict[str, str] = {}
+    seen: set[Path] = set()
+    folder: Path | None = run
     while folder is not None and folder not in seen:
         seen.add(folder)
         try:
@@ -78,7 +84,7 @@ def inherited(initial: InitialWeights, data: BusiDataModule) -> set[str]:
         except UserError as error:
             log.info("leaks: %s", one_line(error))
             break
-        found |= set(find_leaked(summary, folder, data) or ())
+        found |= find_leaked(summary, folder, data) or {}
         before = summary.initial
         folder = None if before is None or before.source is None else parent_run(Path(before.source))
     return found

@@ -25,7 +25,7 @@ class State(NamedTuple):
     epoch: int
 
 
-def find_state(directory: Path, task: BaseTask, split_digest: str, max_epochs: int) -> State:
+def find_state(directory: Path, task: BaseTask, split_digest: str, max_epochs: int, origin: str | None = None) -> State:
     """The newest whole checkpoint of a run that is to be continued.
 
     Args:
@@ -33,9 +33,10 @@ def find_state(directory: Path, task: BaseTask, split_digest: str, max_epochs: i
         task: as the run's configuration builds it today.
         split_digest: of the manifest that is used today.
         max_epochs: up to which the run is to go on.
+        origin: of scans that are not those of the dataset, see ``BusiDataModule.replace_scans``.
 
     Raises:
-        UserError: there is none, it belongs to another model, split or version, or it is beyond ``max_epochs``.
+        UserError: there is none, it belongs to another model, split, origin or version, or is beyond ``max_epochs``.
     """
     damaged = []
     for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT):
@@ -45,6 +46,7 @@ def find_state(directory: Path, task: BaseTask, split_digest: str, max_epochs: i
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             saved, split = content["hyper_parameters"], content[DATAMODULE_KEY]["split"]
+            scans = content[DATAMODULE_KEY].get("origin")
             fit_finished = bool(content["callbacks"][LAST_KEY]["fit_finished"])
         except Exception as error:  # whatever a cut or foreign file makes zipfile and pickle raise
             damaged.append(f"{name} is damaged")
@@ -53,6 +55,11 @@ def find_state(directory: Path, task: BaseTask, split_digest: str, max_epochs: i
         _check_fits(f"resume={directory}: {name}", content.get("schema"), saved, task)
         if split != split_digest:
             raise UserError(f"resume={directory}: {name} belongs to split {split}, found {split_digest}")
+        if scans != origin:
+            raise UserError(
+                f"resume={directory}: {name} belongs to scans that were cut by data.roi with other weights; put the "
+                "run back with which it was begun, or start the run again in a new directory"
+            )
         if not fit_finished and content["epoch"] >= max_epochs:
             raise UserError(
                 f"trainer.max_epochs={max_epochs}: {directory} is in epoch {content['epoch'] + 1} already; expected at "
