@@ -119,12 +119,10 @@ class Predictor:
                 self._first_stages[path] = first, summary.first_stage
         self._tasks = {path: task.to(self.device) for path, (task, _) in loaded.items()}
         self.classifiers, self.segmenters = list(classifiers), list(segmenters)
-        first_runs: list[UsedRun] = [
-            replace(run, role="first stage") for first, _ in self._first_stages.values() for run in first.runs
-        ]
+        first_runs = {run.directory: run for first, _ in self._first_stages.values() for run in first.runs}
         self.runs: tuple[UsedRun, ...] = (
             *(_used(path, loaded[path][1], role) for path, role in roles),
-            *dict.fromkeys(first_runs),
+            *(replace(run, role="first stage") for run in first_runs.values()),
         )
         self.classes = self._agreed_classes()
         self._without_lesion = self._tasks[(self.classifiers or self.segmenters)[0]].roles.without_lesion

@@ -128,7 +128,7 @@ class CapsuleNetwork(nn.Module):
 
 @register("capsules", CapsuleSettings, gives=("classes",))
 def build(settings: CapsuleSettings, wanted: Wanted) -> BuiltModel:
-    """Build it, for scans from 0 to 1.
+    """Build it, for scans from -2 to 2, on which it learns faster than on those from 0 to 1.
 
     Raises:
         UserError: pretrained weights are asked for, a setting is below 1, or the input is too small.
@@ -139,4 +139,4 @@ def build(settings: CapsuleSettings, wanted: Wanted) -> BuiltModel:
             raise UserError(f"model.{name}={value}: expected 1 or more")
     assert wanted.classes is not None
     network = CapsuleNetwork(settings, wanted.classes, wanted.image_size)
-    return BuiltModel(network, (network.head,), (0.0,) * settings.in_chans, (1.0,) * settings.in_chans)
+    return BuiltModel(network, (network.head,), (0.5,) * settings.in_chans, (0.25,) * settings.in_chans)

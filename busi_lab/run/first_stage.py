@@ -101,8 +101,8 @@ class FirstStage:
             cutting[tuple(run for run, cases in tested.items() if case_id in cases)].append(case_id)
         if missing := cutting.get(()):
             raise UserError(
-                f"data.roi={next(iter(self.runs)).parent}: {counted(len(missing), 'scan')}, such as {missing[0]}, "
-                "is in the test fold of none of these runs; give all folds of a cross-validation, or one run"
+                f"data.roi: none of the {len(self.runs)} runs has {missing[0]} in its test fold, nor "
+                f"{counted(len(missing) - 1, 'other scan')}; give all folds of a cross-validation, or one run"
             )
         return dict(cutting)
 
