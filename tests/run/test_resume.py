@@ -224,6 +224,8 @@ def test_an_option_that_came_later_does_not_orphan_a_checkpoint(undisturbed: Pat
     smoothed = ClassificationTask(**{**task.hparams, "label_smoothing": 0.1})
     with pytest.raises(UserError, match="belongs to another label_smoothing"):
         find_state(run, smoothed, split, 7)
+    with pytest.raises(UserError, match=r"belongs to scans that were cut by data\.roi with other weights"):
+        find_state(run, task, split, 7, origin="ab12")
     torch.save({**content, "schema": 2}, path)
     with pytest.raises(UserError, match=r"last\.ckpt has schema 2, this version 1"):
         find_state(run, task, split, 7)
