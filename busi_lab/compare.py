@@ -34,7 +34,7 @@ REPEATS_CSV = "repeats.csv"
 PAIRS_CSV = "pairs.csv"
 PUBLISHED_CSV = "published.csv"
 _OWN_FILE = re.compile(
-    r"report\.html|table\.(md|csv)|(repeats|pairs|published)\.csv|(table\d+_(metrics|confusion|curves)|findings\d+)\.png"
+    r"report\.html|table\.(md|csv)|(repeats|pairs|published)\.csv|(table\d+_(metrics|confusion|curves)|findings\d+|search_(history|slices))\.png"
 )
 
 

@@ -213,7 +213,7 @@ def may_change_on_resume(override: str) -> bool:
 def parse_config(config: DictConfig) -> RunConfig:
     """Check a composed configuration against the known keys, types and rules.
 
-    Its group ``launcher`` is not looked at: where the jobs of a sweep run is no part of a run.
+    Its groups ``launcher`` and ``search`` are not looked at: where jobs run and who proposes them is no part of a run.
 
     Raises:
         UserError: unknown key, wrong type, or a value outside its range.
@@ -252,7 +252,8 @@ def _parse(config: DictConfig, kind: type[C]) -> C:
         if OmegaConf.is_dict(config.get(group)) and name in config[group] and config[group][name] is None:
             config[group][name] = "none"
     content: Any = OmegaConf.to_container(config, resolve=True)
-    content.pop("launcher", None)
+    for group in ("launcher", "search"):
+        content.pop(group, None)
     if isinstance(model := content.get("model"), dict):
         common = {item.name for item in fields(NetworkSettings)}
         own = {key: model.pop(key) for key in list(model) if key not in common}

@@ -147,6 +147,10 @@ class InitialWeights:
     leaked: int | None = None
 
 
+STATUSES = ("finished", "failed", "pruned")
+"""How a run ends; a pruned one was ended by a search after some epochs, and its test images were not touched."""
+
+
 @dataclass(frozen=True)
 class FirstStageRecord:
     """The runs whose predicted masks have cut the scans of a run (``data.roi``); None for what is not known.
@@ -253,8 +257,8 @@ def read_summary(directory: Path) -> Summary:
             f"{path} has schema {content['schema']}, this version reads {SCHEMA}; "
             "use the busi-lab version that wrote it"
         )
-    if content["status"] not in ("finished", "failed"):
-        raise UserError(f"{path}: status {content['status']!r}, expected finished or failed")
+    if content["status"] not in STATUSES:
+        raise UserError(f"{path}: status {content['status']!r}, expected {', '.join(STATUSES)}")
     try:
         return _read(Summary, content)
     except TypeError as error:

@@ -38,7 +38,8 @@ def train(config: DictConfig, overrides: Sequence[str] = (), command: str | None
     """
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     assert isinstance(resolved, DictConfig)
-    resolved.pop("launcher", None)  # is no part of the run's record
+    for group in ("launcher", "search"):  # are no part of the run's record
+        resolved.pop(group, None)
     if resolved.get("resume"):
         resolved = resumed_config(resolved, overrides)
     else:

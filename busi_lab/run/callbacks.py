@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from busi_lab.errors import UserError
 from busi_lab.files import read_rows, write_rows
-from busi_lab.run_directory import METRICS
+from busi_lab.run_directory import METRICS, PRUNE
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +95,14 @@ class EpochRecord(Checkpoint):
     Attributes:
         publish: called with each row, for trackers.
         publish_earlier: called with the rows that a continued run builds on, for trackers.
+        pruned: whether a search has ended the run, by a file ``prune`` in its directory.
     """
 
     def __init__(self, directory: str | Path) -> None:
         self._path = Path(directory) / METRICS
         self.publish: Callable[[dict[str, Any]], None] | None = None
         self.publish_earlier: Callable[[Sequence[dict[str, str]]], None] | None = None
+        self.pruned = False
         self._started = self._trained = 0.0
         self._images = 0
         self._validated = False
@@ -163,6 +165,8 @@ class EpochRecord(Checkpoint):
                 "val/loss, or change data.classes"
             )
         self._refuse_divergence(values, trainer, pl_module)
+        if trainer.strategy.reduce_boolean_decision(self._path.with_name(PRUNE).exists(), all=False):
+            self.pruned = trainer.should_stop = True
 
     def _refuse_divergence(self, values: dict[str, float], trainer: Trainer, task: LightningModule) -> None:
         """A network that has diverged goes on giving figures, and even good ones: NaN is never above a threshold."""

@@ -19,6 +19,7 @@ from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import PROBABILITY_DIGITS, read_rows, write_rows
 from busi_lab.models.transfer import describe_weights
+from busi_lab.plurals import counted
 from busi_lab.run.build import (
     build_callbacks,
     build_data,
@@ -100,7 +101,8 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     summary = start_summary(config, data, task, trainer)
     if not trainer.is_global_zero:
         _fit(task, data, trainer, state)
-        _judge(task, data, trainer, config.test, summary)
+        if not record.pruned:
+            _judge(task, data, trainer, config.test, summary)
         return summary
     log.info(headline(config, summary, task))
     _note_earlier_runs(task, first_stage, cut, data, summary)
@@ -124,6 +126,10 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
         write_inputs(directory, resolved, data)
         _fit(task, data, trainer, state)
         _summarize_epochs(directory, summary)
+        if record.pruned:
+            opened.status = "pruned"
+            _summarize_pruned(directory, summary)
+            return summary
         predicted = _judge(task, data, trainer, config.test, summary)
         _write_tables(directory, predicted)
         if opened.trackers:
@@ -224,6 +230,17 @@ def _summarize_epochs(directory: Path, summary: Summary) -> None:
     summary.epochs = len(epochs)
     summary.images_per_second = median_speed(epochs)
     summary.seconds["fit"] = sum(float(row["seconds"]) for row in epochs)
+
+
+def _summarize_pruned(directory: Path, summary: Summary) -> None:
+    """What a run that a search has ended has shown on validation, in its best epoch."""
+    metric, mode = summary.objective.metric or "", summary.objective.mode
+    rows = [row for row in read_rows(directory / METRICS) if row.get(metric)]
+    if rows:
+        best = (min if mode == "min" else max)(rows, key=lambda row: float(row[metric]))
+        summary.best_epoch = int(best["epoch"])
+        summary.metrics |= {key: float(value) for key, value in best.items() if key.startswith("val/") and value}
+    log.info("pruned by the search after %s", counted(summary.epochs or 0, "epoch"))
 
 
 class Predicted(NamedTuple):

@@ -28,11 +28,13 @@ class Session:
     Attributes:
         trackers: are told of the run while it goes on.
         result: what a run that ends well has to show; the body sets it.
+        status: of a run that ends well.
     """
 
     def __init__(self, trackers: Trackers) -> None:
         self.trackers = trackers
         self.result: Result | None = None
+        self.status = "finished"
 
 
 @contextmanager
@@ -70,12 +72,12 @@ def session(
             yield opened
             summary.seconds["total"] = time.perf_counter() - started
             vars(summary).update(peak_memory())
-            write_summary(job.directory, replace(summary, status="finished"))
-            summary.status = "finished"  # not before the file says so
+            write_summary(job.directory, replace(summary, status=opened.status))
+            summary.status = opened.status  # not before the file says so
             if opened.result is not None:
                 trackers.result(opened.result)
         except Interrupted:
-            if summary.status == "finished":
+            if summary.status != "failed":
                 log.info("stopped before all trackers were shown the result; the run itself is finished")
             elif SWEEP_VARIABLE in os.environ:
                 log.info("stopped; the same command continues the sweep, and this run with it")
@@ -83,7 +85,7 @@ def session(
                 log.info("stopped; continue with: busi-train %s", shlex.quote(f"resume={quoted(job.directory)}"))
             raise
         except BaseException as error:
-            if summary.status == "finished":
+            if summary.status != "failed":
                 raise  # trackers are views: what happens while they are shown the result does not undo it
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             summary.status, summary.error = "failed", f"{kind}{one_line(error)}"
@@ -94,4 +96,4 @@ def session(
             trackers.failure(summary.error)
             raise
         finally:
-            trackers.finish(failed=summary.status != "finished")
+            trackers.finish(failed=summary.status == "failed")

@@ -13,7 +13,7 @@ from typing import Any
 
 from busi_lab.plurals import counted
 from busi_lab.sweep.executors import Command, Executor, Place, Process
-from busi_lab.sweep.outcome import finished, reason
+from busi_lab.sweep.outcome import ended_well, reason
 from busi_lab.sweep.record import JobRecord
 from busi_lab.sweep.work import LOG, PATIENCE, command_line, make_room, note_end, resumable
 
@@ -157,7 +157,7 @@ class Conductor:
                 break
             item = self._waiting.popleft()
             directory = self._directory / item.job.name
-            if finished(directory) is not None:
+            if ended_well(directory) is not None:
                 log.info("%s: finished before, not run again", item.title)
                 done.append(directory)
             elif self._max_failures is not None and self._failures >= self._max_failures:
@@ -208,7 +208,7 @@ class Conductor:
                 self._places.append(item.place)
             if self._signum is None:
                 note_end(item.directory, code, time.perf_counter() - item.since)
-            if self._signum is None and finished(item.directory) is None:
+            if self._signum is None and ended_well(item.directory) is None:
                 self._failures += 1
                 log.info("%s failed: %s", item.title, reason(item.directory))
             done.append(item.directory)

@@ -48,13 +48,11 @@ def launch(
         UserError: an override would undo the sweep, a job is wrong, or the directory is of no use.
         Stopped: SIGTERM or Ctrl-C.
     """
-    limit = OmegaConf.select(config, "sweep.max_failures")
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise UserError(f"sweep.max_failures={limit}: expected null or at least 1")
+    limit = failure_limit(config)
     plan = make_plan(config, jobs, compose)
     if before is None:  # a sweeper that proposes values is told of a wrong one as of a job that failed
         refuse_wrong(plan.jobs)
-    sweep = before or _begin(config, plan.directory)
+    sweep = before or begin_sweep(config, plan.directory)
     sweep.jobs += [job.directory for job in plan.jobs]
     if sweep.executor is None:
         sweep.executor = make_executor(launcher)
@@ -76,7 +74,19 @@ def launch(
     return sweep, [objective(job.directory) for job in plan.jobs]
 
 
-def _begin(config: DictConfig, directory: Path) -> Sweep:
+def failure_limit(config: DictConfig) -> int | None:
+    """After how many failures no job is started; None for no limit.
+
+    Raises:
+        UserError: ``sweep.max_failures`` is below 1.
+    """
+    limit = OmegaConf.select(config, "sweep.max_failures")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise UserError(f"sweep.max_failures={limit}: expected null or at least 1")
+    return limit
+
+
+def begin_sweep(config: DictConfig, directory: Path) -> Sweep:
     """The record of a sweep, with what its trackers decide once for all jobs."""
     of_report = config.copy()
     of_report.run_dir = str(directory / "comparison")  # settings of trackers may refer to it

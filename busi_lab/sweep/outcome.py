@@ -47,6 +47,15 @@ def finished(directory: Path) -> Summary | None:
     return summary if summary.status == "finished" else None
 
 
+def ended_well(directory: Path) -> Summary | None:
+    """The summary of a run that has finished, or that a search has pruned; None for any other directory."""
+    try:
+        summary = read_summary(directory)
+    except UserError:
+        return None
+    return None if summary.status == "failed" else summary
+
+
 def reason(directory: Path) -> str:
     """Why a job has failed, in a line."""
     try:
@@ -56,8 +65,8 @@ def reason(directory: Path) -> str:
 
 
 def objective(directory: Path) -> float:
-    """The validation objective of a job; NaN for one that has not finished."""
-    summary = finished(directory)
+    """The validation objective of a job; NaN for one that has failed or not ended."""
+    summary = ended_well(directory)
     value = None if summary is None else summary.metrics.get(summary.objective.metric or "")
     return float("nan") if value is None else float(value)
 
@@ -80,7 +89,7 @@ def conclude(sweep: Sweep) -> int:
 
     if sweep.executor is not None:
         sweep.executor.close()
-    failed = [directory for directory in sweep.jobs if finished(directory) is None]
+    failed = [directory for directory in sweep.jobs if ended_well(directory) is None]
     idle = [directory.name for directory in failed if not (directory / SUMMARY).exists()]
     if len(failed) < len(sweep.jobs):
         report = sweep.directory / "comparison"

@@ -95,7 +95,7 @@ def make_plan(
         job.config.run_dir = str(job.directory)
         _refuse_another_run(job)
     _refuse_another_split(planned)
-    return Plan(base, planned, tuple(_command_flags(config.hydra)))
+    return Plan(base, planned, tuple(command_flags(config.hydra)))
 
 
 def refuse_wrong(jobs: Sequence[Job]) -> None:
@@ -134,8 +134,8 @@ def directory_name(overrides: Sequence[str], launcher: str = OURS) -> str:
     """
     refuse_launcher(launcher)
     chosen = dict(item.split("=", 1) for item in overrides if "=" in item)
-    label = _slug(chosen.get("sweep", "sweep"))
-    own = sorted(item for item in overrides if not _of_the_launcher(item))
+    label = _slug(chosen.get("sweep", "search" if "search" in chosen else "sweep"))
+    own = sorted(item for item in overrides if not _of_the_launcher(item) and not item.startswith("search.trials="))
     return f"{label}-{hashlib.sha256(' '.join(own).encode()).hexdigest()[:8]}"
 
 
@@ -299,7 +299,7 @@ def of_the_jobs(hydra: Any, jobs: Sequence[Sequence[str]]) -> list[tuple[str, ..
 _FOLD, _WITH_FOLDS = "split.fold", "grouped_kfold"
 
 
-def _command_flags(hydra: Any) -> list[str]:
+def command_flags(hydra: Any) -> list[str]:
     """What of the command line is not among the job's overrides but belongs to each job."""
     sources = [source for source in hydra.runtime.config_sources if source.provider == "command-line"]
     flags = [part for source in sources for part in ("--config-dir", source.path)]

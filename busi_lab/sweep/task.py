@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_lab.errors import UserError
-from busi_lab.sweep.outcome import finished
+from busi_lab.sweep.outcome import ended_well
 from busi_lab.sweep.record import SWEEP, read_sweep
 from busi_lab.sweep.work import LOG, PATIENCE, command_line, make_room, note_end
 
@@ -56,7 +56,7 @@ class Task:
             )
             return UNSEEN
         job, directory = record.job(self._name), self._sweep / self._name
-        if finished(directory) is not None:
+        if ended_well(directory) is not None:
             return 0
         end = time.monotonic() + PATIENCE
         while not make_room(directory):

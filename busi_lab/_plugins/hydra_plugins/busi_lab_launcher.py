@@ -49,12 +49,14 @@ class BusiLocalLauncher(Launcher):
             composed: DictConfig = self._loader.load_sweep_config(self._config, list(overrides))
             with open_dict(composed):
                 del composed["hydra"]
-                del composed["launcher"]
+                del composed["launcher"], composed["search"]
             return composed
 
         before = self._application.sweep
         wanted = of_the_jobs(self._config.hydra, job_overrides)
         jobs = list(dict.fromkeys(wanted))
+        if self._config.get("search") is not None:
+            return self._search(jobs, compose)
         launcher: Any = OmegaConf.to_container(self._config.launcher, resolve=True)
         sweep, of_jobs = launch(self._config, jobs, compose, launcher, before)
         value_of = dict(zip(jobs, of_jobs, strict=True))
@@ -68,6 +70,18 @@ class BusiLocalLauncher(Launcher):
             )
             for overrides, value in zip(job_overrides, (value_of[job] for job in wanted), strict=True)
         ]
+
+    def _search(self, jobs: Sequence[Sequence[str]], compose: Any) -> Sequence[JobReturn]:
+        """Search instead of running one job."""
+        from busi_lab.errors import UserError
+        from busi_lab.sweep.search.search import search
+
+        if len(jobs) > 1:
+            raise UserError("search= beside values with commas: it proposes values itself; give one value to each key")
+        launcher: Any = OmegaConf.to_container(self._config.launcher, resolve=True)
+        kept = [item for item in jobs[0] if not item.startswith(("search=", "search."))]
+        self._application.sweep, best = search(self._config, kept, compose, launcher)
+        return [JobReturn(overrides=list(jobs[0]), status=JobStatus.COMPLETED, _return_value=best)]
 
 
 def worst_value(direction: Any) -> float:

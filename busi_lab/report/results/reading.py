@@ -39,7 +39,7 @@ def build(folders: Sequence[Path]) -> Comparison:
     base = Path(os.path.commonpath([folder.resolve() for folder in folders]))
     base = base.parent if base in directories or base in unfinished else base
     groups: dict[tuple[str, ...], list[tuple[str, Run]]] = defaultdict(list)
-    failures, again = [], []
+    failures, again, pruned = [], [], 0
     for directory in directories:
         folder = _relative(directory, base)
         try:
@@ -52,6 +52,8 @@ def build(folders: Sequence[Path]) -> Comparison:
             again.append((folder, run))
         elif run.summary.status == "finished":
             groups[_group(run.summary)].append((folder, run))
+        elif run.summary.status == "pruned":
+            pruned += 1
         else:
             reason = text(run.summary.error) or f"no reason recorded (status {run.summary.status})"
             failures.append(Failure(folder, text(run.name) or folder, "failed", reason, run))
@@ -59,6 +61,8 @@ def build(folders: Sequence[Path]) -> Comparison:
         Failure(_relative(directory, base), _relative(directory, base), "not finished", _progress(directory, base))
         for directory in unfinished
     ]
+    if not groups and not failures:
+        raise UserError(f"all {pruned} runs below {where} were pruned by a search; none has finished")
     if not groups:
         first = failures[0]
         all_of_them = "no run" if len(failures) == 1 else f"none of the {len(failures)} runs"
@@ -69,7 +73,7 @@ def build(folders: Sequence[Path]) -> Comparison:
         return task, key[1], _protocol(groups[key][0][1].summary), key
 
     tables = tuple(_table(index, groups[key]) for index, key in enumerate(sorted(groups, key=order), start=1))
-    return Comparison(base, tables, tuple(failures), tuple(again))
+    return Comparison(base, tables, tuple(failures), tuple(again), pruned)
 
 
 def _is_again(summary: Summary, directories: Sequence[Path]) -> bool:

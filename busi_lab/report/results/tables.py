@@ -154,13 +154,15 @@ class Failure:
 class Comparison:
     """All runs below ``base``, to which every ``folder`` is relative.
 
-    ``again`` has, by folder, evaluations of runs on their own test images, which stand in no table beside them.
+    ``again`` has, by folder, evaluations of runs on their own test images, which stand in no table beside them;
+    ``pruned`` counts runs that a search has ended before their last epoch.
     """
 
     base: Path
     tables: tuple[Table, ...]
     failures: tuple[Failure, ...]
     again: tuple[tuple[str, Run], ...] = ()
+    pruned: int = 0
 
 
 def of_the_paper(summary: Summary) -> bool:

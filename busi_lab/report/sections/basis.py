@@ -42,6 +42,10 @@ def basis(analysis: Analysis) -> list[Section]:
         if failed
         else "No run failed."
     )
+    if pruned := analysis.comparison.pruned:
+        sentences.append(
+            f"{words.counted(pruned, 'further run')} {'was' if pruned == 1 else 'were'} pruned by a search."
+        )
     parts = (Section("What the figures are called", tuple(_terms(analysis))),)
     return [Section("What this rests on", tuple(sentences), tuple(_notes(analysis.tables)), parts=parts, terminal=True)]
 

@@ -14,6 +14,7 @@ from busi_lab.report.sections.published import published
 from busi_lab.report.sections.ranking import ranking
 from busi_lab.report.sections.repeats import repeats
 from busi_lab.report.sections.reproduce import reproduce
+from busi_lab.report.sections.search import search
 from busi_lab.report.sections.section import Section
 from busi_lab.report.sections.systems import systems
 from busi_lab.report.sections.tests import tests
@@ -22,6 +23,7 @@ from busi_lab.report.sections.weak import weak
 SECTIONS: tuple[Callable[[Analysis], list[Section]], ...] = (
     findings,  # what was found
     basis,  # what that rests on
+    search,
     systems,  # our runs of published systems, beside the figures of their sources
     protocols,  # then the details
     evaluations,
