@@ -54,7 +54,7 @@ def _unknown_key(key: str, schema: type, folders: Sequence[Path], compose: Calla
         hint = nearest(name, arguments)
         return f"{key}: unknown key; {hint or 'expected an argument of the Trainer of Lightning, as +trainer.NAME'}"
     groups = _groups(schema, folders)
-    if group in ("model", "task", "launcher") and isinstance(chosen := compose().get(group), Mapping):
+    if group in ("model", "task", "launcher", "search") and isinstance(chosen := compose().get(group), Mapping):
         known = [str(each) for each in chosen if each != "_target_"]
         what = f"known keys of {chosen['name']}" if "name" in chosen else "known keys"
         if others := _with_key(group, name, folders):

@@ -129,16 +129,19 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
         if record.pruned:
             opened.status = "pruned"
             _summarize_pruned(directory, summary)
-            return summary
-        predicted = _judge(task, data, trainer, config.test, summary)
-        _write_tables(directory, predicted)
-        if opened.trackers:
-            shown = (data.pictures(), data.true_masks()) if config.test else ({}, {})
-            opened.result = Result(summary, predicted.test, *shown, predicted.masks)
+        else:
+            predicted = _judge(task, data, trainer, config.test, summary)
+            _write_tables(directory, predicted)
+            if opened.trackers:
+                shown = (data.pictures(), data.true_masks()) if config.test else ({}, {})
+                opened.result = Result(summary, predicted.test, *shown, predicted.masks)
     for callback in callbacks:
         if isinstance(callback, LastCheckpoint):
             callback.discard()
-    log.info(result_line(summary, directory))
+    if record.pruned:
+        log.info("pruned by the search after %s", counted(summary.epochs or 0, "epoch"))
+    else:
+        log.info(result_line(summary, directory))
     return summary
 
 
@@ -240,7 +243,6 @@ def _summarize_pruned(directory: Path, summary: Summary) -> None:
         best = (min if mode == "min" else max)(rows, key=lambda row: float(row[metric]))
         summary.best_epoch = int(best["epoch"])
         summary.metrics |= {key: float(value) for key, value in best.items() if key.startswith("val/") and value}
-    log.info("pruned by the search after %s", counted(summary.epochs or 0, "epoch"))
 
 
 class Predicted(NamedTuple):

@@ -82,7 +82,9 @@ def search(
         variables = {**record.environment, "OMP_NUM_THREADS": str(record.threads)}
         grace = float(OmegaConf.select(config, "sweep.grace"))
         conductor = Conductor(directory, sweep.executor, places, variables, failure_limit(config), grace)
-        loop = _Loop(study, directory, settings, conductor, record, shared, command_flags(config.hydra), objective)
+        loop = _Loop(
+            study, directory, settings, conductor, record, shared, command_flags(config.hydra), objective, tried.config
+        )
         parallel = settings.parallel or (len(places) if places is not None else _IN_A_QUEUE)
         log.info("search of %s, %d at a time, for the best %s, in %s", counted(settings.trials, "trial"), parallel,
                  objective, directory)  # fmt: skip
@@ -133,7 +135,9 @@ class _Loop:
         shared: Sequence[str],
         flags: Sequence[str],
         objective: str,
+        config: DictConfig,
     ) -> None:
+        self._config = config
         self._study, self._directory, self._settings, self._conductor = study, directory, settings, conductor
         self._record, self._shared, self._flags, self._objective = record, list(shared), list(flags), objective
         self._open: dict[int, _Trial] = {}
@@ -186,7 +190,7 @@ class _Loop:
         for fold, name in enumerate(item.names):
             folds = ["split=grouped_kfold", f"split.fold={fold}"] if self._settings.folds else []
             overrides = [*self._shared, *folds, *values]
-            job = Job(self._directory / name, tuple(overrides), OmegaConf.create({}))
+            job = Job(self._directory / name, tuple(overrides), self._config)
             jobs.append(JobRecord(name, (*self._flags, *overrides), (*self._flags, *job.continued)))
         self._record = self._record.with_jobs(jobs)
         write_sweep(self._directory, self._record)
@@ -295,12 +299,18 @@ def _epoch_values(path: Path, objective: str) -> list[float]:
         return []
 
 
+_OF_THE_CALL = {
+    *("search", "test", "trainer", "debug", "data.root", "data.cache_dir", "data.num_workers", "trainer.accelerator"),
+    *("trainer.devices", "trainer.strategy"),
+}
+
+
 def _experiment(shared: Sequence[str], params: Mapping[str, Any]) -> str:
-    """The best trial as a file for ``conf/experiment``: its groups and its values."""
+    """The best trial as a file for ``conf/experiment``: its groups and its values, but for those of the machine."""
     groups, values = [], {}
     for item in (*shared, *overrides_of(params)):
         key, _, value = item.lstrip("+").partition("=")
-        if key in ("search", "test") or key.startswith(("search.", "logger")):
+        if key in _OF_THE_CALL or key.startswith(("search.", "logger")):
             continue
         if "." in key or key in ("seed", "name"):
             values[key] = value

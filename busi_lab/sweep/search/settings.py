@@ -1,7 +1,7 @@
 """What a search is configured with: group ``search``, and the space of values that it tries."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ class SearchSettings:
         warmup: epochs that no pruner touches.
         folds: None, or N: a trial is the mean over the first N folds of ``grouped_kfold``.
         seed: of the sampler.
-        space: key of the configuration -> ``{low, high, log, step}`` or ``{choices}``.
+        space: groups and keys as in the configuration, with ``{low, high, log, step}`` or ``{choices}`` as values.
     """
 
     trials: int = 20
@@ -92,7 +92,7 @@ def search_settings(group: Mapping[str, Any]) -> tuple[SearchSettings, Space]:
             raise UserError(one_of(f"search.{name}={value}", value, known, "expected one of"))
     if settings.folds is not None and settings.pruner != "none":
         raise UserError(f"search.pruner={settings.pruner} beside search.folds: a trial of several runs is not pruned")
-    space = {str(key): _item(str(key), value) for key, value in settings.space.items() if value is not None}
+    space = dict(_items("", settings.space))
     if not space:
         raise UserError("search.space: expected a key of the configuration at least, found none; see conf/search")
     if settings.sampler == "grid":
@@ -102,10 +102,23 @@ def search_settings(group: Mapping[str, Any]) -> tuple[SearchSettings, Space]:
     return settings, space
 
 
-def _item(key: str, value: Any) -> Range | Choices:
-    where = f"search.space.{key}"
-    if not isinstance(value, Mapping):
-        raise UserError(f"{where}={value}: expected {{low: A, high: B}} with log or step, or {{choices: [A, B]}}")
+def _items(above: str, group: Mapping[Any, Any]) -> Iterator[tuple[str, Range | Choices]]:
+    """The entries of a space with their keys; null leaves one out."""
+    for name, value in group.items():
+        key = f"{above}{name}"
+        if value is None:
+            continue
+        if not isinstance(value, Mapping):
+            raise UserError(
+                f"search.space.{key}={value}: expected {{low: A, high: B}} with log or step, or {{choices: [A, B]}}"
+            )
+        if value and all(each is None or isinstance(each, Mapping) for each in value.values()):
+            yield from _items(f"{key}.", value)
+        else:
+            yield key, _item(f"search.space.{key}", value)
+
+
+def _item(where: str, value: Mapping[Any, Any]) -> Range | Choices:
     item = checked(_Item, value, where)
     if item.choices is not None:
         if not isinstance(item.choices, list) or not item.choices or (item.low, item.high) != (None, None):
