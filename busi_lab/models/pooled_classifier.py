@@ -25,9 +25,14 @@ GOOGLENET = "googlenet"
 
 @dataclass
 class PooledClassifierSettings(NetworkSettings):
-    """``backbone`` is timm's name of a convolutional model, or ``googlenet``."""
+    """``backbone`` is timm's name of a convolutional model, or ``googlenet``.
+
+    ``output_stride`` is 32, or 16 for maps of twice the resolution, as Zhou et al. have them: the last halving is left
+    out, and the layers keep their weights.
+    """
 
     backbone: str = "mobilenetv1_100"
+    output_stride: int = 32
 
     @property
     def label(self) -> str:
@@ -87,6 +92,8 @@ def build(settings: PooledClassifierSettings, wanted: Wanted) -> BuiltModel:
         UserError: unknown backbone, one without feature maps, or weights that are unavailable or do not fit.
     """
     assert wanted.classes is not None
+    if settings.output_stride not in (16, 32):
+        raise UserError(f"model.output_stride={settings.output_stride}: expected 32, or 16 for finer maps")
     if settings.backbone == GOOGLENET:
         backbone, mean, std = _googlenet(settings)
     else:
@@ -98,11 +105,16 @@ def build(settings: PooledClassifierSettings, wanted: Wanted) -> BuiltModel:
 
 
 def _timm(settings: PooledClassifierSettings, size: int) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
-    model = create_timm_model(settings.backbone, settings.weights, settings.in_chans, 0.0, size)
+    halved = settings.output_stride == 32
+    vgg = settings.backbone.startswith("vgg")
+    stride = {} if halved or vgg else {"output_stride": settings.output_stride}
+    model: Any = create_timm_model(settings.backbone, settings.weights, settings.in_chans, 0.0, size, **stride)
     config = timm.data.resolve_model_data_config(model)
     if hasattr(model, "pre_logits"):
         model.pre_logits = nn.Identity()  # VGG's two dense layers
-    model.reset_classifier(0)  # type: ignore[operator]
+    if vgg and not halved:
+        model.features[-1] = nn.Identity()  # its last pooling
+    model.reset_classifier(0)
     return _FeatureMaps(model), config["mean"], config["std"]
 
 
@@ -122,7 +134,10 @@ def _googlenet(settings: PooledClassifierSettings) -> tuple[nn.Module, tuple[flo
             ) from None
     layers = nn.Sequential()
     for name, module in model.named_children():
-        if name not in ("aux1", "aux2", "avgpool", "dropout", "fc"):
+        if name not in ("aux1", "aux2", "avgpool", "dropout", "fc") and (name, settings.output_stride) != (
+            "maxpool4",
+            16,
+        ):
             layers.add_module(name, module)
     if settings.in_chans != 3:
         first: Any = layers[0]

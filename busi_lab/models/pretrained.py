@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import timm
@@ -19,7 +20,7 @@ _PROBE_SECONDS = 5.0
 
 
 def create_timm_model(
-    backbone: str, weights: str, in_chans: int, dropout: float, image_size: int | None = None
+    backbone: str, weights: str, in_chans: int, dropout: float, image_size: int | None = None, **options: Any
 ) -> nn.Module:
     """Create a timm image classifier with ImageNet's number of classes.
 
@@ -31,6 +32,7 @@ def create_timm_model(
         dropout: probability before the last layer.
         image_size: side of the input, pixels, for networks that are built for one size, as transformers are; timm
             adapts their positions. None for their own.
+        options: further arguments of timm, such as ``output_stride``.
 
     Raises:
         UserError: unknown model, or weights that cannot be had or do not fit.
@@ -45,7 +47,7 @@ def create_timm_model(
 
     def make(pretrained: bool) -> nn.Module:
         model: nn.Module = timm.create_model(
-            backbone, pretrained=pretrained, in_chans=in_chans, drop_rate=dropout, **size
+            backbone, pretrained=pretrained, in_chans=in_chans, drop_rate=dropout, **size, **options
         )
         return model
 

@@ -30,10 +30,10 @@ Box = tuple[slice, slice]
 class LocalizationTask(MaskTask):
     """Cross-entropy over the classes; masks come from class activation maps and are judged, never learnt.
 
-    The map of the predicted class, without its negative part, is divided by its maximum and resized to the image.
-    Places with ``share`` of the maximum or more are lesion, of which the largest connected part is kept (Kim et al.,
-    Scientific Reports 11:24382, 2021; a share of 0.2 from Zhou et al., CVPR 2016). A scan that is called without a
-    lesion has an empty mask.
+    The map of the predicted class is resized to the image and stretched from 0, its minimum, to 1, its maximum.
+    Places with ``share`` or more are lesion, of which the largest connected part is kept (Kim et al., Scientific
+    Reports 11:24382, 2021; a share of 0.2 from Zhou et al., CVPR 2016). A scan that is called without a lesion has an
+    empty mask.
 
     Besides the metrics of classes and masks, means over the images with a lesion, at the network's resolution:
     ``pointing_game``, the maximum of the map lies in the lesion (Zhang et al., IJCV 126, 2018, without their
@@ -53,7 +53,7 @@ class LocalizationTask(MaskTask):
         class_weights: see :class:`ClassificationPart`.
         class_focal_gamma: see :class:`ClassificationPart`.
         localize: ``cam``, the one method.
-        share: of the maximum, from which on a place is lesion.
+        share: of the way from the map's minimum to its maximum, from which on a place is lesion.
         resolution: see :class:`SegmentationPart`.
         roles: see :class:`BaseTask`.
 
@@ -124,12 +124,13 @@ class LocalizationTask(MaskTask):
         return outputs._replace(masks=torch.logit(alone, eps=1e-6))
 
     def _shares(self, outputs: Outputs, size: torch.Size) -> Tensor:
-        """Map of the predicted class over its maximum, ``[B, 1, S, S]``, all 0 where no lesion is predicted."""
+        """Map of the predicted class from 0 to 1, ``[B, 1, S, S]``, all 0 where no lesion is predicted."""
         assert outputs.classes is not None and outputs.class_maps is not None
         called = outputs.classes.argmax(dim=1)
         maps = outputs.class_maps.float()
-        chosen = maps.gather(1, called[:, None, None, None].expand(-1, 1, *maps.shape[-2:])).clamp(min=0)
+        chosen = maps.gather(1, called[:, None, None, None].expand(-1, 1, *maps.shape[-2:]))
         shares = F.interpolate(chosen, size=size, mode="bilinear", align_corners=False)
+        shares = shares - shares.amin(dim=(2, 3), keepdim=True)
         shares = shares / shares.amax(dim=(2, 3), keepdim=True).clamp(min=1e-12)
         return shares * _with_lesion(called, self.roles)[:, None, None, None]
 

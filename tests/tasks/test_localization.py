@@ -39,13 +39,15 @@ class Fixed(nn.Module):
         return self.answer if not self.training else self.answer._replace(class_maps=None)
 
 
+@pytest.mark.parametrize("stride", [32, 16])
 @pytest.mark.parametrize("backbone", ["mobilenetv1_100", "resnet34", "googlenet", "vgg16"])
-def test_the_mean_of_a_map_is_its_logit(backbone: str) -> None:
-    built = build(backbone, in_chans=1)
+def test_the_mean_of_a_map_is_its_logit(backbone: str, stride: int) -> None:
+    built = build(backbone, in_chans=1, output_stride=stride)
     network = built.network.eval()
     nn.init.normal_(network.head.bias)
     with torch.no_grad():
         outputs = network(torch.randn(2, 1, SIZE, SIZE))
+    assert outputs.class_maps.shape == (2, 3, SIZE // stride, SIZE // stride)
     assert torch.allclose(outputs.class_maps.mean(dim=(2, 3)) + network.head.bias, outputs.classes, atol=1e-4)
     assert network.train()(torch.randn(2, 1, SIZE, SIZE)).class_maps is None
     assert built.heads == (network.head,)
@@ -69,6 +71,8 @@ def test_vgg16_has_no_dense_layers_and_googlenet_the_published_size() -> None:
 
 
 def test_a_backbone_without_maps_is_refused() -> None:
+    with pytest.raises(UserError, match=r"model\.output_stride=8: expected 32, or 16"):
+        build("resnet34", output_stride=8)
     with pytest.raises(UserError, match=r"expected feature maps \[1, F, h, w\], found"):
         build("test_vit", in_chans=1)
 
@@ -78,7 +82,7 @@ def place(called: int = 1) -> LocalizationTask:
     maps = torch.zeros(3, 8, 8)
     maps[1, 1:3, 1:3] = 10.0
     maps[1, 5:7, 5] = 4.0
-    maps[1, 3:, :3] = -5.0
+    maps[1] -= 5.0
     maps[0, 6, 0] = 100.0
     task = LocalizationTask(**SETTINGS)
     task.network = Fixed(called, maps)

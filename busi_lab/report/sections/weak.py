@@ -26,7 +26,7 @@ def _section(scope: Scope, items: Sequence[Experiment]) -> Section:
     ordered = sorted(items, key=lambda item: -item.estimates["dice"].value if "dice" in item.estimates else 1.0)
     grid = without_empty(titles, [_line(item) for item in ordered], kept=("experiment", "learns"))
     sentences = [
-        "Masks of networks that learn labels alone are class activation maps, cut at a fixed share of their maximum; "
+        "Masks of networks that learn labels alone are class activation maps, cut at a fixed share; "
         "no mask was seen in training or chosen by. Dice, IoU and their 95 % intervals are over the images with a "
         "lesion, and the other figures are means over the runs."
     ]
