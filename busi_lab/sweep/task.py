@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from busi_lab.errors import UserError
-from busi_lab.sweep.outcome import ended_well
 from busi_lab.sweep.record import SWEEP, read_sweep
-from busi_lab.sweep.work import LOG, PATIENCE, command_line, make_room, note_end
+from busi_lab.sweep.work import LOG, PATIENCE, command_line, ended_well, make_room, note_end
 
 UNSEEN = 66
 """Exit code where this machine does not see the sweep's directory."""
