@@ -21,6 +21,7 @@ from busi_lab.data.scan import Gray
 from busi_lab.data.scan_dataset import ScanDataset, collate
 from busi_lab.data.splits import make_manifest, read_exclusions
 from busi_lab.data.transforms import Augmentation
+from busi_lab.data.workers import begin_worker
 from busi_lab.errors import UserError
 from busi_lab.machine import cpu_count
 from busi_lab.plurals import counted
@@ -328,6 +329,7 @@ class BusiDataModule(LightningDataModule):
             drop_last=drop_last,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            worker_init_fn=begin_worker if self.workers else None,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
         )

@@ -22,6 +22,7 @@ def quieten() -> None:
         "does not have many workers",
         "smaller than the logging interval",
         "LeafSpec",
+        "`srun` command is available",  # Lightning starts the processes of several GPUs itself
         "Checkpoint directory .* exists and is not empty",
         "in eval mode at the start of training",  # a frozen backbone is meant to be
         "recommended to use `self.log.*sync_dist=True`",  # every rank computes the value over all of them

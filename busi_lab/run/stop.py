@@ -29,8 +29,9 @@ class Interrupted(BaseException):
 class StopRequest:
     """Notes SIGTERM and Ctrl-C, so that training can save its state before it stops.
 
-    Outside training, and when asked a second time, the signal raises :class:`Interrupted` at once. A job of a sweep
-    is also asked to stop when its sweep has died: the same sweep, started again, would run it a second time.
+    Outside training the signal raises :class:`Interrupted` at once, and so does a second Ctrl-C. A second SIGTERM is
+    the same request: SLURM sends it to every process of a job, and again when the time is up. A job of a sweep is
+    also asked to stop when its sweep has died: the same sweep, started again, would run it a second time.
     """
 
     def __init__(self) -> None:
@@ -71,9 +72,12 @@ class StopRequest:
                 signal.signal(number, self._receive)
 
     def _receive(self, signum: int, frame: Any) -> None:
-        if not self.training or self.signum is not None:
-            raise Interrupted(signum)
+        repeated = self.signum is not None
+        if repeated and signum == signal.SIGTERM:
+            return
         self.signum = signum
+        if repeated or not self.training:
+            raise Interrupted(signum)
         log.info("%s: saving the state, then stopping", signal.Signals(signum).name)
 
 
