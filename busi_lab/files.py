@@ -1,23 +1,20 @@
-"""Files as this project writes and reads them: whole or not at all, by one process at a time, as CSV and JSON."""
+"""Files as this project writes and reads them: whole or not at all, as CSV and JSON."""
 
-import contextlib
 import csv
-import errno
 import json
 import math
 import os
 import re
 import shutil
-import socket
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from busi_lab.errors import UserError, one_line
+from busi_lab.locks import refuse_lost
 
 
 def write_atomically(path: Path, content: str | bytes, sync: bool = True) -> None:
@@ -27,7 +24,11 @@ def write_atomically(path: Path, content: str | bytes, sync: bool = True) -> Non
         path: of the file; its folder is made where it is missing.
         content: text becomes UTF-8.
         sync: wait until the disk has it, so that not even a power cut leaves a part.
+
+    Raises:
+        UserError: it lies in a directory that another process has taken over from this one.
     """
+    refuse_lost(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -73,113 +74,6 @@ def new_folder(destination: Path) -> Iterator[Path]:
         raise UserError(f"{destination} cannot be written: {one_line(error)}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold a directory for this process, as long as the block lasts or the process lives.
-
-    The kernel's lock is used; where the file system has none, a file that names its owner.
-
-    Raises:
-        UserError: another process holds it, or it cannot be written to.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with (directory / ".lock").open("w") as file:
-            if _lock(file):
-                yield
-            else:
-                with _named_lock(directory / ".lock.owner"):
-                    yield
-    except BlockingIOError as error:
-        owner = f" ({error.strerror})" if error.strerror and "owner" in error.strerror else ""
-        raise UserError(
-            f"{directory} is in use by another process{owner}; wait for it or choose another folder"
-        ) from None
-
-
-def is_held(directory: Path) -> bool:
-    """Whether another process holds a directory by :func:`locked`, as far as this machine can tell."""
-    if (directory / ".lock.owner").exists():
-        return True
-    try:
-        with (directory / ".lock").open("r+") as file:
-            _lock(file)  # given back at once
-    except BlockingIOError:
-        return True
-    except OSError:  # nobody has ever held it
-        return False
-    return False
-
-
-def _lock(file: IO[str]) -> bool:
-    """Take the kernel's lock of an open file; False where there is none.
-
-    Raises:
-        BlockingIOError: another process holds it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # no such locks outside Unix
-        return False
-    end = time.monotonic() + _LOOK
-    while (taken := _take(file, fcntl)) is False:
-        if time.monotonic() > end:
-            raise BlockingIOError(errno.EWOULDBLOCK, "held by another process")
-        time.sleep(0.02)
-    return bool(taken)
-
-
-def _take(file: IO[str], fcntl: Any) -> bool | None:
-    """Take the kernel's lock of an open file; False where another process holds it, None where there is none."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks, as some on networks
-        return None
-    return True
-
-
-_LOOK = 0.1  # seconds after which nobody can just be looking at a lock, as is_held does
-
-
-@contextmanager
-def _named_lock(path: Path) -> Iterator[None]:
-    """Hold a file that only one process can make. That of a dead process of this host is taken over.
-
-    Raises:
-        BlockingIOError: another process holds it.
-    """
-    ours = f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
-    for _ in range(2):
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(ours)
-            break
-        except FileExistsError:
-            with contextlib.suppress(FileNotFoundError):
-                host, _, process = path.read_text(encoding="utf-8").partition(" ")
-                number, _, started = process.partition(" ")
-                if host != socket.gethostname() or not number.isdigit() or _started(int(number)) == started:
-                    reason = f"owner: process {number or '?'} of host {host or '?'}; remove {path} if that is dead"
-                    raise BlockingIOError(errno.EWOULDBLOCK, reason) from None
-                path.unlink()
-    else:
-        raise BlockingIOError(errno.EWOULDBLOCK, f"owner: another process; see {path}")
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _started(process: int) -> str:
-    """When a process of this host started, in a form of the kernel's; empty where it is dead or cannot be told."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """What SLURM says of jobs, asked by its own commands; its accounting (sacct), which many sites lack, is never asked."""
 
-import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -181,6 +180,11 @@ def _node(fields: Sequence[str]) -> Node:
     return Node(partition.rstrip("*"), partition.endswith("*"), int(re.sub(r"\D", "", cpus) or 0), gpus)
 
 
-def own_job(environment: Mapping[str, str] = os.environ) -> str:
-    """Number of the job that this process belongs to; empty outside SLURM."""
-    return environment.get("SLURM_JOB_ID", "")
+def cluster() -> str:
+    """Name of the cluster that SLURM's commands speak to here.
+
+    Raises:
+        SlurmError: SLURM does not answer.
+    """
+    found = re.search(r"^ClusterName\s*=\s*(\S+)", call("scontrol", "show", "config"), re.MULTILINE)
+    return found[1] if found else ""

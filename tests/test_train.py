@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from busi_lab.files import locked
+from busi_lab.locks import locked
 from busi_lab.run_directory import read_run
 from busi_lab.summary import read_summary
 from busi_lab.tasks import ClassificationTask

@@ -10,7 +10,8 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from busi_lab.data.options import AS_FOUND, DatasetOptions
 from busi_lab.data.resizing import resize_mask, resize_scan
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError, one_line
+from busi_lab.locks import locked
 from busi_lab.plurals import counted
 
 _VERSION = 6  # raise when what is stored of the same files would differ
@@ -153,8 +155,8 @@ def open_cache(
     """Open the cached pixels of a dataset, or decode every file once and store them.
 
     A stored cache is used while names, sizes and modification times of all files are as they were, and while it
-    holds what was written into it; else it is made anew. Several
-    processes may do this at once: each sees a whole cache or makes its own.
+    holds what was written into it; else it is made anew. Of several processes, also on several machines, one makes it
+    and the others wait.
 
     Args:
         root: dataset folder, or its parent.
@@ -173,12 +175,34 @@ def open_cache(
     place = hashlib.sha256(f"{_VERSION} {folder.resolve()}{labels}".encode()).hexdigest()[:12]
     prefix = f"{place}-{image_size}px-"
     directory = cache_dir / f"{prefix}{_stamp(folder, options)}"
-    if directory.is_dir() and not _is_sound(directory):
-        log.warning("the pixel cache %s is damaged and made anew", directory)
-        shutil.rmtree(directory, ignore_errors=True)
-    if not directory.is_dir():
-        _store(folder, image_size, directory, prefix, options)
+    if not (directory.is_dir() and _is_sound(directory)):
+        with locked_cache(cache_dir, f".{prefix}lock", f"another process reads the images of {folder}: waiting for it"):
+            if directory.is_dir() and not _is_sound(directory):
+                log.warning("the pixel cache %s is damaged and made anew", directory)
+                shutil.rmtree(directory, ignore_errors=True)
+            if not directory.is_dir():
+                _store(folder, image_size, directory, prefix, options)
     return _load(folder, image_size, directory, options)
+
+
+@contextmanager
+def locked_cache(cache_dir: Path, name: str, wait: str) -> Iterator[None]:
+    """Let one process at a time make a part of the cache.
+
+    Args:
+        cache_dir: folder of all caches.
+        name: of a folder in it, for the lock.
+        wait: what is said once where another process makes it.
+
+    Raises:
+        UserError: the cache cannot be written to.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(cache_dir / name, wait))
+        except OSError as error:
+            raise _unwritable(cache_dir, error.strerror or str(error)) from None
+        yield
 
 
 def _is_sound(directory: Path) -> bool:

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from busi_lab.data.cache import locked_cache
 from busi_lab.data.groups import Group, Pair, components, group_numbers
 from busi_lab.data.index import Index, read_case
 from busi_lab.data.scan import Gray, Mask
@@ -289,7 +290,7 @@ def _checksum(numbers: Mapping[str, int]) -> str:
 def cached_groups(index: Index, cache_dir: Path | None) -> dict[str, int]:
     """As :func:`group_numbers` of :func:`find_groups`, found once for each content of a dataset.
 
-    Several processes may do this at once: each reads a whole file or finds the groups itself.
+    Of several processes, also on several machines, one finds the groups and the others wait.
 
     Args:
         index: the dataset.
@@ -301,22 +302,33 @@ def cached_groups(index: Index, cache_dir: Path | None) -> dict[str, int]:
     if cache_dir is None:
         return group_numbers(find_groups(index))
     path = cache_dir / f"groups-{_VERSION}-{index.digest}.json"
+    if (numbers := _stored(path)) is not None:
+        return numbers
+    wait = "another process looks for near-identical images: waiting for it"
+    with locked_cache(cache_dir, f".groups-{_VERSION}-{index.digest}.lock", wait):
+        if (numbers := _stored(path)) is not None:
+            return numbers
+        if path.exists():
+            log.warning("%s is damaged and made anew", path)
+        log.info("looking for near-identical images among %d, once", len(index.cases))
+        numbers = group_numbers(find_groups(index))
+        try:
+            write_json(path, {"checksum": _checksum(numbers), "groups": numbers})
+        except OSError as error:
+            raise UserError(
+                f"the groups of near-identical images cannot be written to {cache_dir} ({one_line(error)}); set "
+                "data.cache_dir or the environment variable BUSI_LAB_CACHE to a writable folder, or data.cache_dir=null"
+            ) from None
+    return numbers
+
+
+def _stored(path: Path) -> dict[str, int] | None:
+    """The groups in a file; None where there are none, or they are not as they were written."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         numbers = {str(case_id): int(number) for case_id, number in content["groups"].items()}
         if content["checksum"] != _checksum(numbers):
             raise ValueError("its checksum differs")
         return numbers
-    except FileNotFoundError:
-        log.info("looking for near-identical images among %d, once", len(index.cases))
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        log.warning("%s is damaged (%s) and made anew", path, one_line(error))
-    numbers = group_numbers(find_groups(index))
-    try:
-        write_json(path, {"checksum": _checksum(numbers), "groups": numbers})
-    except OSError as error:
-        raise UserError(
-            f"the groups of near-identical images cannot be written to {cache_dir} ({one_line(error)}); set "
-            "data.cache_dir or the environment variable BUSI_LAB_CACHE to a writable folder, or data.cache_dir=null"
-        ) from None
-    return numbers
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return None

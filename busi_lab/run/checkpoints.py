@@ -10,6 +10,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from busi_lab.locks import refuse_lost
 from busi_lab.run.stop import Interrupted, StopRequest
 
 
@@ -107,8 +108,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint beside its place and rename it: never a part of one, and not through another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save ``checkpoint`` as ``path``."""
+        """Save ``checkpoint`` as ``path``.
+
+        Raises:
+            UserError: another process has taken the run directory over.
+        """
         target = Path(path)
+        refuse_lost(target)
         temporary = target.with_name(f".{target.name}.tmp")
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

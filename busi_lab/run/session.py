@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_lab.errors import UserError, one_line
-from busi_lab.files import locked
+from busi_lab.locks import locked
 from busi_lab.run.environment import forget_peak_memory, peak_memory
 from busi_lab.run.stop import Interrupted
 from busi_lab.run_directory import SWEEP_VARIABLE, quoted

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from busi_lab.errors import UserError
-from busi_lab.files import locked
+from busi_lab.locks import locked
 from busi_lab.plurals import counted
 from busi_lab.run_directory import SWEEP_VARIABLE
 from busi_lab.sweep.conductor import Conductor

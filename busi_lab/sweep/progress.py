@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from busi_lab.errors import UserError
-from busi_lab.files import is_held
+from busi_lab.locks import is_held
 from busi_lab.run_directory import CONFIG, METRICS
 from busi_lab.summary import SUMMARY, Summary, read_summary
 from busi_lab.sweep.record import SWEEP, read_sweep

@@ -18,7 +18,7 @@ STOPPED = 128 + signal.SIGTERM
 _TRIES = 3  # without a checkpoint, after which a job that is stopped does not go on by itself
 _KEPT = (
     *("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT"),
-    *("SLURM_CONF", "SLURM_CLUSTERS", "SLURMD_NODENAME"),
+    *("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_CLUSTER_NAME", "SLURMD_NODENAME"),
 )
 
 

@@ -1,11 +1,12 @@
 """One job of a sweep, whoever places its process: room in its directory, its command line, and how it has ended."""
 
+import contextlib
 import shutil
 import signal
 from pathlib import Path
 
 from busi_lab.errors import UserError
-from busi_lab.files import locked
+from busi_lab.locks import locked
 from busi_lab.run_directory import (
     CONFIG,
     LAST_CHECKPOINT,
@@ -88,9 +89,10 @@ def note_failure(directory: Path, error: str, seconds: float | None = None) -> N
         error: how it has ended, in words.
         seconds: that it took; None where nobody knows.
     """
-    if not (directory / SUMMARY).exists():
-        known = {} if seconds is None else {"total": seconds}
-        write_summary(directory, Summary("failed", experiment=directory.name, error=error, seconds=known))
+    known = {} if seconds is None else {"total": seconds}
+    with contextlib.suppress(UserError), locked(directory):  # whoever holds it meanwhile is not disturbed
+        if not (directory / SUMMARY).exists():
+            write_summary(directory, Summary("failed", experiment=directory.name, error=error, seconds=known))
 
 
 def _clear(directory: Path) -> None:

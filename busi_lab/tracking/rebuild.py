@@ -19,7 +19,8 @@ from busi_lab.data.options import recorded_options
 from busi_lab.data.resizing import resize_mask, resize_scan
 from busi_lab.data.scan import UnreadableImageError
 from busi_lab.errors import UserError, one_line
-from busi_lab.files import locked, read_rows
+from busi_lab.files import read_rows
+from busi_lab.locks import locked
 from busi_lab.plurals import counted
 from busi_lab.run_directory import (
     CONFIG,

@@ -81,7 +81,7 @@ def test_the_cache_notices_changed_added_and_removed_files(
     (phantom_copy / "normal/normal (1)_mask.png").unlink()
     seen.append(digest())
     assert len(set(seen)) == 4
-    assert len(list((tmp_path / "cache").iterdir())) == 1  # older states are gone
+    assert len(list((tmp_path / "cache").glob("[!.]*"))) == 1  # older states are gone
     os.utime(scan, ns=(1, 1))
     digest()
     assert len(reads) > 60  # a touched file is read again
@@ -92,7 +92,7 @@ def test_two_folders_share_no_cache(phantom_root: Path, phantom_copy: Path, tmp_
         open_cache(phantom_root, SIZE, tmp_path / "cache")
         open_cache(phantom_copy, SIZE, tmp_path / "cache")
     assert len(reads) == 120
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").glob("[!.]*"))) == 2
 
 
 def test_without_a_folder_nothing_is_written(phantom_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def test_other_users_may_read_a_cache(phantom_root: Path, tmp_path: Path) -> Non
     usual = tmp_path / "usual"
     usual.mkdir()
     open_cache(phantom_root, SIZE, tmp_path / "cache")
-    (directory,) = (tmp_path / "cache").iterdir()
+    (directory,) = (tmp_path / "cache").glob("[!.]*")
     assert directory.stat().st_mode == usual.stat().st_mode
     (usual / "file").touch()
     assert {path.stat().st_mode for path in directory.iterdir()} == {(usual / "file").stat().st_mode}
@@ -248,7 +248,7 @@ def test_a_defect_is_found_before_a_cache_is_stored(phantom_copy: Path, tmp_path
     (phantom_copy / "benign/link.png").symlink_to("gone.png")
     with pytest.raises(UserError, match=r"benign/link.png: foreign entry"):
         open_cache(phantom_copy, SIZE, tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert list((tmp_path / "cache").glob("[!.]*")) == []
 
 
 def test_builders_at_the_same_time_agree(phantom_root: Path, tmp_path: Path) -> None:

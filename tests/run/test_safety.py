@@ -1,20 +1,17 @@
 """What a damaged, foreign or contested run directory may not do."""
 
-import errno
 import json
 import os
 import shutil
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from busi_lab import files
 from busi_lab.errors import UserError
-from busi_lab.files import locked, read_rows, write_rows
+from busi_lab.files import read_rows, write_rows
 from busi_lab.summary import read_summary
 from busi_lab.tasks import load_task
 from tests.golden import record
@@ -140,29 +137,6 @@ def test_a_run_that_another_process_has_finished_meanwhile_is_left_alone(
     assert code == 2
     assert "holds a finished run" in error
     assert before == ((run / "summary.json").read_bytes(), (run / "predictions.csv").read_bytes())
-
-
-def test_where_the_file_system_has_no_locks_a_file_names_the_owner(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unsupported(*_: Any) -> None:
-        raise OSError(errno.ENOLCK, "no locks available")
-
-    monkeypatch.setattr("fcntl.flock", unsupported)
-    owner = tmp_path / ".lock.owner"
-    with locked(tmp_path):
-        assert owner.read_text().startswith(f"{socket.gethostname()} {os.getpid()} ")
-        held = f"in use by another process .owner: process {os.getpid()} of host"
-        with pytest.raises(UserError, match=held), locked(tmp_path):
-            pass
-    assert not owner.exists()
-    owner.write_text(f"{socket.gethostname()} {os.getpid()} 1")  # its number was given to this process since
-    with locked(tmp_path):
-        assert owner.read_text() != f"{socket.gethostname()} {os.getpid()} 1"
-    owner.write_text("another-host 1 1")
-    with pytest.raises(UserError, match="of host another-host; remove"), locked(tmp_path):
-        pass
-    assert files._started(os.getpid()) != ""
 
 
 def test_a_job_that_hangs_is_killed_after_a_while(programs: Programs, phantom_root: Path, tmp_path: Path) -> None:

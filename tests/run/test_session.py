@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from busi_lab.errors import UserError
-from busi_lab.files import locked
+from busi_lab.locks import locked
 from busi_lab.run.session import Session, session
 from busi_lab.run.stop import Interrupted, StopRequest, sweep_has_died
 from busi_lab.run_directory import LIFELINE_VARIABLE

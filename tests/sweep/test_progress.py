@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from busi_lab.errors import UserError
-from busi_lab.files import locked, write_rows
+from busi_lab.files import write_rows
+from busi_lab.locks import locked
 from busi_lab.status import describe, duration
 from busi_lab.summary import Objective, Summary, write_summary
 from busi_lab.sweep.progress import progress

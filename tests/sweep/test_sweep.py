@@ -12,7 +12,7 @@ from hydra_plugins.busi_lab_launcher import worst_value
 from omegaconf import OmegaConf
 
 from busi_lab.errors import UserError
-from busi_lab.files import locked
+from busi_lab.locks import locked
 from busi_lab.summary import Summary, read_summary, write_summary
 from busi_lab.sweep.executors import make_executor
 from busi_lab.sweep.executors.local import LocalExecutor, LocalSettings, visible_gpus
