@@ -37,7 +37,7 @@ class SlurmSettings:
     time: str | None = None
     max_parallel: int | None = None
     setup: list[str] = field(default_factory=list)
-    sbatch: dict[str, Any] = field(default_factory=dict)
+    sbatch: dict[str, Any] | None = None
     wait: bool = True
     threads: int | None = None
 
@@ -137,7 +137,7 @@ def options(settings: SlurmSettings, name: str, count: int, folder: Path, grace:
     ours |= {option: value for option, value in given.items() if value is not None}
     if settings.gpus_per_job:
         ours["gres"] = f"gpu:{settings.gpus_per_job}"
-    return {**ours, **_further(settings.sbatch, ours)}
+    return {**ours, **_further(settings.sbatch or {}, ours)}
 
 
 def _further(given: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, str | None]:

@@ -5,6 +5,7 @@ directory. The array's name is a digest of the sweep's directory, and its script
 jobs: so whoever calls, now or later, finds what was submitted.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -128,8 +129,9 @@ class SlurmProcess:
             self._tell(task)
             return None
         self._since = self._since or time.monotonic()
-        with os.scandir(self._directory.parent), os.scandir(self._directory):  # lets NFS look again
-            pass
+        for folder in (self._directory.parent, self._directory):
+            with contextlib.suppress(FileNotFoundError), os.scandir(folder):  # lets NFS look again
+                pass
         if (summary := ended_well(self._directory)) is not None:
             log.info("%s: %s", self._directory.name, summary.status)
             return 0
@@ -288,10 +290,14 @@ class SlurmExecutor:
         write_atomically(names, "".join(f"{command.directory.name}\n" for command in commands))
         write_atomically(path, script(self._settings, chosen, sweep, names))
         for command in commands:  # what an earlier attempt has left is no news of this one
-            command.directory.mkdir(parents=True, exist_ok=True)
             (command.directory / SUMMARY).unlink(missing_ok=True)
         # options stand in the script for readers; on the command line they go before those of SBATCH_* variables
-        answer = call("sbatch", "--parsable", *words(chosen), str(path), environment=outside(os.environ))
+        try:
+            answer = call("sbatch", "--parsable", *words(chosen), str(path), environment=outside(os.environ))
+        except SlurmError:
+            names.unlink()  # without it no task can begin, should SLURM have taken them all the same
+            path.unlink()
+            raise
         return answer.strip().partition(";")[0]
 
     def close(self) -> None:
