@@ -7,7 +7,7 @@ PYTEST ?= # further options of pytest, such as -k resume
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test pytest test-slow test-all soak lint format wheel clean
+.PHONY: help install demo test pytest test-slow test-slurm test-all soak lint format wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -29,7 +29,10 @@ pytest: $(VENV)/.installed # lint needs one core alone, and some tests wait
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(PYTEST)
 
 test-slow: $(VENV)/.installed ## Run the tests that take minutes each
-	$(BIN)/python -m pytest -m 'slow and not gpu and not network' $(PYTEST)
+	$(BIN)/python -m pytest -m 'slow and not gpu and not network and not slurm' $(PYTEST)
+
+test-slurm: $(VENV)/.installed ## Run the tests that need a SLURM on this machine
+	$(BIN)/python -m pytest -m 'slurm and not slow' $(PYTEST)
 
 test-all: test test-slow ## Run all tests that need neither a GPU nor the internet
 

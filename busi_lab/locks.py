@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from busi_lab.errors import UserError
-from busi_lab.slurm import SlurmError, cluster, job_state
+from busi_lab.slurm import SlurmError, cluster, job_state, own_job
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Owner:
             _started(process),
             _space(),
             environment.get("SLURM_CLUSTER_NAME", ""),
-            environment.get("SLURM_JOB_ID", ""),
+            own_job(environment),
             int(environment.get("SLURM_RESTART_COUNT", "0")),
             secrets.token_hex(8),
         )

@@ -116,7 +116,8 @@ def job_state(identifier: str) -> JobState | None:
         if "invalid job id" in str(error).lower():
             return None
         raise
-    found = dict(re.findall(r"(?:^|\s)(JobState|Reason|Restarts|ExitCode|BatchHost|PreemptTime)=(\S*)", text))
+    record = text.partition("\n")[0]
+    found = dict(re.findall(r"(?:^|\s)(JobState|Reason|Restarts|ExitCode|BatchHost|PreemptTime)=(\S*)", record))
     if "JobState" not in found:
         return None
     code, _, signum = found.get("ExitCode", "0:0").partition(":")
@@ -188,3 +189,12 @@ def cluster() -> str:
     """
     found = re.search(r"^ClusterName\s*=\s*(\S+)", call("scontrol", "show", "config"), re.MULTILINE)
     return found[1] if found else ""
+
+
+def own_job(environment: Mapping[str, str]) -> str:
+    """The job that a process belongs to, empty outside SLURM.
+
+    A task of an array is ``ARRAY_INDEX``: the number of its last task is that of the whole array.
+    """
+    array, index = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{index}" if array and index else environment.get("SLURM_JOB_ID", "")

@@ -41,10 +41,11 @@ def main(argv: Sequence[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signals.receive)
     from busi_lab.errors import UserError
+    from busi_lab.slurm import own_job
     from busi_lab.sweep.task import UNSEEN, Task
 
     sweep, names = Path(argv[0]), Path(argv[1])
-    identifier, restarts = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    identifier, restarts = own_job(os.environ), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     try:
         name = names.read_text(encoding="utf-8").splitlines()[int(os.environ["SLURM_ARRAY_TASK_ID"])]
     except OSError as error:
