@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +89,17 @@ class Queue:
                 self._asked = time.monotonic()
         return self._tasks
 
-    def settled(self) -> dict[str, Queued]:
-        """The tasks when none is being ended any more: it will be gone then, or have been requeued.
+    def settled(self, names: Collection[str]) -> dict[str, Queued]:
+        """The tasks when none of these jobs is being ended any more: it will be gone then, or have been requeued.
 
         Raises:
             SlurmError: SLURM does not answer.
         """
         end = time.monotonic() + _SETTLING
         told = False
-        while any(task.state == "COMPLETING" for task in self.ask().values()) and time.monotonic() < end:
+        while any(task.state == "COMPLETING" for name, task in self.ask().items() if name in names):
+            if time.monotonic() > end:
+                break
             if not told:
                 log.info("SLURM is ending jobs of this sweep; waiting for that")
             told = True
@@ -265,13 +267,13 @@ class SlurmExecutor:
             "goes on with the sweep"
         )
         try:
-            known = queue.settled()
+            names = {command.directory.name for command in commands}
+            known = queue.settled(names)
             missing = [command for command in commands if command.directory.name not in known]
             array = self._submit(missing, queue, sweep.resolve()) if missing else ""
             queue.ask()
         except SlurmError as error:
             raise UserError(f"launcher=slurm: SLURM refuses the jobs ({error})") from None
-        names = {command.directory.name for command in commands}
         states = Counter(task.state.lower() for name, task in known.items() if name in names)
         parts = [f"{counted(len(missing), 'job')} submitted as array {array}"] if missing else []
         parts += [f"{count} {state} since before" for state, count in sorted(states.items())]

@@ -10,7 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from busi_lab.files import locked, write_atomically, write_json, write_rows
+from busi_lab.files import write_atomically, write_json, write_rows
+from busi_lab.locks import locked
 from busi_lab.plurals import counted
 from busi_lab.report.results.search import SEARCH
 from busi_lab.run_directory import METRICS, PRUNE
