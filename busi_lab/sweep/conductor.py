@@ -96,6 +96,11 @@ class Conductor:
         """Let a job wait for its turn; ``title`` names it in lines."""
         self._waiting.append(_Waiting(title, job))
 
+    @property
+    def left(self) -> bool:
+        """Whether all jobs were started, and go on without a process that waits for them."""
+        return not self._executor.waits and not self._waiting and bool(self._running)
+
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Note SIGTERM and Ctrl-C in this block, outside the main thread nothing.
@@ -130,7 +135,7 @@ class Conductor:
         done += self._look()
         if self._signum is not None:
             self._stop()
-        elif not done and self.busy:
+        elif not done and self.busy and not self.left:
             time.sleep(self._executor.pause)
         return done
 
@@ -181,13 +186,15 @@ class Conductor:
         commands = []
         for item, place in ready:
             directory = self._directory / item.job.name
-            log.info("%s%s", item.title, ": continued" if resumable(directory) else "")
+            if not self._executor.outlives:  # else it may be running already
+                log.info("%s%s", item.title, ": continued" if resumable(directory) else "")
             commands.append(
                 Command(
                     directory,
                     command_line(directory, item.job),
                     {**self._environment, **place, "WANDB_RUN_ID": None},  # which names one run, not every job
                     None if self._alone else directory / LOG,
+                    self._grace,
                 )
             )
         started = time.perf_counter()

@@ -13,7 +13,7 @@ from busi_lab.files import locked
 from busi_lab.plurals import counted
 from busi_lab.run_directory import SWEEP_VARIABLE
 from busi_lab.sweep.conductor import Conductor
-from busi_lab.sweep.executors import make_executor
+from busi_lab.sweep.executors import Executor, make_executor
 from busi_lab.sweep.outcome import Sweep, objective
 from busi_lab.sweep.plan import Plan, make_plan, refuse_wrong
 from busi_lab.sweep.record import JobRecord, SweepRecord, read_sweep, write_sweep
@@ -52,25 +52,30 @@ def launch(
     plan = make_plan(config, jobs, compose)
     if before is None:  # a sweeper that proposes values is told of a wrong one as of a job that failed
         refuse_wrong(plan.jobs)
-    sweep = before or begin_sweep(config, plan.directory)
+        executor = make_executor(launcher)
+        if not str(OmegaConf.select(config, "hydra.sweeper._target_")).endswith(".BasicSweeper"):
+            refuse_leaving(executor)
+        before = begin_sweep(config, plan.directory, executor)
+    sweep, executor = before, before.executor
     sweep.jobs += [job.directory for job in plan.jobs]
-    if sweep.executor is None:
-        sweep.executor = make_executor(launcher)
     configs = [job.config for job in plan.jobs]
-    places = sweep.executor.places(configs)
+    places = executor.places(configs)
     with locked(plan.directory):
-        record = _record(plan, sweep, sweep.executor.threads(configs))
+        record = _record(plan, sweep, executor.threads(configs))
         environment = {**record.environment, "OMP_NUM_THREADS": str(record.threads)}
         grace = float(OmegaConf.select(config, "sweep.grace"))
-        conductor = Conductor(plan.directory, sweep.executor, places, environment, limit, grace)
-        at_once = len(jobs) if places is None else min(len(places), len(jobs))
-        log.info("sweep of %s, %d at a time, in %s", counted(len(jobs), "job"), at_once, plan.directory)
+        conductor = Conductor(plan.directory, executor, places, environment, limit, grace)
+        at_once = "" if places is None else f", {min(len(places), len(jobs))} at a time"
+        log.info("sweep of %s%s, in %s", counted(len(jobs), "job"), at_once, plan.directory)
         for number, job in enumerate(plan.jobs, start=1):
             conductor.add(f"[{number}/{len(jobs)}] {job.directory.name}", record.job(job.directory.name))
         with conductor.watch():
-            while conductor.busy:
+            while conductor.busy and not conductor.left:
                 conductor.step()
             conductor.step()  # a signal may have come with the last job's end
+        if conductor.left:
+            log.info("not waited for (launcher.wait=false): %s", executor.how_to_stop)
+        sweep.left = conductor.left
     return sweep, [objective(job.directory) for job in plan.jobs]
 
 
@@ -86,12 +91,23 @@ def failure_limit(config: DictConfig) -> int | None:
     return limit
 
 
-def begin_sweep(config: DictConfig, directory: Path) -> Sweep:
+def refuse_leaving(executor: Executor) -> None:
+    """What proposes values needs those of the jobs before.
+
+    Raises:
+        UserError: nobody would wait for them.
+    """
+    if not executor.waits:
+        raise UserError("launcher.wait=false: what proposes values needs what its jobs give; set launcher.wait=true")
+
+
+def begin_sweep(config: DictConfig, directory: Path, executor: Executor) -> Sweep:
     """The record of a sweep, with what its trackers decide once for all jobs."""
     of_report = config.copy()
     of_report.run_dir = str(directory / "comparison")  # settings of trackers may refer to it
     loggers = of_report.get("logger") or {}
-    return Sweep(directory, loggers, {**sweep_environment(loggers, directory), SWEEP_VARIABLE: directory.name})
+    environment = sweep_environment(loggers, directory, executor.elsewhere)
+    return Sweep(directory, executor, loggers, {**environment, SWEEP_VARIABLE: directory.name})
 
 
 def _record(plan: Plan, sweep: Sweep, threads: int) -> SweepRecord:

@@ -25,17 +25,19 @@ class Sweep:
 
     Attributes:
         directory: of the sweep.
+        executor: where the jobs run, for all batches.
         loggers: the group ``logger`` of the jobs.
         environment: variables of the jobs, which trackers have decided on once for all of them.
         jobs: the directory of each job; some sweepers start jobs in batches.
-        executor: where the jobs run, for all batches; None before the first.
+        left: whether jobs go on without this process.
     """
 
     directory: Path
+    executor: Executor
     loggers: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
     jobs: list[Path] = field(default_factory=list)
-    executor: Executor | None = None
+    left: bool = False
 
 
 def finished(directory: Path) -> Summary | None:
@@ -84,11 +86,15 @@ def record_failure(directory: Path, config: DictConfig, error: Exception) -> Non
 
 
 def conclude(sweep: Sweep) -> int:
-    """Print the ranking of a sweep and its failures, and show both to the trackers; returns the exit code."""
+    """Print the ranking of a sweep and its failures, and show both to the trackers; returns the exit code.
+
+    A sweep whose jobs go on without this process is ranked by the call that finds them done.
+    """
     from busi_lab.compare import compare, describe  # plots take a second to import
 
-    if sweep.executor is not None:
-        sweep.executor.close()
+    sweep.executor.close()
+    if sweep.left:
+        return 0
     failed = [directory for directory in sweep.jobs if ended_well(directory) is None]
     idle = [directory.name for directory in failed if not (directory / SUMMARY).exists()]
     if len(failed) < len(sweep.jobs):

@@ -16,6 +16,9 @@ from busi_lab.tracking.settings import WandbSettings
 
 log = logging.getLogger(__name__)
 
+LOOK_VARIABLE = "BUSI_LAB_WANDB_LOOK"
+"""Environment variable that lets a job of a sweep look for the network itself, because the sweep is elsewhere."""
+
 _PROBE_SECONDS = 5.0
 
 
@@ -32,10 +35,10 @@ def choose_mode(settings: WandbSettings, sync: str) -> str:
     wanted = os.environ.get("WANDB_MODE", "auto") if settings.mode == "auto" else settings.mode
     wanted = {"dryrun": "offline", "run": "auto"}.get(wanted, wanted)
     if wanted in ("offline", "disabled"):
-        if wanted == "offline" and SWEEP_VARIABLE not in os.environ:
+        if wanted == "offline" and (SWEEP_VARIABLE not in os.environ or LOOK_VARIABLE in os.environ):
             log.info("W&B is offline; send it later with: wandb sync %s", sync)
         return wanted
-    if wanted == "online" and SWEEP_VARIABLE in os.environ:
+    if wanted == "online" and SWEEP_VARIABLE in os.environ and LOOK_VARIABLE not in os.environ:
         return "online"  # the sweep has looked
     obstacle = _obstacle()
     if obstacle is None:

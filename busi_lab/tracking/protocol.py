@@ -92,6 +92,11 @@ class Tracker:
         return {}
 
     @classmethod
+    def for_sweep_elsewhere(cls, settings: Settings, sweep: Path) -> Mapping[str, str]:
+        """The same for jobs on other machines, which may have no network, or have one that the driver lacks."""
+        return cls.for_sweep(settings, sweep)
+
+    @classmethod
     def has_begun(cls, directory: Path) -> bool:
         """Whether a job has been tracked in this directory before."""
         return False

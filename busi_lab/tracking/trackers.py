@@ -76,8 +76,13 @@ def check_trackers(loggers: Loggers) -> None:
         tracker_class(name, settings).check(settings)
 
 
-def sweep_environment(loggers: Loggers, sweep: Path) -> dict[str, str]:
-    """Ask each tracker once what all jobs of the sweep in the folder ``sweep`` are to find in their environment.
+def sweep_environment(loggers: Loggers, sweep: Path, elsewhere: bool = False) -> dict[str, str]:
+    """Ask each tracker once what all jobs of a sweep are to find in their environment.
+
+    Args:
+        loggers: the group ``logger``.
+        sweep: folder of the sweep.
+        elsewhere: whether the jobs run on other machines.
 
     Raises:
         UserError: an unknown tracker, or settings that it would refuse.
@@ -86,7 +91,7 @@ def sweep_environment(loggers: Loggers, sweep: Path) -> dict[str, str]:
     for name, settings in _wanted(loggers).items():
         found = tracker_class(name, settings)
         found.check(settings)
-        environment |= found.for_sweep(settings, sweep)
+        environment |= (found.for_sweep_elsewhere if elsewhere else found.for_sweep)(settings, sweep)
     return environment
 
 

@@ -23,7 +23,7 @@ from busi_lab.report.results.cases import Cases
 from busi_lab.run_directory import BEST_CHECKPOINT
 from busi_lab.summary import Summary
 from busi_lab.tracking import panels
-from busi_lab.tracking.mode import choose_mode
+from busi_lab.tracking.mode import LOOK_VARIABLE, choose_mode
 from busi_lab.tracking.protocol import Job, Result, Settings, Shown, Tracker
 from busi_lab.tracking.settings import WandbSettings, wandb_settings
 
@@ -93,6 +93,11 @@ class WandbTracker(Tracker):
         """Whether all jobs are online, and their group."""
         mode = choose_mode(wandb_settings(settings), f"'{sweep}'/*/wandb/offline-run-*")
         return {"WANDB_MODE": mode, "WANDB_RUN_GROUP": os.environ.get("WANDB_RUN_GROUP", sweep.name)}
+
+    @classmethod
+    def for_sweep_elsewhere(cls, settings: Settings, sweep: Path) -> Mapping[str, str]:
+        """The group of all jobs; each looks itself whether it is online."""
+        return {LOOK_VARIABLE: "1", "WANDB_RUN_GROUP": os.environ.get("WANDB_RUN_GROUP", sweep.name)}
 
     @classmethod
     def has_begun(cls, directory: Path) -> bool:

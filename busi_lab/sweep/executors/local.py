@@ -51,6 +51,8 @@ class LocalExecutor:
     settings = LocalSettings
     outlives = False
     how_to_stop = ""
+    elsewhere = False
+    waits = True
     prepares = False
     pause = 0.05
 

@@ -29,12 +29,14 @@ class Command:
         arguments: the command line of ``busi-train``, as the directory is now.
         environment: variables that are set beside those of this process; None removes one.
         log: file that its output is appended to; None for the output of this process.
+        grace: seconds that it has to save its state when it is stopped.
     """
 
     directory: Path
     arguments: Sequence[str]
     environment: Mapping[str, str | None]
     log: Path | None
+    grace: float = 120.0
 
 
 class Process(Protocol):
@@ -64,8 +66,12 @@ class Executor(Protocol):
     """A dataclass; its fields are the keys of the group ``launcher``, beside ``name``."""
     outlives: ClassVar[bool]
     """Whether jobs go on when this process ends."""
-    how_to_stop: ClassVar[str]
-    """How jobs that go on are ended, in words."""
+    how_to_stop: str
+    """How jobs that go on are seen and ended, in words."""
+    elsewhere: ClassVar[bool]
+    """Whether jobs run on other machines than this process: what is true here, as a network, need not be there."""
+    waits: bool
+    """Whether this process waits for its jobs; False only where they outlive it."""
     prepares: ClassVar[bool]
     """Whether jobs prepare their directories themselves, where they run, by :mod:`busi_lab.sweep.task`."""
     pause: ClassVar[float]

@@ -17,7 +17,7 @@ from busi_lab.run_directory import METRICS, PRUNE
 from busi_lab.summary import Summary
 from busi_lab.sweep.conductor import Conductor
 from busi_lab.sweep.executors import make_executor
-from busi_lab.sweep.launch import begin_sweep, failure_limit
+from busi_lab.sweep.launch import begin_sweep, failure_limit, refuse_leaving
 from busi_lab.sweep.outcome import Sweep, ended_well
 from busi_lab.sweep.plan import Job, command_flags, refuse_wrong
 from busi_lab.sweep.record import JobRecord, SweepRecord, read_sweep, write_sweep
@@ -72,16 +72,17 @@ def search(
     refuse_wrong([tried])
     objective, mode = _refuse_what_no_trial_could(tried.config)
     study = None
-    sweep = begin_sweep(config, directory)
-    sweep.executor = make_executor(launcher)
-    places = sweep.executor.places([tried.config])
+    executor = make_executor(launcher)
+    refuse_leaving(executor)
+    sweep = begin_sweep(config, directory, executor)
+    places = executor.places([tried.config])
     with locked(directory):
         study = open_study(directory, settings, space, mode, identity(space, objective, mode, overrides))
-        before = read_sweep(directory) or SweepRecord(sweep.executor.threads([tried.config]))
+        before = read_sweep(directory) or SweepRecord(executor.threads([tried.config]))
         record = replace(before, environment=dict(sweep.environment))
         variables = {**record.environment, "OMP_NUM_THREADS": str(record.threads)}
         grace = float(OmegaConf.select(config, "sweep.grace"))
-        conductor = Conductor(directory, sweep.executor, places, variables, failure_limit(config), grace)
+        conductor = Conductor(directory, executor, places, variables, failure_limit(config), grace)
         loop = _Loop(
             study, directory, settings, conductor, record, shared, command_flags(config.hydra), objective, tried.config
         )
