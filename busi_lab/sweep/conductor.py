@@ -13,9 +13,9 @@ from typing import Any
 
 from busi_lab.plurals import counted
 from busi_lab.sweep.executors import Command, Executor, Place, Process
-from busi_lab.sweep.outcome import ended_well, reason
+from busi_lab.sweep.outcome import reason
 from busi_lab.sweep.record import JobRecord
-from busi_lab.sweep.work import LOG, PATIENCE, command_line, make_room, note_end, resumable
+from busi_lab.sweep.work import LOG, PATIENCE, command_line, ended_well, make_room, note_end, resumable
 
 log = logging.getLogger(__name__)
 
@@ -136,8 +136,14 @@ class Conductor:
         if self._signum is not None:
             self._stop()
         elif not done and self.busy and not self.left:
-            time.sleep(self._executor.pause)
+            self._rest()
         return done
+
+    def _rest(self) -> None:
+        """Wait a moment, but not after a signal."""
+        end = time.monotonic() + self._executor.pause
+        while self._signum is None and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
 
     def _stop(self) -> None:
         self._waiting.clear()

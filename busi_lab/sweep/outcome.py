@@ -14,6 +14,7 @@ from busi_lab.errors import UserError, one_line
 from busi_lab.run_directory import SWEEP_VARIABLE
 from busi_lab.summary import SUMMARY, Summary, read_summary, write_summary
 from busi_lab.sweep.executors import Executor
+from busi_lab.sweep.work import ended_well
 from busi_lab.tracking import publish_report, record_failed_start
 
 log = logging.getLogger(__name__)
@@ -38,24 +39,6 @@ class Sweep:
     environment: Mapping[str, str] = field(default_factory=dict)
     jobs: list[Path] = field(default_factory=list)
     left: bool = False
-
-
-def finished(directory: Path) -> Summary | None:
-    """The summary of a finished run; None for any other directory."""
-    try:
-        summary = read_summary(directory)
-    except UserError:
-        return None
-    return summary if summary.status == "finished" else None
-
-
-def ended_well(directory: Path) -> Summary | None:
-    """The summary of a run that has finished, or that a search has pruned; None for any other directory."""
-    try:
-        summary = read_summary(directory)
-    except UserError:
-        return None
-    return None if summary.status == "failed" else summary
 
 
 def reason(directory: Path) -> str:

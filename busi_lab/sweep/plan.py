@@ -17,7 +17,7 @@ from busi_lab.data.splits import version_of
 from busi_lab.errors import UserError
 from busi_lab.run.resume import trusted_packages
 from busi_lab.run_directory import CONFIG, SPLIT, quoted
-from busi_lab.sweep.outcome import finished
+from busi_lab.sweep.work import finished
 
 OURS = "hydra_plugins.busi_lab_launcher.BusiLocalLauncher"
 

@@ -15,7 +15,7 @@ from busi_lab.run_directory import (
     SPLIT,
     quoted,
 )
-from busi_lab.summary import SUMMARY, Summary, write_summary
+from busi_lab.summary import SUMMARY, Summary, read_summary, write_summary
 from busi_lab.sweep.fork_server import LOST
 from busi_lab.sweep.record import JobRecord
 
@@ -38,6 +38,24 @@ def make_room(directory: Path) -> bool:
     return True
 
 
+def finished(directory: Path) -> Summary | None:
+    """The summary of a finished run; None for any other directory."""
+    try:
+        summary = read_summary(directory)
+    except UserError:
+        return None
+    return summary if summary.status == "finished" else None
+
+
+def ended_well(directory: Path) -> Summary | None:
+    """The summary of a run that has finished, or that a search has pruned; None for any other directory."""
+    try:
+        summary = read_summary(directory)
+    except UserError:
+        return None
+    return None if summary.status == "failed" else summary
+
+
 def resumable(directory: Path) -> bool:
     """Whether a job was cut after a checkpoint, from which it goes on."""
     return any((directory / name).exists() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
@@ -56,13 +74,23 @@ def note_end(directory: Path, code: int, seconds: float) -> None:
         code: its exit code, -N where signal N has killed it, :data:`LOST` if nobody knows.
         seconds: that it took.
     """
-    if (directory / SUMMARY).exists():
-        return
     ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     if code == LOST:
         ended = "ended, and nobody knows how, because the process that started it had died"
-    failure = Summary("failed", experiment=directory.name, error=f"the process {ended}", seconds={"total": seconds})
-    write_summary(directory, failure)
+    note_failure(directory, f"the process {ended}", seconds)
+
+
+def note_failure(directory: Path, error: str, seconds: float | None = None) -> None:
+    """Leave the summary of a failure, unless the job has left one.
+
+    Args:
+        directory: of the job.
+        error: how it has ended, in words.
+        seconds: that it took; None where nobody knows.
+    """
+    if not (directory / SUMMARY).exists():
+        known = {} if seconds is None else {"total": seconds}
+        write_summary(directory, Summary("failed", experiment=directory.name, error=error, seconds=known))
 
 
 def _clear(directory: Path) -> None:

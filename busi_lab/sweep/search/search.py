@@ -18,11 +18,12 @@ from busi_lab.summary import Summary
 from busi_lab.sweep.conductor import Conductor
 from busi_lab.sweep.executors import make_executor
 from busi_lab.sweep.launch import begin_sweep, failure_limit, refuse_leaving
-from busi_lab.sweep.outcome import Sweep, ended_well
+from busi_lab.sweep.outcome import Sweep
 from busi_lab.sweep.plan import Job, command_flags, refuse_wrong
 from busi_lab.sweep.record import JobRecord, SweepRecord, read_sweep, write_sweep
 from busi_lab.sweep.search.settings import SearchSettings, search_settings
 from busi_lab.sweep.search.study import distributions, identity, importance, open_study, overrides_of
+from busi_lab.sweep.work import ended_well
 
 log = logging.getLogger(__name__)
 
