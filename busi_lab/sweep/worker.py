@@ -55,6 +55,7 @@ def carry_out(job: Job) -> End:
     if not job.folder.is_dir():
         place = f"found none on {os.uname().nodename}; call busi-train from a folder that every node sees"
         return End(UNSEEN, f"{job.folder}: expected the folder of the call, {place}")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the engine was started in the background
     program = [sys.executable, "-m", "busi_lab.sweep.task", str(job.sweep), job.name, str(job.grace)]
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as theirs, os.fdopen(writing, "wb") as ours, tempfile.TemporaryFile() as output:
