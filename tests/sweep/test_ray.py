@@ -92,8 +92,6 @@ def of(accelerator: str = "auto", devices: object = 1) -> Any:
 def test_without_the_package(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.chdir(tmp_path)
     assert call("train", "-m", "launcher=ray", "seed=0,1", f"data.root={tmp_path}") == 2
