@@ -80,7 +80,7 @@ class RayProcess:
             words = f"Ray has given the job up: {one_line(getattr(error, 'cause', None) or error)[:300]}"
             note_failure(self._directory, words)
             return LOST
-        if end.code and end.words:
+        if end.code > 0 and end.words:  # else the shell has its words for a signal, and we have ours
             note_failure(self._directory, end.words)
         return int(end.code)
 
