@@ -256,23 +256,22 @@ def test_a_sweep_is_that_of_the_local_launcher(
 @needs_ray
 @pytest.mark.ray
 def test_a_killed_worker_a_killed_driver_and_the_same_command(started: Callable[..., Started], tmp_path: Path) -> None:
-    slowly = (*SLOWLY, "seed=0,1", "data.batch_size=2", "trainer.max_epochs=12")
-    first, last = tmp_path / "sweep/seed0", tmp_path / "sweep/seed1"
+    slowly = (*SLOWLY, "seed=0", "data.batch_size=2", "trainer.max_epochs=60")
+    run = tmp_path / "sweep/job"
     sweep = started(*slowly)
-    sweep.until(lambda: (first / LAST_CHECKPOINT).exists() and (last / LAST_CHECKPOINT).exists(), 120)
-    (task,) = processes("busi_lab.sweep.task", "seed0", "python")[-1:]
-    (worker,) = processes("ray::seed0")
+    sweep.until((run / LAST_CHECKPOINT).exists, 120)
+    before = processes("busi_lab.sweep.task", str(tmp_path / "sweep"))
+    (worker,) = processes("ray::job")
     os.kill(worker, signal.SIGKILL)
-    until(lambda: not is_alive(task))
-    until(lambda: processes("busi_lab.sweep.task", str(tmp_path / "sweep"), "seed0"))
+    until(lambda: not any(map(is_alive, before)))
+    assert "saving the state, then stopping" in (run / "job.log").read_text()
+    until(lambda: processes("busi_lab.train", str(tmp_path / "sweep")))  # Ray has started it again
     sweep.process.kill()
     until(lambda: not processes(str(tmp_path / "sweep")), 30)
-    assert not (first / "summary.json").exists() and not (last / "summary.json").exists()
-    assert "saving the state, then stopping" in (last / "job.log").read_text()
-    output = started(*slowly).finish()
-    assert "[2/2] seed1: continued" in output
-    assert [len(content(run, "metrics.csv")) for run in (first, last)] == [13, 13]
-    assert read_summary(first).status == read_summary(last).status == "finished"
+    assert not (run / "summary.json").exists()
+    assert "[1/1] job: continued" in started(*slowly).finish()
+    assert len(content(run, "metrics.csv")) == 61
+    assert read_summary(run).status == "finished"
     assert not processes(str(tmp_path / "sweep"))
 
 
