@@ -145,8 +145,11 @@ def test_gpus_of_a_job(
 
 def test_a_trainer_that_wants_more_gpus_than_a_job_has(stand_in: Callable[..., StandIn]) -> None:
     stand_in({"CPU": 4.0})
-    with pytest.raises(UserError, match=r"launcher.gpus_per_job=0: expected 1 for trainer.accelerator=gpu"):
+    with pytest.raises(UserError, match=r"trainer.accelerator=gpu: expected a GPU on a node of Ray; found none"):
         RayExecutor(RaySettings()).places([of("gpu")])
+    stand_in({"CPU": 4.0, "GPU": 2.0})
+    with pytest.raises(UserError, match=r"launcher.gpus_per_job=1: expected 2 for trainer.accelerator=gpu"):
+        RayExecutor(RaySettings(gpus_per_job=1)).places([of("gpu", 2)])
 
 
 def test_tasks_at_once_and_how_they_end(stand_in: Callable[..., StandIn], tmp_path: Path) -> None:

@@ -142,6 +142,8 @@ class RayExecutor:
         given = self._settings.gpus_per_job
         self._gpus = (wanted if most else 0) if given is None else given
         forced = any(job.trainer.get("accelerator") in ("gpu", "cuda") for job in jobs)
+        if forced and given is None and not most:
+            raise UserError("trainer.accelerator=gpu: expected a GPU on a node of Ray; found none")
         if forced and math.ceil(self._gpus) < wanted:
             raise UserError(f"launcher.gpus_per_job={self._gpus:g}: expected {wanted} for trainer.accelerator=gpu")
         self._refuse_too_much("gpus_per_job", self._gpus, "GPU")
