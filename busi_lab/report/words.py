@@ -32,6 +32,12 @@ def digits_of(metric: str) -> int:
     return _DIGITS.get(metric, 3)
 
 
+def some(names: Sequence[str], most: int = 20) -> str:
+    """Names with commas; of very many the first, and how many more."""
+    more = [f"{len(names) - most:,} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])
+
+
 def figure(value: float | None, digits: int = 3) -> str:
     """``0.912``; a huge number is shortened, a missing one is a dash."""
     known = number(value)

@@ -81,18 +81,25 @@ class StopRequest:
         log.info("%s: saving the state, then stopping", signal.Signals(signum).name)
 
 
-def sweep_has_died() -> bool:
-    """Whether the sweep that started this process is gone; False in a process that no sweep started.
+def lifeline() -> int | None:
+    """The pipe that ends when what started this process is gone; None in a process that has none.
 
-    A sweep holds one end of a pipe, and its jobs the other, which the environment variable names by its number and
-    its inode. The kernel closes the sweep's end however the sweep dies.
+    A sweep, or a worker of an engine, holds one end of the pipe, and its jobs the other, which the environment
+    variable names by its number and its inode. The kernel closes the first end however its process dies.
     """
     number, _, inode = os.environ.get(LIFELINE_VARIABLE, "").partition(":")
     try:
-        if str(os.fstat(int(number)).st_ino) != inode:
-            return False  # a process of the job's own, in which the number means another file
-        lifeline = select.poll()
-        lifeline.register(int(number), select.POLLIN)
+        # in a process of the job's own the number may mean another file
+        return int(number) if str(os.fstat(int(number)).st_ino) == inode else None
     except (ValueError, OSError):
+        return None
+
+
+def sweep_has_died() -> bool:
+    """Whether the sweep that started this process is gone; False in a process that no sweep started."""
+    number = lifeline()
+    if number is None:
         return False
-    return bool(lifeline.poll(0))
+    ends = select.poll()
+    ends.register(number, select.POLLIN)
+    return bool(ends.poll(0))

@@ -1,10 +1,13 @@
-"""A job of a sweep on the machine where it runs: ``python -m busi_lab.sweep.task SWEEP JOB``.
+"""A job of a sweep on the machine where it runs: ``python -m busi_lab.sweep.task SWEEP JOB [GRACE]``.
 
 Engines that place jobs on other machines start this program there. It decides, from the job's directory as it is now,
-whether the job has finished, goes on or begins, and starts ``busi-train`` in a session of its own.
+whether the job has finished, goes on or begins, and starts ``busi-train`` in a session of its own. It is asked to stop
+by SIGTERM, by Ctrl-C, or by the end of the lifeline that it has inherited; then the job has GRACE seconds to save its
+state, or as many as the engine leaves it.
 """
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_lab.errors import UserError
+from busi_lab.run.stop import lifeline, sweep_has_died
 from busi_lab.sweep.record import SWEEP, read_sweep
 from busi_lab.sweep.work import LOG, PATIENCE, command_line, ended_well, make_room, note_end
 
@@ -30,13 +34,15 @@ class Task:
     Args:
         sweep: directory of the sweep.
         name: of the job.
+        grace: seconds that it has to save its state when it is asked to stop; then it is killed.
 
     Attributes:
         signum: the signal by which it was asked to stop; None while it was not.
     """
 
-    def __init__(self, sweep: Path, name: str) -> None:
-        self._sweep, self._name = sweep, name
+    def __init__(self, sweep: Path, name: str, grace: float = math.inf) -> None:
+        self._sweep, self._name, self._grace = sweep, name, grace
+        self._last = math.inf  # of the clock, until which the job may save its state
         self._process: subprocess.Popen[bytes] | None = None
         self.signum: int | None = None
 
@@ -59,7 +65,9 @@ class Task:
             return 0
         end = time.monotonic() + PATIENCE
         while not make_room(directory):
+            self._look()
             if self.signum is not None or time.monotonic() > end:
+                print(f"error: {directory}: in use by another process", file=sys.stderr)
                 return HELD
             time.sleep(0.5)
         variables = {**os.environ, **record.environment, "OMP_NUM_THREADS": str(record.threads)}
@@ -72,9 +80,29 @@ class Task:
 
     def stop(self, signum: int, frame: Any = None) -> None:
         """Ask the job to save its state and to stop; a handler of signals."""
-        self.signum = signum
+        self._note(signum)
         if self._process is not None:
             self._process.terminate()
+
+    def _note(self, signum: int) -> None:
+        if self.signum is None:
+            self._last = time.monotonic() + self._grace
+        self.signum = signum
+
+    def _look(self) -> None:
+        """Note that what started this program has died; the job sees it as well, and a signal would be its second."""
+        if self.signum is None and sweep_has_died():
+            self._note(signal.SIGTERM)
+
+    def _wait(self, process: "subprocess.Popen[bytes]") -> int:
+        """Wait for the end of the job's process; its exit code."""
+        while True:
+            try:
+                return process.wait(timeout=0.5)
+            except subprocess.TimeoutExpired:
+                self._look()
+            if time.monotonic() > self._last:
+                process.kill()
 
     def _execute(self, arguments: Sequence[str], variables: dict[str, str], log: Path) -> int:
         with log.open("ab") as output:
@@ -83,13 +111,14 @@ class Task:
                 env=variables,
                 stdout=output,
                 stderr=output,
+                pass_fds=[] if (number := lifeline()) is None else [number],
                 start_new_session=True,
             )
             self._process = process
             try:
                 if self.signum is not None:
                     process.terminate()
-                return process.wait()
+                return self._wait(process)
             finally:  # whatever ends this program, no process of the job is left
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -97,7 +126,7 @@ class Task:
 
 def main(argv: Sequence[str]) -> int:
     """Carry out the job that the arguments name; its exit code."""
-    task = Task(Path(argv[0]), argv[1])
+    task = Task(Path(argv[0]), argv[1], *map(float, argv[2:]))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, task.stop)
     try:

@@ -15,7 +15,7 @@ from busi_lab.errors import UserError
 from busi_lab.locks import locked
 from busi_lab.summary import Summary, read_summary, write_summary
 from busi_lab.sweep.executors import make_executor
-from busi_lab.sweep.executors.local import LocalExecutor, LocalSettings, visible_gpus
+from busi_lab.sweep.executors.local import LocalExecutor, LocalSettings
 from busi_lab.sweep.outcome import record_failure
 from busi_lab.sweep.record import read_sweep
 from tests.programs import Programs, call
@@ -182,11 +182,6 @@ def test_runs_without_a_test_are_ranked_by_validation_and_tested_later(sweep: Sw
     assert (tmp_path / "sweep/comparison/report.html").exists()
     assert call("evaluate", "run=sweep/seed0", "hydra.run.dir=tested", "trainer=cpu") == 0
     assert read_summary(tmp_path / "tested").metrics["test/accuracy"] >= 0
-
-
-def test_visible_gpus_respects_the_environment() -> None:
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "2,3"}) == ["2", "3"]
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == []
 
 
 def test_places_share_gpus_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from busi_lab.report.results.clinical import RUNS_SHOWN, Clinical, judge, subjects_of
 from busi_lab.report.results.experiments import Experiment
@@ -13,6 +13,9 @@ from busi_lab.report.results.settings import differences
 from busi_lab.report.results.subjects import Subject
 from busi_lab.report.results.tables import Comparison, Failure, Table
 from busi_lab.run_directory import Run
+
+ESTIMATED = 200
+"""Experiments of a scope that get intervals at most, best by validation first."""
 
 _PROTOCOLS = ("published", "holdout", "grouped_holdout", "grouped_kfold", "curated")
 
@@ -91,7 +94,7 @@ def analyse(comparison: Comparison, require_repeats: bool = False) -> Analysis:
     Raises:
         UserError: folds with the same seeds that cannot be pooled, or a single run where repeats are required.
     """
-    experiments = gather(comparison)
+    experiments = _with_intervals(gather(comparison))
     if require_repeats:
         refuse_single_runs(experiments)
     scopes = _scopes(experiments)
@@ -107,6 +110,15 @@ def analyse(comparison: Comparison, require_repeats: bool = False) -> Analysis:
         folds,
         tuple(differences([item.settings for item in experiments])),
     )
+
+
+def _with_intervals(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """The same, of which the best by validation get intervals in each scope: these take the time of a comparison."""
+    scopes = defaultdict(list)
+    for item in experiments:
+        scopes[_scope_of(item)].append(item)
+    best = {id(item) for items in scopes.values() for item in sorted(items, key=_rank)[:ESTIMATED]}
+    return [item if id(item) in best else replace(item, estimated=False) for item in experiments]
 
 
 def _pooled(scope: Scope) -> list[Pooled]:
@@ -130,11 +142,19 @@ def _scopes(experiments: Sequence[Experiment]) -> tuple[Scope, ...]:
     """
     found: dict[tuple[str, str | None, str, str | None], list[Experiment]] = defaultdict(list)
     for item in experiments:
-        digests = {row.run.summary.split.test_digest for row in item.rows}
-        digest = item.table.test_digest if len(digests) == 1 and item.expected_folds is None else None
-        found[item.table.dataset, item.table.data_digest, item.protocol, digest].append(item)
-    ranked = {key: sorted(items, key=lambda item: item.rank) for key, items in found.items()}
+        found[_scope_of(item)].append(item)
+    ranked = {key: sorted(items, key=_rank) for key, items in found.items()}
     return tuple(Scope(*key, tuple(items), tuple(compare_models(items))) for key, items in ranked.items())
+
+
+def _scope_of(item: Experiment) -> tuple[str, str | None, str, str | None]:
+    digests = {row.run.summary.split.test_digest for row in item.rows}
+    digest = item.table.test_digest if len(digests) == 1 and item.expected_folds is None else None
+    return item.table.dataset, item.table.data_digest, item.protocol, digest
+
+
+def _rank(item: Experiment) -> float:
+    return item.rank
 
 
 def several_protocols(experiments: Sequence[Experiment]) -> list[list[Experiment]]:

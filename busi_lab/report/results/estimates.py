@@ -1,7 +1,7 @@
 """Figures with their intervals: of one run, or the mean over runs that repeat each other."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,15 +83,30 @@ def mean_figures(
 
     A run that does not define a figure, such as an AUROC without a positive image, is left out of its mean.
     """
-    return _means(_figures_of_each(parts, whole, weights, figures))
+    if len(parts) <= _TOGETHER:
+        return _means(_figures_of_each(parts, whole, weights, figures))
+    sums: dict[str, Floats] = {}
+    counts: dict[str, Floats] = {}
+    absent = {name for part in parts for name in figures(part, np.ones((1, len(part)))) if name.endswith("_present")}
+    for part in parts:  # thousands of runs at once would fill the memory
+        (found,) = _figures_of_each([part], whole, weights, figures, absent)
+        for name, values in found.items():
+            known = np.isfinite(values)
+            sums[name] = sums.get(name, 0.0) + np.where(known, values, 0.0)
+            counts[name] = counts.get(name, 0.0) + known
+    with np.errstate(invalid="ignore"):
+        return {name: sums[name] / counts[name] for name in sums}
+
+
+_TOGETHER = 100  # runs whose resampled figures are held at once
 
 
 def _figures_of_each(
-    parts: Sequence[Cases], whole: Cases, weights: Floats, figures: Figures
+    parts: Sequence[Cases], whole: Cases, weights: Floats, figures: Figures, absent: Set[str] = frozenset()
 ) -> list[dict[str, Floats]]:
     """The figures of each part; averages over present classes for all of them, where one of them lacks a class."""
     each = [dict(figures(part, weights[:, np.searchsorted(whole.images, part.images)])) for part in parts]
-    absent = {name for found in each for name in found if name.endswith("_present")}
+    absent = absent | {name for found in each for name in found if name.endswith("_present")}
     for found in each:  # where all classes are there, an average over those that are there is the plain one
         for name in absent - found.keys():
             if (plain := name.removesuffix("_present")) in found:

@@ -42,7 +42,8 @@ class Experiment:
 
     ``table`` is the first of the ``tables`` (by number) that its runs stand in. ``rows`` has one run for each pair of
     seeds and each fold; ``replaced`` counts runs that had another's seeds and fold with a worse or equal validation
-    figure, and are not among them. ``expected_folds`` is None without folds.
+    figure, and are not among them. ``expected_folds`` is None without folds. ``estimated``: whether its figures get
+    intervals.
     """
 
     label: str
@@ -51,6 +52,7 @@ class Experiment:
     rows: tuple[Row, ...]
     replaced: int
     expected_folds: int | None
+    estimated: bool = True
 
     @property
     def name(self) -> str:
@@ -104,7 +106,7 @@ class Experiment:
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """The mean over the runs of each figure, by metric name, with its interval."""
-        return estimate(list(self.parts.values())) if self.parts else {}
+        return estimate(list(self.parts.values())) if self.estimated and self.parts else {}
 
     @cached_property
     def ensemble(self) -> dict[str, float]:

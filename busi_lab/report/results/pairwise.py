@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,8 @@ def compare_models(experiments: Sequence[Experiment]) -> list[Difference]:
     """
     found = []
     for measure in MEASURES:
-        known = [item for item in experiments if item.whole and measure in item.estimates][:MODELS_TESTED]
+        usable = (item for item in experiments if item.whole and measure in item.estimates)
+        known = list(islice(usable, MODELS_TESTED))
         family = [
             test for first, second in combinations(known, 2) if (test := _paired(first, second, measure)) is not None
         ]

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -35,13 +37,30 @@ def settings_of(run: Run) -> Settings | None:
         path = run.path / SOURCE_CONFIG
         path = path if path.is_file() else run.path.parent / str(run.summary.source.directory) / CONFIG
     try:
+        state = path.stat()
+        return _read(path, state.st_mtime_ns, state.st_size)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=1 << 15)
+def _read(path: Path, changed: int, size: int) -> Settings | None:
+    """The settings in a file, which is parsed once for as long as it does not change."""
+    try:
         content = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
-    except (OSError, ValueError, yaml.YAMLError):
+    except (ValueError, yaml.YAMLError):
         return None
     if not isinstance(content, dict) or "trainer" not in content:
         return None
     found = {key: value for key, value in _flat(_with_defaults(content)).items() if not _is_left_out(key)}
-    return {key: value.rpartition("/")[2] if key in _FILES else value for key, value in sorted(found.items())}
+    shortened = ((key, value.rpartition("/")[2] if key in _FILES else value) for key, value in found.items())
+    return _once(tuple(sorted(shortened)))
+
+
+@lru_cache(maxsize=1 << 15)
+def _once(items: tuple[tuple[str, str], ...]) -> Settings:
+    """One object for equal settings, as repeats have them by the thousand."""
+    return dict(items)
 
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster, where it is there

@@ -127,7 +127,7 @@ def notes(table: Table) -> list[str]:
     if any(row.published for row in table.rows) and protocols != ["published"]:
         found.append("The paper's figures come from its own test set, not from this one.")
     if damaged := [row.label for row in table.rows if row.damaged]:
-        found.append(f"{PREDICTIONS} is damaged, so nothing is made of it: {', '.join(damaged)}.")
+        found.append(f"{PREDICTIONS} is damaged, so nothing is made of it: {words.some(damaged)}.")
     if table.test_digest is None:
         found.append("The runs do not say which images they were tested on: they may differ.")
     if len({words.text(summary.split.digest) for summary in summaries}) > 1:

@@ -15,7 +15,7 @@ from busi_lab.report.sections.ranking import ranking
 from busi_lab.report.sections.repeats import repeats
 from busi_lab.report.sections.reproduce import reproduce
 from busi_lab.report.sections.search import search
-from busi_lab.report.sections.section import Section
+from busi_lab.report.sections.section import Section, shortened
 from busi_lab.report.sections.systems import systems
 from busi_lab.report.sections.tests import tests
 from busi_lab.report.sections.weak import weak
@@ -40,5 +40,5 @@ SECTIONS: tuple[Callable[[Analysis], list[Section]], ...] = (
 
 
 def sections_of(analysis: Analysis) -> list[Section]:
-    """All sections that have something to say."""
-    return [section for build in SECTIONS for section in build(analysis)]
+    """All sections that have something to say, in a length that can be read."""
+    return [shortened(section) for build in SECTIONS for section in build(analysis)]

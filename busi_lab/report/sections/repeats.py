@@ -33,8 +33,12 @@ def _uncertainty(analysis: Analysis, scope: Scope) -> Section | None:
     names = figure_names(analysis, shown)
     lines = tuple((word(item.label), *facts(item), *figure_cells(item, names)) for item in shown)
     sentences = [_how_joined(items), *_alone(items)]
-    sentences += [f"{gap}." for item in items for gap in gaps(item)]
+    sentences += [f"{gap}." for item in shown for gap in gaps(item)]
     sentences += _about_groups(items, names)
+    if plain := sum(not item.estimated for item in items):
+        sentences.append(
+            f"The best {len(items) - plain} by validation have intervals; the other {plain:,} have none in repeats.csv."
+        )
     if len(shown) < len(items):
         sentences.append(f"Shown are the best {len(shown)} of {len(items)} by validation; repeats.csv has all.")
     grid = Grid(("experiment", *FACTS, *names), lines)
@@ -47,7 +51,7 @@ def _alone(items: Sequence[Experiment]) -> list[str]:
     alone = [item.label for item in items if len(item.rows) == 1]
     if len(alone) == len(items):
         return ["No experiment has a second run, so there is no spread over folds or seeds."]
-    return [f"One run alone, so without a spread over folds or seeds: {', '.join(alone)}."] if alone else []
+    return [f"One run alone, so without a spread over folds or seeds: {words.some(alone)}."] if alone else []
 
 
 def _how_joined(items: Sequence[Experiment]) -> str:
@@ -78,7 +82,7 @@ def gaps(item: Experiment) -> list[str]:
         lost = [row.folder for row in item.rows if row.run.summary.tested and row.folder not in item.parts]
         found.append(
             f"{item.label} has readable predictions of {len(item.parts)} of {tested} runs and is not tested: "
-            f"predictions.csv is missing or damaged in {', '.join(lost)}"
+            f"predictions.csv is missing or damaged in {words.some(lost)}"
         )
     for name, estimate in item.estimates.items():
         if estimate.runs < len(item.parts):
@@ -117,7 +121,7 @@ def _about_groups(items: Sequence[Experiment], names: Sequence[str]) -> list[str
     if loose:
         found.append(
             f"No groups are recorded, so each image is resampled alone and intervals are too narrow: "
-            f"{', '.join(loose)}."
+            f"{words.some(loose)}."
         )
     few: dict[str, list[str]] = defaultdict(list)
     for item in items:
@@ -126,7 +130,7 @@ def _about_groups(items: Sequence[Experiment], names: Sequence[str]) -> list[str
             few[", ".join(scarce)].append(item.label)
     found += [
         f"Fewer than {FEW_GROUPS} groups in the smallest part that a figure hangs on, such as a class, so that the "
-        f"interval cannot be trusted ({which}): {', '.join(labels)}."
+        f"interval cannot be trusted ({which}): {words.some(labels)}."
         for which, labels in few.items()
     ]
     if any(e.low == e.high for item in items for e in item.estimates.values()):
@@ -141,12 +145,13 @@ def _settings(analysis: Analysis, scope: Scope) -> Section | None:
     keys = differences(settings)
     if not keys:
         return None
-    lines = tuple((word(item.label), word(in_words(each, keys))) for item, each in zip(items, settings, strict=True))
+    shown = tuple(zip(items, settings, strict=True))[:EXPERIMENTS_SHOWN]
+    lines = tuple((word(item.label), word(in_words(each, keys))) for item, each in shown)
     same = len({key for each in settings if each is not None for key in each}) - len(keys)
     sentence = (
         f"The configurations agree in {same} settings and differ in {len(keys)}, but for seeds, folds, paths, logger, "
         "workers and cache. Runs count as repeats of one experiment where they agree in all."
     )
-    grid = Grid(("experiment", "settings that not all share"), lines[:EXPERIMENTS_SHOWN])
+    grid = Grid(("experiment", "settings that not all share"), lines)
     title = f"What differs between the configurations: {where(scope)}"
     return Section(title, (sentence,), grids=(grid,), terminal=analysis.repeated, folded=True)

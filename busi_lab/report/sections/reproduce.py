@@ -52,5 +52,5 @@ def _versions(analysis: Analysis) -> list[str]:
             told = ", ".join(f"{words.text(name)} {words.text(version)}" for name, version in versions.items())
             found.setdefault(told, []).append(row.label)
     return [
-        f"{'All runs' if len(labels) == len(rows) else ', '.join(labels)}: {told}." for told, labels in found.items()
+        f"{'All runs' if len(labels) == len(rows) else words.some(labels)}: {told}." for told, labels in found.items()
     ]

@@ -1,7 +1,8 @@
 """What a report consists of: sections with sentences, tables of cells, and figures; every writer walks them alike."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from busi_lab.report import words
@@ -36,7 +37,12 @@ class Grid:
 
     def of_words(self, column: int) -> bool:
         """Whether a column holds words, which are read from their beginning, and no numbers."""
-        return column != self.names and any(isinstance(line[column].value, str) for line in self.lines)
+        return column in self._of_words
+
+    @cached_property
+    def _of_words(self) -> frozenset[int]:
+        found = {i for line in self.lines for i, cell in enumerate(line) if isinstance(cell.value, str)}
+        return frozenset(found - {self.names})
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,21 @@ class Section:
     parts: tuple["Section", ...] = ()
     terminal: bool = False
     folded: bool = False
+
+
+LINES_SHOWN = 100
+"""Lines of a table for people at most, and parts of a section; the CSV files have all."""
+
+
+def shortened(section: Section) -> Section:
+    """A section whose tables and parts are short enough to be read, and which says so where it was not."""
+    grids = tuple(replace(grid, lines=grid.lines[:LINES_SHOWN]) for grid in section.grids)
+    parts = tuple(shortened(part) for part in section.parts[:LINES_SHOWN])
+    longest = max([len(section.parts), *(len(grid.lines) for grid in section.grids)])
+    if longest <= LINES_SHOWN:
+        return replace(section, parts=parts)
+    told = f"Shown are the first {LINES_SHOWN} of {longest:,}; the CSV files have all."
+    return replace(section, sentences=(*section.sentences, told), grids=grids, parts=parts)
 
 
 def word(value: Any) -> Cell:

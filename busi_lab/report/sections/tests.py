@@ -57,12 +57,12 @@ def _sentences(scope: Scope) -> list[str]:
             f"{', '.join(single)}."
         )
     for measure, name in MEASURES.items():
-        known = sum(measure in item.estimates for item in scope.experiments)
+        known = sum(measure in (item.estimates if item.estimated else item.recorded) for item in scope.experiments)
         if known > MODELS_TESTED:
             sentences.append(f"In {name} the best {MODELS_TESTED} of {known} experiments by validation are tested.")
     cut = [item.label for item in scope.experiments if not item.whole]
     if cut:
-        sentences.append(f"Predictions are missing or damaged, so nothing is claimed of: {', '.join(cut)}.")
+        sentences.append(f"Predictions are missing or damaged, so nothing is claimed of: {words.some(cut)}.")
     return sentences
 
 

@@ -16,6 +16,7 @@ from busi_lab.machine import cpu_count
 from busi_lab.run_directory import LIFELINE_VARIABLE
 from busi_lab.sweep.executors.protocol import Command, Place, Process
 from busi_lab.sweep.fork_server import ForkServer, ServerError
+from busi_lab.sweep.gpus import half_full, visible_gpus
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,8 @@ class LocalExecutor:
         shared = any(accelerator == "cpu" or devices != "1" for accelerator, devices in wanted)
         gpus = [] if shared else visible_gpus()
         count = self._settings.jobs or len(gpus) * self._settings.jobs_per_gpu or 1
+        if 0 < len(gpus) < count and (full := half_full(gpus)):
+            log.warning("%s, and several jobs are to share a GPU (launcher.jobs_per_gpu)", full)
         return [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {} for number in range(count)]
 
     def start(self, commands: Sequence[Command]) -> list[Process]:
@@ -129,17 +132,6 @@ class LocalExecutor:
             self._server.close()
         for end in self._lifeline:
             os.close(end)
-
-
-def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Identifiers of the GPUs that jobs may use, found without CUDA being initialised here."""
-    if "CUDA_VISIBLE_DEVICES" in environment:
-        return [item for item in environment["CUDA_VISIBLE_DEVICES"].split(",") if item.strip() not in ("", "-1")]
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [str(number) for number, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU")]
 
 
 EXECUTOR = LocalExecutor
