@@ -15,6 +15,8 @@ from busi_lab.files import write_rows
 from busi_lab.summary import Summary, read_summary
 from busi_lab.sweep.executors import local
 from busi_lab.tracking import Job
+from busi_lab.tracking.mode import choose_mode
+from busi_lab.tracking.settings import WandbSettings
 from busi_lab.tracking.wandb import WandbTracker
 from tests.programs import Programs, call
 
@@ -171,6 +173,18 @@ def test_a_sweep_decides_once(
     assert caplog.messages[-1].endswith(f"wandb sync '{tmp_path}'/*/wandb/offline-run-*")
     monkeypatch.setenv("WANDB_RUN_GROUP", "mine")
     assert WandbTracker.for_sweep({}, tmp_path)["WANDB_RUN_GROUP"] == "mine"
+
+
+def test_jobs_on_other_machines_look_for_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    monkeypatch.setattr("busi_lab.tracking.mode._obstacle", lambda: looks.append(1) or "no network")
+    found = WandbTracker.for_sweep_elsewhere({}, tmp_path)
+    assert "WANDB_MODE" not in found and found["WANDB_RUN_GROUP"] == tmp_path.name and looks == []
+    for name, value in {**found, "BUSI_LAB_JOB": "sweep", "WANDB_MODE": "online"}.items():
+        monkeypatch.setenv(name, value)
+    assert choose_mode(WandbSettings(), "x") == "offline" and looks == [1]
+    monkeypatch.delenv("BUSI_LAB_WANDB_LOOK")
+    assert choose_mode(WandbSettings(), "x") == "online" and looks == [1]  # the sweep has looked
 
 
 def test_a_refused_run_goes_on_offline_unless_online_was_asked_for(
