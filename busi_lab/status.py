@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from busi_lab.errors import OneLineParser, exit_on_user_error
+from busi_lab.plurals import counted
 from busi_lab.sweep.progress import JobState, Progress, progress
 
 SHOWN = 40
@@ -26,7 +28,8 @@ def describe(found: Progress, shown: int | None = SHOWN) -> str:
         lines.append(f"and {len(jobs) - len(listed)} more; --all lists them")
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
     left = "" if found.left is None else f"; about {duration(found.left)} left"
-    return "\n".join([*lines, f"{len(jobs)} jobs: {counts}{left}"])
+    to_come = f"; {found.to_come} to be proposed" if found.to_come else ""
+    return "\n".join([*lines, f"{counted(len(jobs), 'job')}: {counts}{to_come}{left}"])
 
 
 def _details(job: JobState) -> str:
@@ -51,7 +54,7 @@ def duration(seconds: float) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Console script ``busi-sweep``.
 
-    Exit code 0; 2 for a wrong input.
+    Exit code 0; 2 for a wrong input; 130 after Ctrl-C.
 
     Args:
         argv: the command line without the program's name; None for the process's own.
@@ -60,22 +63,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("sweep", type=Path, metavar="DIR", help="directory of a sweep, as sweeps/NAME")
     parser.add_argument("--all", action="store_true", help=f"list all jobs, not the first {SHOWN}")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--live", action="store_true", help="look again every few seconds until nothing is running")
+    parser.add_argument("--live", action="store_true", help="look again every few seconds until the sweep rests")
     arguments = parser.parse_args(argv)
     with exit_on_user_error():
-        _show(arguments)
+        try:
+            _show(arguments)
+        except KeyboardInterrupt:  # the usual end of --live
+            sys.exit(128 + signal.SIGINT)
 
 
 def _show(arguments: argparse.Namespace) -> None:
     while True:
         found = progress(arguments.sweep)
         if arguments.json:
-            content = {"jobs": [asdict(job) for job in found.jobs], "counts": found.counts, "seconds_left": found.left}
+            content = {
+                "jobs": [asdict(job) for job in found.jobs],
+                "counts": found.counts,
+                "to_come": found.to_come,
+                "seconds_left": found.left,
+            }
             print(json.dumps(content, allow_nan=False), flush=True)
         else:
             clear = "\x1b[2J\x1b[H" if arguments.live and sys.stdout.isatty() else ""
             print(clear + describe(found, None if arguments.all else SHOWN), flush=True)
-        if not arguments.live or not set(found.counts) & {"running"}:
+        if not arguments.live or not found.goes_on:
             return
         time.sleep(2)
 

@@ -61,6 +61,8 @@ def _job(config: DictConfig) -> float:
         refuse_launcher(str(hydra.launcher._target_))
     elif (launcher := OmegaConf.select(config, "launcher.name") or "local") != "local":
         raise UserError(f"launcher={launcher}: it places the jobs of a sweep; add -m, also for one job")
+    elif config.get("search") is not None:
+        raise UserError("search= is a sweep: add -m, and leave hydra.mode out")
     return train(config, list(hydra.overrides.task), command_line("busi-train", hydra))
 
 

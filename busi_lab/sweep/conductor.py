@@ -88,9 +88,9 @@ class Conductor:
         return bool(self._waiting or self._running)
 
     @property
-    def room(self) -> int | None:
-        """How many jobs could be started now beside those that are waiting; None for any number."""
-        return None if self._places is None else len(self._places) - len(self._waiting)
+    def gives_up(self) -> bool:
+        """Whether no job is started any more, because so many have failed."""
+        return self._max_failures is not None and self._failures >= self._max_failures
 
     def add(self, title: str, job: JobRecord) -> None:
         """Let a job wait for its turn; ``title`` names it in lines."""
@@ -171,18 +171,20 @@ class Conductor:
             if ended_well(directory) is not None:
                 log.info("%s: finished before, not run again", item.title)
                 done.append(directory)
-            elif self._max_failures is not None and self._failures >= self._max_failures:
+            elif self.gives_up:
                 failures = counted(self._failures, "failure")
                 log.info("%s: not started after %s (sweep.max_failures)", item.title, failures)
                 done.append(directory)
             elif self._executor.prepares or make_room(directory):
                 ready.append((item, {} if self._places is None else self._places.pop(0)))
-            elif time.monotonic() > (item.until or time.monotonic() + PATIENCE):
+            elif item.until is not None and time.monotonic() > item.until:
                 log.info("%s: in use by another process, left alone", item.title)
                 self._failures += 1
                 done.append(directory)
             else:
-                item.until = item.until or time.monotonic() + PATIENCE
+                if item.until is None:
+                    log.info("%s: in use by another process; it has %g seconds to let go", item.title, PATIENCE)
+                    item.until = time.monotonic() + PATIENCE
                 self._waiting.append(item)
         if ready:
             self._start(ready)

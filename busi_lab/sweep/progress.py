@@ -46,10 +46,19 @@ class JobState:
 
 @dataclass(frozen=True)
 class Progress:
-    """A sweep at one moment; ``left`` are the seconds until its end, None where nothing tells them."""
+    """A sweep at one moment.
+
+    Attributes:
+        jobs: that are known.
+        left: seconds until its end; None where nothing tells them.
+        to_come: how many jobs a search has still to propose.
+        goes_on: whether a job is running, or a process holds the sweep, which may be between two jobs.
+    """
 
     jobs: tuple[JobState, ...]
     left: float | None
+    to_come: int = 0
+    goes_on: bool = False
 
     @property
     def counts(self) -> dict[str, int]:
@@ -71,7 +80,9 @@ def progress(directory: Path) -> Progress:
     if not names:
         raise UserError(f"{directory}: holds no sweep: expected {SWEEP}, or runs in its folders")
     jobs = tuple(_state(directory / name) for name in names)
-    return Progress(jobs, _seconds_left(jobs))
+    to_come = record.to_come if record else 0
+    goes_on = any(job.state == "running" for job in jobs) or is_held(directory)
+    return Progress(jobs, _seconds_left(jobs, to_come), to_come, goes_on)
 
 
 def _folders_with_runs(directory: Path) -> list[str]:
@@ -127,7 +138,7 @@ def _wanted_epochs(path: Path) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def _seconds_left(jobs: Sequence[JobState]) -> float | None:
+def _seconds_left(jobs: Sequence[JobState], to_come: int) -> float | None:
     """Seconds until all jobs have ended, with as many at once as there are now; None where nothing tells them."""
     running = [job for job in jobs if job.state == "running"]
     open_jobs = [job for job in jobs if job.state in ("stopped", "waiting")]
@@ -138,7 +149,7 @@ def _seconds_left(jobs: Sequence[JobState]) -> float | None:
     if not wholes:
         return None
     typical = statistics.median(wholes)
-    rests = []
+    rests = [typical] * to_come
     for job in (*running, *open_jobs):
         share = 1 - (job.epochs or 0) / job.of if job.of else 1.0
         whole = job.seconds * job.of if job.seconds and job.of else typical

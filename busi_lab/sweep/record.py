@@ -35,12 +35,14 @@ class SweepRecord:
         threads: of the processor for each job: with others, sums of floating-point numbers differ in their last digit.
         environment: variables for every job, which trackers have decided on.
         jobs: in their order; those of earlier batches first.
+        to_come: how many jobs a search has still to propose.
         schema: of this file.
     """
 
     threads: int
     environment: Mapping[str, str] = field(default_factory=dict)
     jobs: tuple[JobRecord, ...] = ()
+    to_come: int = 0
     schema: int = 1
 
     def with_jobs(self, jobs: Sequence[JobRecord]) -> "SweepRecord":

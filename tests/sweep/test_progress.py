@@ -1,6 +1,7 @@
 """How far a sweep is: states from directories alone, and what is left."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from busi_lab.locks import locked
 from busi_lab.status import describe, duration
 from busi_lab.summary import Objective, Summary, write_summary
 from busi_lab.sweep.progress import progress
-from busi_lab.sweep.record import JobRecord, SweepRecord, write_sweep
+from busi_lab.sweep.record import JobRecord, SweepRecord, read_sweep, write_sweep
 from tests.programs import call
 
 
@@ -61,6 +62,23 @@ def test_states_come_from_directories(sweep: Path) -> None:
 def test_a_failed_job_that_runs_again_is_running(sweep: Path) -> None:
     with locked(sweep / "broken"):
         assert progress(sweep).counts["running"] == 1
+
+
+def test_a_search_has_trials_to_come(sweep: Path) -> None:
+    record = read_sweep(sweep)
+    assert record is not None
+    write_sweep(sweep, replace(record, to_come=4))
+    with locked(sweep / "now"):
+        found = progress(sweep)
+    assert found.left == pytest.approx(72 + 45 + (2 + 4) * 95)
+    assert "2 waiting; 4 to be proposed; about" in describe(found)
+
+
+def test_a_sweep_between_two_jobs_goes_on(sweep: Path) -> None:
+    assert not progress(sweep).goes_on
+    with locked(sweep):
+        found = progress(sweep)
+    assert found.goes_on and "running" not in found.counts
 
 
 def test_older_sweeps_have_no_record(sweep: Path) -> None:

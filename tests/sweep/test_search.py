@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from busi_lab.errors import UserError
 from busi_lab.files import read_rows
 from busi_lab.report.results.search import Search, Trial, read_search
-from busi_lab.summary import read_summary
+from busi_lab.summary import Summary, read_summary, write_summary
+from busi_lab.sweep.record import JobRecord, SweepRecord, read_sweep
+from busi_lab.sweep.search.search import _experiment, _Loop
 from busi_lab.sweep.search.settings import Choices, Range, search_settings
 from busi_lab.sweep.search.study import distributions, identity, open_study, overrides_of
 from tests.programs import SLOWLY, Programs, call
@@ -78,17 +81,100 @@ def test_values_are_typed_as_overrides() -> None:
 
 def test_a_journal_belongs_to_one_search(tmp_path: Path) -> None:
     settings, space = search_settings({"space": LR, "sampler": "random"})
-    first = identity(space, "val/f1", "max", ["seed=0"])
+    first = identity(space, "val/f1", "max", None, ["seed=0"])
+    assert first == identity(space, "val/f1", "max", None, ["seed=0", "sweep.max_failures=3"])
     study = open_study(tmp_path, settings, space, "max", first)
     drawn = study.ask(distributions(space)).params["optim.lr"]
     again = open_study(tmp_path, settings, space, "max", first)
     assert again.trials[0].params == {"optim.lr": drawn}
     assert again.ask(distributions(space)).params["optim.lr"] != drawn  # it does not begin anew
-    with pytest.raises(UserError, match="belongs to another search"):
-        open_study(tmp_path, settings, space, "max", identity(space, "val/f1", "max", ["seed=1"]))
+    for folds, seed in ((None, 1), (3, 0)):
+        with pytest.raises(UserError, match="belongs to another search"):
+            open_study(tmp_path, settings, space, "max", identity(space, "val/f1", "max", folds, [f"seed={seed}"]))
     (tmp_path / "journal.log").write_text("{")
     with pytest.raises(UserError, match=r"journal\.log"):
         open_study(tmp_path, settings, space, "max", first)
+
+
+def test_a_step_that_is_a_fraction_divides_whole_ends() -> None:
+    _, space = search_settings({"space": {"a": {"low": 0, "high": 1, "step": 0.25}}})
+    distribution = distributions(space)["a"]
+    assert (distribution.low, distribution.high, distribution.step) == (0.0, 1.0, 0.25)
+
+
+class _Proposals:
+    """Stands for a conductor: jobs fail, finish, or are not started after a failure."""
+
+    def __init__(self, directory: Path, fails: bool = False) -> None:
+        self.gives_up, self.titles = False, list[str]()
+        self._directory, self._fails, self._waiting = directory, fails, list[Path]()
+
+    def add(self, title: str, job: JobRecord) -> None:
+        self.titles.append(title)
+        self._waiting.append(self._directory / job.name)
+
+    def step(self) -> list[Path]:
+        done, self._waiting = self._waiting, []
+        for directory in done if not self.gives_up else []:
+            directory.mkdir(exist_ok=True)
+            write_summary(directory, Summary("failed" if self._fails else "finished", metrics={"val/f1": 0.5}))
+        self.gives_up = self._fails
+        return done
+
+
+def _loop(directory: Path, group: dict[str, Any], conductor: Any) -> Any:
+    """Carry a search out; its study."""
+    settings, space = search_settings(group)
+    study = open_study(directory, settings, space, "max", identity(space, "val/f1", "max", None, []))
+    config = OmegaConf.create({"trainer": {}})
+    loop = _Loop(study, directory, settings, conductor, SweepRecord(1), [], [], "val/f1", config)
+    loop.run(distributions(space), 1)
+    return study
+
+
+def test_a_grid_ends_with_its_last_point(tmp_path: Path) -> None:
+    grid = {"space": {"seed": {"choices": [1, 2]}, "a": {"low": 0, "high": 2}}, "sampler": "grid", "trials": 20}
+    study = _loop(tmp_path, grid, _Proposals(tmp_path))
+    tried = sorted((trial.params["seed"], trial.params["a"]) for trial in study.trials)
+    assert tried == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
+    assert [job.name for job in read_sweep(tmp_path).jobs] == [f"trial000{number}" for number in range(6)]  # type: ignore[union-attr]
+    assert read_sweep(tmp_path).to_come == 0  # type: ignore[union-attr]
+
+
+def test_no_trial_is_proposed_after_too_many_failures(tmp_path: Path) -> None:
+    conductor = _Proposals(tmp_path, fails=True)
+    study = _loop(tmp_path, {"space": LR, "trials": 9}, conductor)
+    assert [trial.state.name for trial in study.trials] == ["FAIL"]
+    assert read_sweep(tmp_path).to_come == 8  # type: ignore[union-attr]
+    _loop(tmp_path, {"space": LR, "trials": 9}, again := _Proposals(tmp_path))
+    assert len(again.titles) == 8 and again.titles[0].startswith("[2/9] trial0001: optim.lr=")
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "grid"])
+def test_a_trial_that_was_killed_while_it_was_proposed_gets_its_values(sampler: str, tmp_path: Path) -> None:
+    group = {"space": {"seed": {"choices": [1, 2]}}, "sampler": sampler, "trials": 1}
+    settings, space = search_settings(group)
+    study = open_study(tmp_path, settings, space, "max", identity(space, "val/f1", "max", None, []))
+    study._storage.create_new_trial(study._study_id)
+    (trial,) = _loop(tmp_path, group, _Proposals(tmp_path)).trials
+    assert trial.params["seed"] in (1, 2) and trial.state.name == "COMPLETE"
+
+
+def test_the_best_trial_has_nothing_of_the_call() -> None:
+    shared = ["sweep.max_failures=3", "logger=none", "experiment=paper/vgg16", "trainer.max_epochs=3"]
+    content = OmegaConf.create(_experiment(shared, {"optim.lr": 0.01}))
+    assert content == {
+        "defaults": ["/experiment/paper/vgg16@_global_"],
+        "trainer": {"max_epochs": 3},
+        "optim": {"lr": 0.01},
+    }
+
+
+def test_a_search_is_no_single_run(phantom_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert call("train", "search=default", "hydra.mode=RUN", f"data.root={phantom_root}", f"hydra.run.dir={run}") == 2
+    assert "search= is a sweep: add -m" in capsys.readouterr().err
 
 
 def test_a_search_goes_on_with_more_trials_and_touches_no_test_image(sweep: Sweep, tmp_path: Path) -> None:

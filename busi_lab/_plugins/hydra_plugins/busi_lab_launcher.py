@@ -77,9 +77,12 @@ class BusiLocalLauncher(Launcher):
         from busi_lab.sweep.search.search import search
 
         if len(jobs) > 1:
-            raise UserError("search= beside values with commas: it proposes values itself; give one value to each key")
+            raise UserError(
+                f"search= beside a sweep of {len(jobs)} jobs: it proposes values itself; give one value to each key, "
+                "and leave sweep= out"
+            )
         launcher: Any = OmegaConf.to_container(self._config.launcher, resolve=True)
-        kept = [item for item in jobs[0] if not item.startswith(("search=", "search."))]
+        kept = [item for item in jobs[0] if not item.lstrip("+~").startswith(("search=", "search."))]
         self._application.sweep, best = search(self._config, kept, compose, launcher)
         return [JobReturn(overrides=list(jobs[0]), status=JobStatus.COMPLETED, _return_value=best)]
 

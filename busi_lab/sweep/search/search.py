@@ -79,7 +79,9 @@ def search(
     sweep = begin_sweep(config, directory, executor)
     places = executor.places([tried.config])
     with locked(directory):
-        study = open_study(directory, settings, space, mode, identity(space, objective, mode, overrides))
+        study = open_study(
+            directory, settings, space, mode, identity(space, objective, mode, settings.folds, overrides)
+        )
         before = read_sweep(directory) or SweepRecord(executor.threads([tried.config]))
         record = replace(before, environment=dict(sweep.environment))
         variables = {**record.environment, "OMP_NUM_THREADS": str(record.threads)}
@@ -154,11 +156,13 @@ class _Loop:
             names = self._names_of(frozen.number)
             self.names += names
             if frozen.state == TrialState.RUNNING:
-                self._start(_Trial(Trial(self._study, frozen._trial_id), names), frozen.params)
+                trial = Trial(self._study, frozen._trial_id)
+                if frozen.params.keys() != space.keys():  # it was killed while it was proposed
+                    self._study.sampler.before_trial(self._study, frozen)
+                params = {key: trial._suggest(key, distribution) for key, distribution in space.items()}
+                self._start(_Trial(trial, names, len(frozen.intermediate_values)), params)
         while True:
-            while len(self._open) < parallel and len(self._study.get_trials(deepcopy=False)) < self._settings.trials:
-                if self._grid_is_done():
-                    break
+            while len(self._open) < parallel and self._to_come() and not self._conductor.gives_up:
                 trial = self._study.ask(fixed_distributions=space)
                 names = self._names_of(trial.number)
                 self.names += names
@@ -171,14 +175,14 @@ class _Loop:
             for item in list(self._open.values()):
                 self._report(item)
 
-    def _grid_is_done(self) -> bool:
+    def _to_come(self) -> int:
+        """How many trials are still to be proposed: a grid ends with its last point."""
         from optuna.samplers import GridSampler
 
-        sampler = self._study.sampler
-        if not isinstance(sampler, GridSampler):
-            return False
-        asked = len(self._study.get_trials(deepcopy=False))
-        return asked >= math.prod(len(values) for values in sampler._search_space.values())
+        wanted, sampler = self._settings.trials, self._study.sampler
+        if isinstance(sampler, GridSampler):
+            wanted = min(wanted, math.prod(len(values) for values in sampler._search_space.values()))
+        return max(0, wanted - len(self._study.get_trials(deepcopy=False)))
 
     def _names_of(self, number: int) -> list[str]:
         if not self._settings.folds:
@@ -195,7 +199,7 @@ class _Loop:
             overrides = [*self._shared, *folds, *values]
             job = Job(self._directory / name, tuple(overrides), self._config)
             jobs.append(JobRecord(name, (*self._flags, *overrides), (*self._flags, *job.continued)))
-        self._record = self._record.with_jobs(jobs)
+        self._record = replace(self._record.with_jobs(jobs), to_come=self._to_come() * len(jobs))
         write_sweep(self._directory, self._record)
         for job_record in jobs:
             title = f"[{number + 1}/{self._settings.trials}] {job_record.name}: {' '.join(values)}"
@@ -313,7 +317,7 @@ def _experiment(shared: Sequence[str], params: Mapping[str, Any]) -> str:
     groups, values = [], {}
     for item in (*shared, *overrides_of(params)):
         key, _, value = item.lstrip("+").partition("=")
-        if key in _OF_THE_CALL or key.startswith(("search.", "logger")):
+        if key in _OF_THE_CALL or key.startswith(("search.", "sweep.", "logger")):
             continue
         if "." in key or key in ("seed", "name"):
             values[key] = value

@@ -53,7 +53,7 @@ class _Item:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``, whole ones where both are; ``step`` is None for all."""
+    """Numbers from ``low`` to ``high``, whole ones where both are and the step is; ``step`` is None for all."""
 
     low: float
     high: float
@@ -63,7 +63,7 @@ class Range:
     @property
     def whole(self) -> bool:
         """Whether it has whole numbers alone."""
-        return isinstance(self.low, int) and isinstance(self.high, int)
+        return isinstance(self.low, int) and isinstance(self.high, int) and isinstance(self.step, int | None)
 
 
 @dataclass(frozen=True)

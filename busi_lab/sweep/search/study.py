@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +46,20 @@ def open_study(directory: Path, settings: SearchSettings, space: Space, mode: st
     before = study.user_attrs.get(_OWNER)
     if (before is None and known and study.trials) or before not in (None, owner):
         raise UserError(
-            f"{path} belongs to another search, of another space or experiment; choose another hydra.sweep.dir"
+            f"{path} belongs to another search, of other values, folds or settings; choose another hydra.sweep.dir"
         )
     study.set_user_attr(_OWNER, owner)
     study.sampler = _sampler(optuna, settings, space, drawn=len(study.trials))
     return study
 
 
-def identity(space: Space, objective: str, mode: str, overrides: Any) -> str:
-    """A digest of what a search is of: its space, its objective, and the overrides that all trials share."""
-    content = [sorted((key, repr(item)) for key, item in space.items()), objective, mode, sorted(overrides)]
+def identity(space: Space, objective: str, mode: str, folds: int | None, overrides: Sequence[str]) -> str:
+    """A digest of what a search is of: space, objective, folds, and the overrides that all trials share.
+
+    Overrides of ``sweep`` say how jobs are carried out, and may be others when the search goes on.
+    """
+    shared = sorted(item for item in overrides if not item.lstrip("+~").startswith("sweep."))
+    content = [sorted((key, repr(item)) for key, item in space.items()), objective, mode, folds, shared]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -95,7 +99,9 @@ def _sampler(optuna: Any, settings: SearchSettings, space: Space, drawn: int = 0
         if settings.sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)
         if settings.sampler == "grid":
-            return optuna.samplers.GridSampler({key: _values(item) for key, item in space.items()}, seed=settings.seed)
+            grid = optuna.samplers.GridSampler({key: _values(item) for key, item in space.items()}, seed=settings.seed)
+            grid.after_trial = lambda *_: None  # at the last point it would stop a loop of Optuna's; ours counts points
+            return grid
         return optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=settings.startup, constant_liar=True, multivariate=True
         )
