@@ -53,6 +53,11 @@ def _unknown_key(key: str, schema: type, folders: Sequence[Path], compose: Calla
             return f"{key}: not set here; add this argument of Lightning's Trainer as +{key}=VALUE"
         hint = nearest(name, arguments)
         return f"{key}: unknown key; {hint or 'expected an argument of the Trainer of Lightning, as +trainer.NAME'}"
+    if (key + ".").startswith("search.space."):
+        new = key if key != "search.space" else "search.space.GROUP.KEY"
+        return f"{key}: the space lacks this key; add it as +{new}={{choices: [A, B]}} or {{low: A, high: B}}"
+    if key.startswith("search.") and not compose().get("search"):
+        return f"{key}: no search is chosen; add search=default"
     groups = _groups(schema, folders)
     if group in ("model", "task", "launcher", "search") and isinstance(chosen := compose().get(group), Mapping):
         known = [str(each) for each in chosen if each != "_target_"]

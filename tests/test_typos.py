@@ -27,6 +27,7 @@ OF_EVERY_NETWORK = "weights, weights_data, in_chans, dropout, freeze, unfreeze_e
         ("qqq=1", "qqq: unknown key; --help lists groups and keys"),
         ("model.backbon=x", "model.backbon: unknown key; did you mean backbone? known keys of timm: name, backbone,"),
         ("data.phantom.seed=1", "data.phantom.seed: unknown key; phantoms belong to data=phantom"),
+        ("search.trials=3", "search.trials: no search is chosen; add search=default"),
         ("--optim.lr", "--optim.lr: no such option; for a key of the configuration give a value, as in optim.lr=VALUE"),
         ("--mutlirun", "--mutlirun: no such option; "),
         ("split=fold/7", "split=fold/7: no such option; set split=grouped_kfold split.fold=7"),
@@ -69,6 +70,15 @@ def test_the_known_keys_of_a_network_are_its_own(
     with pytest.raises(SystemExit):
         main([*overrides, "model.kind=resnet18"])
     assert capsys.readouterr().err == f"error: model.kind: unknown key; known keys of {known}\n"
+
+
+def test_a_key_that_a_space_lacks_is_added(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["search=default", "search.space.data.batch_size={choices: [8, 16]}"])
+    expected = (
+        "search.space.data.batch_size: the space lacks this key; add it as +search.space.data.batch_size={choices"
+    )
+    assert expected in capsys.readouterr().err
 
 
 def test_options_of_a_folder_of_ones_own_are_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,7 +73,6 @@ def search(
     tried.config.run_dir = str(tried.directory)
     refuse_wrong([tried])
     objective, mode = _refuse_what_no_trial_could(tried.config)
-    study = None
     executor = make_executor(launcher)
     refuse_leaving(executor)
     sweep = begin_sweep(config, directory, executor)
