@@ -202,6 +202,8 @@ def _gpus_wanted(jobs: Sequence[DictConfig]) -> int:
 def _connect(address: str) -> Any:
     """The package ``ray``, connected to a cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would send statistics of its use
+    if (Path.home() / ".ray/auth_token").exists():  # then "ray start" asks for it, and ray.init would not show it
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         ray: Any = importlib.import_module("ray")
     except ModuleNotFoundError:
