@@ -275,6 +275,7 @@ def test_a_joint_run_on_data_with_one_half_is_judged_by_that(
     assert f"no scan with a lesion has both label and mask: the {known} are judged" in log(tmp_path / "result")
 
 
+@pytest.mark.slow
 def test_a_run_on_phantoms_needs_no_data_named(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BUSI_ROOT", raising=False)
     settings = ("data=phantom", "data.phantom.counts={benign: 9, malignant: 9, normal: 9}", *TRAINED["classifier"])

@@ -93,6 +93,7 @@ def test_a_folder_is_checked(cells: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "images: 36 (12 MCF-7, 12 a549, 12 hela)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_on_a_folder_is_the_middle_stage_of_another(cells: Path, phantom_root: Path, tmp_path: Path) -> None:
     folder = (f"data.root={cells}", "data=folder", "data.name=cells")
     assert call("train", *TINY, *folder, f"hydra.run.dir={tmp_path / 'middle'}") == 0

@@ -116,6 +116,7 @@ def test_a_process_outlives_its_server_and_nothing_more_is_started(tmp_path: Pat
     server.close()
 
 
+@pytest.mark.slow
 def test_a_sweep_needs_no_server_and_gives_the_same_bytes(
     sweep: Sweep, programs: Programs, phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -312,6 +312,7 @@ def test_gpus_that_a_job_wants(fake: Fake) -> None:
     assert executor.threads([]) == 3
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_not_waited_for_and_the_same_command_later(
     fake: Fake, sweep: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:

@@ -163,6 +163,7 @@ def test_tensorboard_itself(result: Result, tmp_path: Path) -> None:
     assert "cnn" in (tmp_path / "tensorboard/hparams.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_mlflow_itself(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
     from mlflow import MlflowClient

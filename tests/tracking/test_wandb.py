@@ -221,6 +221,7 @@ def _leet(run: Path, *flags: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
+@pytest.mark.slow
 def test_real_offline_files_of_a_run_and_its_evaluation(programs: Programs, phantom_root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     settings = ("task=multitask", "model=mobilenet_unet", "model.weights=none", "logger.wandb.mask_scans=2")
