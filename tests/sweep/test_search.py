@@ -198,6 +198,8 @@ def test_a_search_goes_on_with_more_trials_and_touches_no_test_image(sweep: Swee
     assert f"best trial {best['trial']} of 3" in output
     assert f"busi-eval run={directory / 'trial000'}{best['trial']}" in output
     assert call("train", "--config-dir", str(directory), "experiment=best", "--cfg", "job") == 0
+    found = read_search(directory)
+    assert found is not None and found.log == {"optim.lr"} and len(found.complete) == 3
 
 
 def test_a_run_that_is_pruned_ends_after_its_epoch(phantom_root: Path, tmp_path: Path) -> None:
@@ -218,6 +220,7 @@ def test_importance_and_history_stand_in_the_report(tmp_path: Path) -> None:
     trials = [{"trial": i, "state": "complete", "value": i / 10, "params": {"optim.lr": 10.0**-i}} for i in range(4)]
     trials.append({"trial": 4, "state": "pruned", "value": None, "params": {"optim.lr": 0.5}})
     content = {"objective": "val/f1", "mode": "max", "folds": 3, "importance": {"optim.lr": 1.0}, "trials": trials}
+    content["log"] = ["optim.lr"]
     (tmp_path / "search.json").write_text(json.dumps(content))
     found = read_search(tmp_path)
     assert found == Search(
@@ -225,6 +228,7 @@ def test_importance_and_history_stand_in_the_report(tmp_path: Path) -> None:
         "max",
         3,
         tuple(Trial(t["trial"], t["state"], t["value"], t["params"]) for t in trials),  # type: ignore[arg-type]
+        frozenset({"optim.lr"}),
         {"optim.lr": 1.0},
     )
     assert found.best is not None and found.best.number == 3 and len(found.complete) == 4

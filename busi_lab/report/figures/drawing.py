@@ -189,7 +189,8 @@ def _scale(ax: Axes, name: str, axis: Axis, values: list[float]) -> None:
         if low is None and values:
             room = max((max(values) / min(values)) ** 0.12, 1.6)
             low, high = min(values) / room, max(values) * room
-        steps = (1, 2, 5) if low and high and high / low < 100 else (1, 3)
+        span = high / low if low and high else 1000
+        steps = (1, 2, 5) if span < 100 else (1, 3) if span < 10_000 else (1,)
         own.set_major_locator(LogLocator(subs=steps, numticks=12))
         own.set_major_formatter(StrMethodFormatter("{x:g}"))
         own.set_minor_formatter(NullFormatter())

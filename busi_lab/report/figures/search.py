@@ -15,15 +15,14 @@ def history(search: Search) -> Group:
     last = max(numbers, default=1)
     plot = Plot((points, Series(numbers, best, 1)), Axis("trial", -0.5, last + 0.5, whole=True), _scale(values))
     told = f"{len(values)} trials; the best {search.objective} is {words.figure(best[-1])}" if best else "no trials"
-    legend = ((0, "a trial"), (1, "the best so far"))
-    panels = [Panel(f"{search.objective} of the trials", (plot,), told, legend)]
+    panels = [Panel(f"{search.objective} of the trials", (plot,), told)]
     if search.importance:
         marks = tuple(Mark(key, words.figure(share, 2), bar=share) for key, share in search.importance.items())
         shares = ", ".join(f"{key} {words.figure(share, 2)}" for key, share in search.importance.items())
         panels.append(Panel("importance", (Rows(marks),), f"Importance: {shares}"))
     caption = (
-        "Importance is the share of a setting in what tells the best trials from the others (PED-ANOVA); with few "
-        "trials it says little."
+        "A dot is a trial, the line is the best so far. Importance is the share of a setting in what tells the best "
+        "trials from the others (PED-ANOVA); with few trials it says little."
     )
     return Group("History and importance", caption, tuple(panels), file="search_history")
 
@@ -51,8 +50,7 @@ def _slice(search: Search, key: str) -> Panel:
         told = ", ".join(f"{name} {words.figure(_middle(found))}" for name, found in by_choice.items())
         return Panel(key, (Rows(marks, low, high),), f"Median {search.objective} by {key}: {told}")
     at = [float(trial.params[key]) for trial in known]
-    log = min(at, default=0.0) > 0 and max(at) > 20 * min(at)
-    plot = Plot((Series(at, values, 0, line=False, marker="o"),), Axis(key, log=log), scale)
+    plot = Plot((Series(at, values, 0, line=False, marker="o"),), Axis(key, log=key in search.log), scale)
     best = search.best
     told = f"; best at {best.params.get(key)}" if best is not None else ""
     return Panel(key, (plot,), f"{search.objective} over {key} of {len(known)} trials{told}")

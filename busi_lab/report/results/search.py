@@ -30,6 +30,7 @@ class Search:
         mode: ``max`` or ``min`` of it is best.
         folds: that a trial is the mean over; None for one run.
         trials: in their order.
+        log: the settings whose values were drawn on a logarithmic scale.
         importance: share of each setting in the spread of the objective, largest first; empty where not known.
     """
 
@@ -37,6 +38,7 @@ class Search:
     mode: str
     folds: int | None
     trials: tuple[Trial, ...]
+    log: frozenset[str] = frozenset()
     importance: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -60,6 +62,7 @@ def read_search(directory: Path) -> Search | None:
             for item in content["trials"]
         )
         importance = {str(key): float(value) for key, value in content["importance"].items()}
-        return Search(str(content["objective"]), str(content["mode"]), content["folds"], trials, importance)
+        log = frozenset(map(str, content["log"]))
+        return Search(str(content["objective"]), str(content["mode"]), content["folds"], trials, log, importance)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -266,6 +266,7 @@ class _Loop:
             "objective": self._objective,
             "mode": "min" if self._study.direction.name == "MINIMIZE" else "max",
             "folds": self._settings.folds,
+            "log": sorted(_logarithmic(trials)),
             "importance": importance(self._study),
             "trials": [
                 {name: row[name] for name in ("trial", "state", "value")} | {"params": dict(trial.params)}
@@ -287,6 +288,11 @@ class _Loop:
         log.info(experiment.rstrip())
         if len(names) == 1:
             log.info("its test figure, once, when you have decided: busi-eval run=%s", self._directory / names[0])
+
+
+def _logarithmic(trials: Sequence[Any]) -> set[str]:
+    """The settings that are drawn on a logarithmic scale."""
+    return {key for trial in trials for key, drawn in trial.distributions.items() if getattr(drawn, "log", False)}
 
 
 def _value(summary: Summary | None, objective: str) -> float | None:
