@@ -165,7 +165,9 @@ class EpochRecord(Checkpoint):
                 "val/loss, or change data.classes"
             )
         self._refuse_divergence(values, trainer, pl_module)
-        if trainer.strategy.reduce_boolean_decision(self._path.with_name(PRUNE).exists(), all=False):
+        last = trainer.current_epoch + 1 == trainer.max_epochs  # then nothing is saved by pruning, and the run is whole
+        asked = not last and self._path.with_name(PRUNE).exists()
+        if trainer.strategy.reduce_boolean_decision(asked, all=False):
             self.pruned = trainer.should_stop = True
 
     def _refuse_divergence(self, values: dict[str, float], trainer: Trainer, task: LightningModule) -> None:

@@ -214,6 +214,11 @@ def test_a_run_that_is_pruned_ends_after_its_epoch(phantom_root: Path, tmp_path:
     assert not (run / "checkpoints/last.ckpt").exists()
     with pytest.raises(UserError, match=r"all 1 runs below .* were pruned by a search"):
         read(tmp_path)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "prune").touch()
+    assert call("train", *fast, "trainer.max_epochs=1", "test=false", f"hydra.run.dir={whole}") == 0
+    assert read_summary(whole).status == "finished"  # asked after its last epoch: nothing is left to prune
 
 
 def test_importance_and_history_stand_in_the_report(tmp_path: Path) -> None:
