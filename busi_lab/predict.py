@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error
 from busi_lab.plurals import counted
-from busi_lab.run_directory import find_run_directories
-from busi_lab.summary import SUMMARY, read_summary
+from busi_lab.run_directory import finished_runs
+from busi_lab.summary import read_summary
 
 if TYPE_CHECKING:
     from busi_lab.inference.batch import Tally
@@ -46,7 +46,7 @@ def load(
     Raises:
         UserError: no run, a run that cannot be used, or no such device.
     """
-    given, classifiers, segmenters = (_expand(paths) for paths in (run, classifier, segmenter))
+    given, classifiers, segmenters = (finished_runs(paths) for paths in (run, classifier, segmenter))
     from busi_lab.inference.predictor import Predictor, can_classify, can_segment  # torch takes seconds: not for --help
 
     for path in given:
@@ -54,25 +54,6 @@ def load(
         classifiers += [path] if can_classify(task) else []
         segmenters += [path] if can_segment(task) else []
     return Predictor(list(dict.fromkeys(classifiers)), list(dict.fromkeys(segmenters)), device, tta)
-
-
-def _expand(paths: Path | str | Sequence[Path | str]) -> list[Path]:
-    """The runs that ``paths`` mean, in full, so that one given twice is known; of a folder the finished ones."""
-    found: list[Path] = []
-    for path in map(Path, [paths] if isinstance(paths, Path | str) else paths):
-        if not path.is_dir():
-            raise UserError(f"{path}: no such folder; give the directory of a finished run, or a folder of them")
-        if (path / SUMMARY).exists():
-            found.append(path.resolve())
-            continue
-        summaries = {item: read_summary(item) for item in find_run_directories([path])}
-        finished = [
-            item for item, summary in summaries.items() if summary.status == "finished" and summary.source is None
-        ]
-        if not finished:
-            raise UserError(f"{path} holds no finished run (a folder with {SUMMARY}); give the directory of one")
-        found += finished
-    return found
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
