@@ -3,7 +3,8 @@
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +72,14 @@ def make_ensemble(
     """
     started = time.perf_counter()
     quieten()
+    out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: expected a new or an empty folder; choose another or remove it")
     members = read_members(directories)
     manifests, joined = _joined(members, root)
     weights = fit_weights(members, joined.val) if fit else None
     task = join_tasks(members, weights)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        directory = Path(folder) / out.name
-        directory.mkdir()
+    with _folder_beside(out) as directory:
         write_manifest(directory / SPLIT, joined)
         config = _evaluation(members[0], directory, root, accelerator)
         data = build_data(config.data, config.split, task)
@@ -99,10 +98,25 @@ def make_ensemble(
     return summary, _lines(summary, manifests, joined)
 
 
+@contextmanager
+def _folder_beside(out: Path) -> Iterator[Path]:
+    """A new folder on the disk of ``out``, which is gone at the end unless it was moved."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+            directory = Path(folder) / out.name
+            directory.mkdir()
+            yield directory
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another place") from None
+
+
 def _joined(members: Sequence[Member], root: Path | None) -> tuple[list[Manifest], Manifest]:
     """What each member has learnt from and tested, and what all of them have together."""
     record = members[0].summary.data
-    index = index_dataset(str(root or record.root), options=recorded_options(record))
+    if not (folder := root or record.root) or not Path(folder).is_dir():
+        raise UserError(f"the data that the members have learnt from are not in {folder} now; give --root DIR")
+    index = index_dataset(str(folder), options=recorded_options(record))
     manifests = [used_manifest(member.directory, index) for member in members]
     return manifests, join_manifests(manifests, [case.case_id for case in index.cases])
 
@@ -181,8 +195,11 @@ def _write_inputs(
     groups = [OmegaConf.to_container(OmegaConf.create(_configuration(member))) for member in members]
     agreed = _agreed(groups)
     agreed |= {group: groups[0][group] for group in ("data", "split")}  # type: ignore[index,call-overload]
-    agreed["data"] |= {"root": summary.data.root, "subset": None, "classes": None, "copies_before_split": 0}
-    agreed["model"] = {"name": "ensemble", "members": sorted(map(_name, members)), "shares": "fit" if fit else "equal"}
+    agreed["data"] |= {"subset": None, "classes": None}  # the split has what the members used
+    if agreed["data"].get("root"):
+        agreed["data"]["root"] = summary.data.root
+    names, shares = sorted(_name(member) for member in members), "fit" if fit else "equal"
+    agreed["model"] = {"name": "ensemble", "weights": "none", "members": names, "shares": shares}
     agreed |= {"name": summary.experiment, "seed": None}
     write_inputs(directory, OmegaConf.create(agreed), data)
 
@@ -229,9 +246,10 @@ def _lines(summary: Summary, manifests: Sequence[Manifest], joined: Manifest) ->
     data = summary.data
     counts = Counter(str(member.experiment) for member in summary.members)
     told = ", ".join(f"{count} of {name}" for name, count in counts.items())
-    shares = ", ".join(f"{member.weight:.3f}" for member in summary.members)
+    shares = [f"{member.weight:.3f}" for member in summary.members]
+    mean = "equal shares" if len(set(shares)) == 1 else f"shares {', '.join(shares)}"
     lines = [
-        f"{summary.experiment}: {counted(len(summary.members), 'run')} ({told}), shares {shares}; "
+        f"{summary.experiment}: {counted(len(summary.members), 'run')} ({told}), {mean}; "
         f"{summary.parameters or 0:,} parameters; together {data.train} train, {data.val} val, {data.test} test"
     ]
     tested = {case_id for manifest in manifests for case_id in manifest.test}
