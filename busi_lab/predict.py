@@ -31,6 +31,7 @@ def load(
     segmenter: Path | str | Sequence[Path | str] = (),
     device: str = "auto",
     tta: bool = False,
+    calibrated: bool = False,
 ) -> "Predictor":
     """Load trained runs once, to be applied to any number of scans.
 
@@ -42,6 +43,7 @@ def load(
         segmenter: runs whose mask output alone is used.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` and so on.
         tta: average over each scan and its mirror image.
+        calibrated: scale the classes of each run by the temperature that it has found on its validation images.
 
     Raises:
         UserError: no run, a run that cannot be used, or no such device.
@@ -53,7 +55,7 @@ def load(
         task = read_summary(path).task
         classifiers += [path] if can_classify(task) else []
         segmenters += [path] if can_segment(task) else []
-    return Predictor(list(dict.fromkeys(classifiers)), list(dict.fromkeys(segmenters)), device, tta)
+    return Predictor(list(dict.fromkeys(classifiers)), list(dict.fromkeys(segmenters)), device, tta, calibrated)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -74,6 +76,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write a line of JSON for each scan to FILE, or - for stdout")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     parser.add_argument("--tta", action="store_true", help="average over each scan and its mirror image")
+    parser.add_argument(
+        "--calibrated", action="store_true", help="scale class probabilities by the temperature of each run"
+    )
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="scans at once (default: 16)")
     parser.add_argument("--spacing", metavar="MM", help="mm per pixel, as 0.1 or 0.1x0.12, where files do not tell")
     parser.add_argument(
@@ -108,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             segmenter=arguments.segmenter,
             device=arguments.device,
             tta=arguments.tta,
+            calibrated=arguments.calibrated,
         )
         explainer = None
         if arguments.explain and predictor.cuts_scans:

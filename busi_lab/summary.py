@@ -214,6 +214,8 @@ class Summary:
     in what torch has taken of its GPU, since the process began; None where that cannot be told.
     ``command`` is the command line without output paths. ``source`` is there in the result of an evaluation alone;
     ``data`` and ``split`` then are what it was tested on. ``members`` are there in an ensemble of runs alone.
+    ``temperature`` divides class logits, so that probabilities fit the validation images best; None without classes, in
+    older runs, and where no best one was found.
     """
 
     status: str
@@ -246,6 +248,7 @@ class Summary:
     command: str | None = None
     source: Source | None = None
     members: tuple[MemberRecord, ...] = ()
+    temperature: float | None = None
 
     @property
     def tested(self) -> bool:

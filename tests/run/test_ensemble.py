@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from busi_lab import predict
+from busi_lab.errors import UserError
+from busi_lab.run.calibration import validation_temperature
 from busi_lab.run.mixture import mixture_shares
 from busi_lab.run_directory import BEST_CHECKPOINT, SPLIT, read_run
 from busi_lab.summary import read_summary
@@ -188,3 +190,28 @@ def test_it_cannot_be_trained(phantom_root: Path, tmp_path: Path) -> None:
     run = f"hydra.run.dir={tmp_path / 'run'}"
     code, line = outcome("train", f"data.root={phantom_root}", "model.name=ensemble", "trainer=smoke", run)
     assert (code, line.split(";")[0]) == (2, "model.name=ensemble: it is not trained, but made of finished runs")
+
+
+def test_probabilities_are_calibrated_on_demand(joint: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    scan = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    both = Path(shutil.copytree(joint[2], tmp_path / "both"))
+    content = json.loads((both / "summary.json").read_text())
+    (both / "summary.json").write_text(json.dumps({**content, "temperature": 2.0}))
+    plain, scaled = (predict.load(both, calibrated=calibrated).predict(scan) for calibrated in (False, True))
+    assert plain.probabilities is not None
+    roots = np.sqrt(list(plain.probabilities.values()))
+    assert list((scaled.probabilities or {}).values()) == pytest.approx(roots / roots.sum(), abs=1e-6)
+    assert [run.temperature for run in scaled.runs] == [2.0, None]  # the classifier's, the segmenter's
+    assert {run.temperature for run in plain.runs} == {None}
+    (both / "summary.json").write_text(json.dumps({**content, "temperature": None}))
+    with pytest.raises(UserError, match=r"--calibrated: .* has no temperature"):
+        predict.load(both, calibrated=True)
+    with pytest.raises(UserError, match="--calibrated is of class probabilities"):
+        predict.load(segmenter=both, calibrated=True)
+
+
+def test_a_run_that_is_too_sure_has_a_temperature_above_one() -> None:
+    sure = [{"prediction": "a", "label": label, "p_a": 0.99, "p_b": 0.01} for label in ("a", "a", "a", "b")]
+    assert validation_temperature(sure, ("a", "b")) == pytest.approx(np.log(99) / np.log(3), rel=1e-3)
+    assert validation_temperature(sure[:3], ("a", "b")) is None  # always right: the surer the better
+    assert validation_temperature([{"label": "a", "dice": 0.5}], ("a", "b")) is None
