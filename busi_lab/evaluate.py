@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from busi_lab.commandline import Application, command_line, overridden_keys
 from busi_lab.config import EvalConfig, parse_eval_config
 from busi_lab.errors import UserError, exit_on_user_error, one_line
-from busi_lab.run_directory import CONFIG, SPLIT, refuse_result
+from busi_lab.run.own_data import own_data, saved_group
+from busi_lab.run_directory import SPLIT, refuse_result
 from busi_lab.summary import Summary, read_summary
 from busi_lab.tracking import check_trackers
 
@@ -47,26 +46,19 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = (), command: str | N
         raise UserError("data.image_size: the run's network has its own; leave it out")
     if own := [key for key in keys if key in ("data.roi", "data.roi_mode", "data.roi_margin")]:
         raise UserError(f"{own[0]}: scans are cut as those that the run has learnt from; leave it out")
-    own_data = "data" not in keys
-    if own_data:
-        saved = _saved(source, "data")
+    if "data" not in keys:
+        saved = own_data(source, summary)
         if foreign := [key for key in keys if key.startswith("data.") and key[5:] not in _MAY_CHANGE]:
             raise UserError(f"{foreign[0]}: belongs to other data; name them with data=, or leave it out")
         for key in ("cache_dir", "num_workers", "eval_batch_size"):  # of this machine, not of the run's
             saved[key] = resolved.data[key]
-        if saved.get("root"):
-            saved.root = summary.data.root or saved.root  # absolute, whatever folder this is called from
-            if saved.get("copies_before_split"):  # that folder holds them, and is read as it was written
-                saved.update(copies_before_split=0, labels=None, label_map=None, lesion_values=None, layout="auto")
-        if saved.get("labels"):
-            saved.labels = summary.data.labels or saved.labels
         for key in (key[5:] for key in keys if key.startswith("data.")):
             saved[key] = resolved.data[key]
         resolved.data = saved
         if "split" not in keys and "split.manifest" not in keys:
             if foreign := [key for key in keys if key.startswith("split.")]:
                 raise UserError(f"{foreign[0]}: belongs to another split; name it with split=, or leave it out")
-            resolved.split = _saved(source, "split")
+            resolved.split = saved_group(source, "split")
             resolved.split.manifest, resolved.split.exclude = str(source / SPLIT), None
     parsed = parse_eval_config(resolved)
     check_trackers(parsed.logger)
@@ -74,21 +66,6 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = (), command: str | N
     from busi_lab.run.evaluation import evaluate as run  # torch and its company take seconds: not for --help
 
     return run(parsed, resolved)
-
-
-def _saved(source: Path, group: str) -> Any:
-    """A group of the configuration that the run was trained with."""
-    try:
-        saved: Any = OmegaConf.load(source / CONFIG)
-        if not OmegaConf.is_dict(saved) or not OmegaConf.is_dict(saved.get(group)):
-            reason = f"it has no group {group}"
-        elif "${" in OmegaConf.to_yaml(saved[group]):  # a run's own is resolved; a foreign one could ask for anything
-            reason = f"the group {group} refers to something else by ${{...}}"
-        else:
-            return saved[group]
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        reason = one_line(error)[:120]
-    raise UserError(f"{source / CONFIG} cannot be read ({reason}); name the data with data= and split= instead")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error
 from busi_lab.plurals import counted
-from busi_lab.run_directory import find_run_directories
-from busi_lab.summary import SUMMARY, read_summary
+from busi_lab.run_directory import finished_runs
+from busi_lab.summary import read_summary
 
 if TYPE_CHECKING:
     from busi_lab.inference.batch import Tally
@@ -31,6 +31,7 @@ def load(
     segmenter: Path | str | Sequence[Path | str] = (),
     device: str = "auto",
     tta: bool = False,
+    calibrated: bool = False,
 ) -> "Predictor":
     """Load trained runs once, to be applied to any number of scans.
 
@@ -42,37 +43,19 @@ def load(
         segmenter: runs whose mask output alone is used.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` and so on.
         tta: average over each scan and its mirror image.
+        calibrated: scale the classes of each run by the temperature that it has found on its validation images.
 
     Raises:
         UserError: no run, a run that cannot be used, or no such device.
     """
-    given, classifiers, segmenters = (_expand(paths) for paths in (run, classifier, segmenter))
+    given, classifiers, segmenters = (finished_runs(paths) for paths in (run, classifier, segmenter))
     from busi_lab.inference.predictor import Predictor, can_classify, can_segment  # torch takes seconds: not for --help
 
     for path in given:
         task = read_summary(path).task
         classifiers += [path] if can_classify(task) else []
         segmenters += [path] if can_segment(task) else []
-    return Predictor(list(dict.fromkeys(classifiers)), list(dict.fromkeys(segmenters)), device, tta)
-
-
-def _expand(paths: Path | str | Sequence[Path | str]) -> list[Path]:
-    """The runs that ``paths`` mean, in full, so that one given twice is known; of a folder the finished ones."""
-    found: list[Path] = []
-    for path in map(Path, [paths] if isinstance(paths, Path | str) else paths):
-        if not path.is_dir():
-            raise UserError(f"{path}: no such folder; give the directory of a finished run, or a folder of them")
-        if (path / SUMMARY).exists():
-            found.append(path.resolve())
-            continue
-        summaries = {item: read_summary(item) for item in find_run_directories([path])}
-        finished = [
-            item for item, summary in summaries.items() if summary.status == "finished" and summary.source is None
-        ]
-        if not finished:
-            raise UserError(f"{path} holds no finished run (a folder with {SUMMARY}); give the directory of one")
-        found += finished
-    return found
+    return Predictor(list(dict.fromkeys(classifiers)), list(dict.fromkeys(segmenters)), device, tta, calibrated)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -93,6 +76,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write a line of JSON for each scan to FILE, or - for stdout")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     parser.add_argument("--tta", action="store_true", help="average over each scan and its mirror image")
+    parser.add_argument(
+        "--calibrated", action="store_true", help="scale class probabilities by the temperature of each run"
+    )
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="scans at once (default: 16)")
     parser.add_argument("--spacing", metavar="MM", help="mm per pixel, as 0.1 or 0.1x0.12, where files do not tell")
     parser.add_argument(
@@ -127,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             segmenter=arguments.segmenter,
             device=arguments.device,
             tta=arguments.tta,
+            calibrated=arguments.calibrated,
         )
         explainer = None
         if arguments.explain and predictor.cuts_scans:

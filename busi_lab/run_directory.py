@@ -175,3 +175,26 @@ def find_run_directories(folders: Iterable[Path], names: Sequence[str] = (SUMMAR
             raise UserError(f"{folder} is not a folder; give run directories or a folder of them")
         found.update(path.parent.resolve() for name in names for path in folder.rglob(name))
     return sorted(found)
+
+
+def finished_runs(paths: Path | str | Sequence[Path | str]) -> list[Path]:
+    """The runs that ``paths`` mean, in full, so that one given twice is known; of a folder the finished ones.
+
+    Raises:
+        UserError: no such folder, or one without a finished run.
+    """
+    found: list[Path] = []
+    for path in map(Path, [paths] if isinstance(paths, Path | str) else paths):
+        if not path.is_dir():
+            raise UserError(f"{path}: no such folder; give the directory of a finished run, or a folder of them")
+        if (path / SUMMARY).exists():
+            found.append(path.resolve())
+            continue
+        summaries = {item: read_summary(item) for item in find_run_directories([path])}
+        finished = [
+            item for item, summary in summaries.items() if summary.status == "finished" and summary.source is None
+        ]
+        if not finished:
+            raise UserError(f"{path} holds no finished run (a folder with {SUMMARY}); give the directory of one")
+        found += finished
+    return found

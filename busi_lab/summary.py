@@ -175,6 +175,27 @@ class FirstStageRecord:
 
 
 @dataclass(frozen=True)
+class MemberRecord:
+    """A run that is part of an ensemble; None for what is not known.
+
+    Attributes:
+        directory: of the run, absolute.
+        digest: of its weights, sixteen hex digits.
+        experiment: its name.
+        seed: of its training.
+        fold: that it has tested.
+        weight: its share of the mean.
+    """
+
+    directory: str | None = None
+    digest: str | None = None
+    experiment: str | None = None
+    seed: int | None = None
+    fold: int | None = None
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
 class Objective:
     """The validation figure that chose the best epoch and ranks runs, and whether ``max`` or ``min`` of it is best."""
 
@@ -192,7 +213,9 @@ class Summary:
     ``peak_memory_bytes`` and ``peak_gpu_memory_bytes`` are the most that the process held at once, in main memory and
     in what torch has taken of its GPU, since the process began; None where that cannot be told.
     ``command`` is the command line without output paths. ``source`` is there in the result of an evaluation alone;
-    ``data`` and ``split`` then are what it was tested on.
+    ``data`` and ``split`` then are what it was tested on. ``members`` are there in an ensemble of runs alone.
+    ``temperature`` divides class logits, so that probabilities fit the validation images best; None without classes, in
+    older runs, and where no best one was found.
     """
 
     status: str
@@ -224,6 +247,8 @@ class Summary:
     git: str | None = None
     command: str | None = None
     source: Source | None = None
+    members: tuple[MemberRecord, ...] = ()
+    temperature: float | None = None
 
     @property
     def tested(self) -> bool:
@@ -291,6 +316,10 @@ def _read(record: type[R], content: Any, where: str = "") -> R:
         nested = _NESTED.get(item.name) if record is Summary or (record is Source and item.name == "split") else None
         if nested is not None:
             values[item.name] = _read(nested, value, f"{where}{item.name}.")
+        elif record is Summary and item.name == "members":
+            if not isinstance(value, list):
+                raise TypeError("members must be a list of objects")
+            values[item.name] = tuple(_read(MemberRecord, each, "members.") for each in value)
         else:
             values[item.name] = _checked(value, item.type, f"{where}{item.name}")
     if issubclass(record, _WithClasses):

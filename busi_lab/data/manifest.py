@@ -15,6 +15,8 @@ from busi_lab.plurals import counted
 
 SPLITS = ("train", "val", "test")
 MANIFEST_SCHEMA = 1
+JOINED = "ensemble"
+"""Protocol of what several splits leave together, see :func:`join_manifests`."""
 
 
 def strata(labels: Iterable[str]) -> list[str]:
@@ -28,7 +30,7 @@ class Manifest:
 
     Attributes:
         protocol: one of ``PROTOCOLS``, or the protocol of the file it was read from.
-        seed: seed of the random parts.
+        seed: seed of the random parts; None for splits of several seeds together.
         fold: number of the fold, None where the protocol has no folds.
         data_digest: digest of the index that it was made from.
         train: case ids to fit on, sorted, as are the next two.
@@ -42,7 +44,7 @@ class Manifest:
     """
 
     protocol: str
-    seed: int
+    seed: int | None
     fold: int | None
     data_digest: str
     train: tuple[str, ...]
@@ -98,6 +100,38 @@ class Manifest:
         ids = {*self.train, *self.val}
         learnt = {groups[case_id] for case_id in ids if case_id in groups}
         return tuple(case_id for case_id in self.test if groups.get(case_id) in learnt or case_id in ids)
+
+
+def join_manifests(manifests: Sequence[Manifest], case_ids: Iterable[str]) -> Manifest:
+    """What networks that were trained under several splits have learnt from together.
+
+    What any of them has in training or validation is learnt; test images are those that all of them test, validation
+    images those that all of them validate on. Equal splits stay what they are.
+
+    Args:
+        manifests: of one dataset.
+        case_ids: of all its cases.
+    """
+    first = manifests[0]
+    if any(each.digest != first.digest for each in manifests):
+        learnt = {i for each in manifests for i in (*each.train, *each.val)}
+        val = set.intersection(*(set(each.val) for each in manifests))
+        tested = set.intersection(*(set(each.test) for each in manifests)) - learnt
+        invalid = dict.fromkeys(each.invalid for each in manifests if each.invalid)
+        first = replace(
+            first,
+            protocol=JOINED,
+            seed=first.seed if len({each.seed for each in manifests}) == 1 else None,
+            fold=None,
+            folds=None,
+            train=tuple(sorted(learnt - val)),
+            val=tuple(sorted(val)),
+            test=tuple(sorted(tested)),
+            imbalance=(),
+            invalid="; ".join(invalid),
+        )
+    used = {*first.train, *first.val, *first.test}
+    return replace(first, excluded=tuple(sorted(set(case_ids) - used)))
 
 
 def _digest(*lines: str) -> str:
@@ -194,7 +228,8 @@ def _parse(path: Path, content: Any) -> Manifest:
 def verify_manifest(manifest: Manifest, cases: Sequence[Case], source: str) -> None:
     """Check that every case of the dataset is in one list and that every split has every class that is used.
 
-    With the protocol ``all`` everything is tested, and no split needs a class.
+    With the protocol ``all`` everything is tested, and with that of an ensemble nothing may be left to test: no split
+    needs a class.
 
     Raises:
         UserError: with the first cases that are wrong.
@@ -214,7 +249,7 @@ def verify_manifest(manifest: Manifest, cases: Sequence[Case], source: str) -> N
             f"{source}: {counted(len(missing), 'case')} of the dataset in no split, the first '{missing[0]}'"
         )
     needed = {known[case_id] for case_id, split in used.items() if split != "excluded"} - {""}
-    for split in SPLITS if manifest.protocol != "all" else ():
+    for split in SPLITS if manifest.protocol not in ("all", JOINED) else ():
         present = {known[case_id] for case_id in getattr(manifest, split)}
         if absent := sorted(needed - present):
             raise UserError(f"{source}: {split} has no {absent[0]} image; every split needs every class")

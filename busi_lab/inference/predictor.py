@@ -39,6 +39,7 @@ class UsedRun:
     model: str | None
     seed: int | None
     split: Mapping[str, Any]
+    temperature: float | None = None  # that was applied to its class logits
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,19 @@ class Predictor:
             thresholds. A joint run may stand in both lists, and is applied once.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` and so on.
         tta: average over each scan and its mirror image.
+        calibrated: divide the class logits of each run by the temperature that it has found on its validation images.
 
     Raises:
-        UserError: no run, a run that cannot be used or has lost its first stage, or no such device.
+        UserError: no run, a run that cannot be used, has lost its first stage or lacks a temperature, or no device.
     """
 
     def __init__(
-        self, classifiers: Sequence[Path], segmenters: Sequence[Path], device: str = "auto", tta: bool = False
+        self,
+        classifiers: Sequence[Path],
+        segmenters: Sequence[Path],
+        device: str = "auto",
+        tta: bool = False,
+        calibrated: bool = False,
     ) -> None:
         if not classifiers and not segmenters:
             raise UserError("no run to predict with; give a classifier, a segmenter, or a run for both")
@@ -117,11 +124,17 @@ class Predictor:
             if summary.first_stage is not None and not task.needs_masks:
                 first = Predictor([], recorded_runs(path, summary.first_stage), device)
                 self._first_stages[path] = first, summary.first_stage
+        self._temperatures: dict[Path, float] = {}
+        if calibrated:
+            self._temperatures = _temperatures({path: loaded[path][1] for path in classifiers})
         self._tasks = {path: task.to(self.device) for path, (task, _) in loaded.items()}
         self.classifiers, self.segmenters = list(classifiers), list(segmenters)
         first_runs = {run.directory: run for first, _ in self._first_stages.values() for run in first.runs}
         self.runs: tuple[UsedRun, ...] = (
-            *(_used(path, loaded[path][1], role) for path, role in roles),
+            *(
+                _used(path, loaded[path][1], role, self._temperatures.get(path) if role == "classifier" else None)
+                for path, role in roles
+            ),
             *(replace(run, role="first stage") for run in first_runs.values()),
         )
         self.classes = self._agreed_classes()
@@ -239,8 +252,9 @@ class Predictor:
             masks = torch.stack([straight[0], *(view.flip(-1) for view in straight[1:])], dim=1)
         classes: Any = None
         if outputs[0].classes is not None:
-            each = [output.classes.float().softmax(dim=1) for output in outputs if output.classes is not None]
-            classes = torch.stack(each).mean(dim=0).cpu()
+            each = [output.classes.float() for output in outputs if output.classes is not None]
+            scaled = torch.stack(each) / self._temperatures.get(path, 1.0)
+            classes = scaled.softmax(dim=2).mean(dim=0).cpu()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.model_seconds += time.perf_counter() - clock
@@ -289,9 +303,22 @@ def as_scan(image: "Gray | Scan | Image.Image | Path | str") -> Scan:
     return Scan(image, None, None)
 
 
-def _used(path: Path, summary: Summary, role: str) -> UsedRun:
+def _temperatures(runs: Mapping[Path, Summary]) -> dict[Path, float]:
+    """The temperature of each classifier, all of which must have one."""
+    if not runs:
+        raise UserError("--calibrated is of class probabilities, and no run here gives them; leave it out")
+    found = {path: summary.temperature for path, summary in runs.items() if summary.temperature is not None}
+    if missing := [path for path in runs if path not in found]:
+        raise UserError(
+            f"--calibrated: {missing[0]} has no temperature (of an older version, or none fits its validation images); "
+            "leave it out"
+        )
+    return found
+
+
+def _used(path: Path, summary: Summary, role: str, temperature: float | None) -> UsedRun:
     split = {key: getattr(summary.split, key) for key in ("protocol", "seed", "fold", "digest", "leaked")}
-    return UsedRun(str(path), role, summary.experiment, summary.model, summary.seed, split)
+    return UsedRun(str(path), role, summary.experiment, summary.model, summary.seed, split, temperature)
 
 
 def find_device(name: str) -> torch.device:

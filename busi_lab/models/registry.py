@@ -34,12 +34,14 @@ class Network:
         settings: a dataclass; its fields are the keys of the group ``model``.
         gives: which logits it can be built for.
         build: builds it.
+        trained: False for one that is made of finished runs, so that no configuration chooses it.
     """
 
     name: str
     settings: type[NetworkSettings]
     gives: tuple[Gives, ...]
     build: Builder[Any]
+    trained: bool = True
 
     @property
     def package(self) -> str:
@@ -50,13 +52,16 @@ class Network:
 _NETWORKS: dict[str, Network] = {}
 
 
-def register(name: str, settings: type[S], gives: Iterable[Gives]) -> Callable[[Builder[S]], Builder[S]]:
+def register(
+    name: str, settings: type[S], gives: Iterable[Gives], trained: bool = True
+) -> Callable[[Builder[S]], Builder[S]]:
     """Register the function below as the builder of a network.
 
     Args:
         name: the value of ``model.name``, and the name of its file in ``conf/model``.
         settings: its settings, with the defaults of that file.
         gives: which logits it can be built for: ``classes``, ``masks``, or ``both`` from one encoder.
+        trained: whether it can be trained; else it has no file there.
 
     Raises:
         ValueError: the name is taken.
@@ -65,7 +70,7 @@ def register(name: str, settings: type[S], gives: Iterable[Gives]) -> Callable[[
     def decorate(build: Builder[S]) -> Builder[S]:
         if name in _NETWORKS:
             raise ValueError(f"network {name} of {build.__module__}: the name is taken by {_NETWORKS[name].package}")
-        _NETWORKS[name] = Network(name, settings, tuple(gives), build)
+        _NETWORKS[name] = Network(name, settings, tuple(gives), build, trained)
         return build
 
     return decorate
@@ -73,10 +78,11 @@ def register(name: str, settings: type[S], gives: Iterable[Gives]) -> Callable[[
 
 @cache
 def our_networks() -> tuple[str, ...]:
-    """The names of the networks of this package: a file in it is all that they need."""
+    """The names of the networks of this package that can be trained: a file in it is all that they need."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         importlib.import_module(f"{__package__}.{module.name}")
-    return tuple(sorted(name for name, network in _NETWORKS.items() if network.package == __name__.partition(".")[0]))
+    package = __name__.partition(".")[0]
+    return tuple(sorted(name for name, each in _NETWORKS.items() if each.trained and each.package == package))
 
 
 def find_network(name: str) -> Network:

@@ -30,6 +30,7 @@ from busi_lab.data.masks import lesion_value_names
 from busi_lab.data.options import DatasetOptions
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.errors import UserError, one_line
+from busi_lab.models import find_network
 from busi_lab.run.checkpoints import AtomicCheckpointIO, BestCheckpoint
 from busi_lab.suggestions import one_of
 from busi_lab.tasks import BaseTask
@@ -107,6 +108,11 @@ def build_task(config: RunConfig, classes: Classes) -> BaseTask:
     Raises:
         UserError: no task, an argument that it lacks, or one that does not fit the others.
     """
+    if not find_network(config.model.name).trained:
+        raise UserError(
+            f"model.name={config.model.name}: it is not trained, but made of finished runs; call busi-ensemble RUN RUN "
+            "--out DIR"
+        )
     arguments = dict(config.task)
     target = str(arguments.pop("_target_", ""))
     try:

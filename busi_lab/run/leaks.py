@@ -38,7 +38,7 @@ def find_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -
     try:
         index = data.index
         if index.digest == source.data.digest:
-            learnt = _learnt(source_directory, index)
+            learnt = used_manifest(source_directory, index)
             known = replace(data.manifest, train=learnt.train, val=learnt.val)
             same = {*learnt.train, *learnt.val}
             found = _first_of_group(known.leaked(data.groups), sorted(same), data.groups)
@@ -49,7 +49,7 @@ def find_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -
         source_index = index_dataset(root, options=recorded_options(source.data))
         if source_index.digest != source.data.digest:
             return None
-        learnt = _learnt(source_directory, source_index)
+        learnt = used_manifest(source_directory, source_index)
     except UserError as error:
         log.info("leaks: %s", one_line(error))
         return None
@@ -99,8 +99,12 @@ def _first_of_group(leaked: Sequence[str], learnt: Sequence[str], groups: Mappin
     return {case_id: first[groups[case_id]] for case_id in leaked if groups.get(case_id) in first}
 
 
-def _learnt(source: Path, index: Index) -> Manifest:
-    """What a run has learnt from: its manifest, but for the classes and the number of scans that it used."""
+def used_manifest(source: Path, index: Index) -> Manifest:
+    """What a run has learnt from and tested: its manifest, but for the classes and the number of scans it used.
+
+    Raises:
+        UserError: its manifest is missing, damaged, or of other data.
+    """
     manifest = read_manifest(source / SPLIT, index)
     try:
         used: Any = OmegaConf.load(source / CONFIG)

@@ -9,12 +9,12 @@ import numpy as np
 from busi_lab.report.results.cases import Cases, read_test_cases, read_validation_cases
 from busi_lab.report.results.estimates import Estimate, estimate
 from busi_lab.report.results.statistics import (
-    TEMPERATURES,
     area_under,
     bland_altman,
     brier_score,
     counts_at,
     expected_calibration_error,
+    has_no_optimum,
     sensitivity_at_specificity,
     specificity_at_sensitivity,
     threshold_for_specificity,
@@ -82,7 +82,7 @@ class Calibrated:
     @property
     def at_the_end(self) -> bool:
         """Whether a temperature is at the end of its range, so that no optimum was found."""
-        return any(not 1.01 * TEMPERATURES[0] < each < 0.99 * TEMPERATURES[1] for each in self.temperatures)
+        return any(map(has_no_optimum, self.temperatures))
 
 
 @dataclass(frozen=True)

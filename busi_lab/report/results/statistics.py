@@ -272,6 +272,11 @@ def fit_temperature(probabilities: Floats, actual: Indices) -> float:
     return math.exp(float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
 
 
+def has_no_optimum(temperature: float) -> bool:
+    """Whether a fitted temperature is at the end of its range, so that no optimum was found."""
+    return not 1.01 * TEMPERATURES[0] < temperature < 0.99 * TEMPERATURES[1]
+
+
 def bland_altman(measured: Floats, true: Floats) -> tuple[float, float, float]:
     """Mean of ``measured - true`` and the limits that hold 95 % of normal differences: bias, lower, upper.
 
