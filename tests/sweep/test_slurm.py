@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slurm
 def _slurm() -> Iterator[None]:
     tool, ours = os.environ.get("BUSI_SLURM_TOOL", ""), False
     if not answers() and tool:
-        subprocess.run([tool, "start"], check=True)
+        subprocess.run([tool, "start", str(os.cpu_count())], check=True)  # nproc would heed OMP_NUM_THREADS
         ours = True
     if not answers():
         pytest.skip("needs a SLURM: squeue does not answer, and BUSI_SLURM_TOOL names no program that starts one")
@@ -42,7 +42,7 @@ def answers() -> bool:
 
 Start = Callable[..., Started]
 CLUSTER = ("launcher=slurm", "launcher.cpus_per_job=1", "sweep.grace=20")
-LONG = (*SLOWLY, "trainer.max_epochs=60")
+LONG = (*SLOWLY, "trainer.max_epochs=120")
 
 
 @pytest.fixture
@@ -65,6 +65,7 @@ def at_once(job: str) -> None:
     while (found := job_state(job)) is None or found.state != "PENDING":
         assert time.monotonic() < end
         time.sleep(0.2)
+    time.sleep(5)  # the node may still be ending what was there, and would refuse the same job
     call("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
