@@ -80,7 +80,7 @@ class Conductor:
         self._waiting: deque[_Waiting] = deque()
         self._running: list[_Running] = []
         self._signum: int | None = None
-        self._last = -1.0  # of the clock, until which jobs may save their state
+        self._last: float | None = None  # of the clock, until which jobs may save their state
 
     @property
     def busy(self) -> bool:
@@ -119,10 +119,7 @@ class Conductor:
                 signal.signal(number, handler)
 
     def _receive(self, signum: int, frame: Any) -> None:
-        if self._signum is None and not self._executor.outlives:
-            self._last = time.monotonic() + self._grace
-            for item in list(self._running):
-                item.process.terminate()
+        """Note a signal, and no more: it may have come while an executor holds what ending a job needs."""
         self._signum = signum
 
     def step(self) -> list[Path]:
@@ -153,6 +150,10 @@ class Conductor:
         if not self._running:
             log.info("the sweep was stopped; the same command continues it")
             raise Stopped(self._signum or signal.SIGTERM)
+        if self._last is None:
+            self._last = time.monotonic() + self._grace
+            for item in self._running:
+                item.process.terminate()
         if time.monotonic() > self._last:
             for item in self._running:
                 log.info("a job has not stopped within %g seconds (sweep.grace) and is killed", self._grace)
@@ -208,8 +209,6 @@ class Conductor:
         started = time.perf_counter()
         for (item, place), command, process in zip(ready, commands, self._executor.start(commands), strict=True):
             self._running.append(_Running(item.title, command.directory, process, place, started))
-            if self._signum is not None and not self._executor.outlives:
-                process.terminate()
 
     def _look(self) -> list[Path]:
         """The directories of jobs that have ended."""

@@ -36,11 +36,11 @@ class Command:
     arguments: Sequence[str]
     environment: Mapping[str, str | None]
     log: Path | None
-    grace: float = 120.0
+    grace: float
 
 
 class Process(Protocol):
-    """A job that was started."""
+    """A job that was started; no handler of signals calls its methods."""
 
     def poll(self) -> int | None:
         """Its exit code, -N where signal N has killed it, :data:`LOST` if nobody knows; None while it goes on."""

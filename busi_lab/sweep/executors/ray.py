@@ -57,15 +57,10 @@ class RayProcess:
 
     def __init__(self, ray: Any, task: Any, directory: Path) -> None:
         self._ray, self._task, self._directory = ray, task, directory
-        self._wanted = self._asked = 0  # 1: to stop; 2: to end at once
         self._code: int | None = None
 
     def poll(self) -> int | None:
         """Its exit code; why a job has failed is in its directory then."""
-        if self._code is None and self._asked < self._wanted:
-            # here, because a handler of signals must not call Ray while Ray is at work
-            self._asked = self._wanted
-            self._ray.cancel(self._task, force=self._asked == 2)
         if self._code is None and self._ray.wait([self._task], timeout=0)[0]:
             self._code = self._end()
         return self._code
@@ -86,11 +81,15 @@ class RayProcess:
 
     def terminate(self) -> None:
         """Let it save its state and stop."""
-        self._wanted = max(self._wanted, 1)
+        self._cancel(force=False)
 
     def kill(self) -> None:
         """End its worker; what is left of the job ends after its grace."""
-        self._wanted = 2
+        self._cancel(force=True)
+
+    def _cancel(self, force: bool) -> None:
+        if self._code is None:
+            self._ray.cancel(self._task, force=force)
 
 
 class RayExecutor:
