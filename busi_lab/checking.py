@@ -99,6 +99,23 @@ def check_nonnegative(values: Mapping[str, float]) -> None:
             raise UserError(f"{key}={value}: expected 0 or more")
 
 
+def check_least(group: str, settings: Any, least: Mapping[str, int]) -> None:
+    """Refuse settings that are below their least value; None is none.
+
+    Args:
+        group: where they stand in the configuration.
+        settings: a dataclass.
+        least: by the names of fields.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name, lowest in least.items():
+        value = getattr(settings, name)
+        if value is not None and value < lowest:
+            raise UserError(f"{group}.{name}={value}: expected at least {lowest}")
+
+
 def check_fractions(values: Mapping[str, float]) -> None:
     """Refuse values of keys that are no shares between 0 and 1.
 

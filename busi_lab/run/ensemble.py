@@ -13,10 +13,9 @@ from omegaconf import OmegaConf
 
 from busi_lab.config import EvalConfig, parse_eval_config
 from busi_lab.data.datamodule import BusiDataModule
-from busi_lab.data.dataset import is_synthetic
 from busi_lab.data.index import index_dataset
 from busi_lab.data.manifest import Manifest, join_manifests, write_manifest
-from busi_lab.data.options import options_record, recorded_options
+from busi_lab.data.options import recorded_options
 from busi_lab.errors import UserError
 from busi_lab.files import PROBABILITY_DIGITS, write_rows
 from busi_lab.plurals import counted
@@ -29,9 +28,8 @@ from busi_lab.run.members import Member, join_tasks, read_members
 from busi_lab.run.mixture import fit_weights
 from busi_lab.run.own_data import own_data, saved_group
 from busi_lab.run.record import (
-    class_counts,
     class_line,
-    class_roles,
+    data_record,
     leak_line,
     learnt_classes,
     plain_metrics,
@@ -41,7 +39,7 @@ from busi_lab.run.record import (
     write_inputs,
 )
 from busi_lab.run_directory import BEST_CHECKPOINT, MASKS, PREDICTIONS, SPLIT, VALIDATION, write_masks
-from busi_lab.summary import DataRecord, Objective, Summary, write_summary
+from busi_lab.summary import Objective, Summary, write_summary
 from busi_lab.tasks import BaseTask
 
 
@@ -143,7 +141,7 @@ def _start_summary(
     weights: Sequence[float] | None,
 ) -> Summary:
     """What is known before anything is predicted; it counts as failed until then."""
-    first, manifest = members[0].summary, data.manifest
+    first = members[0].summary
     shares = [1.0] * len(members) if weights is None else list(weights)
     return Summary(
         status="failed",
@@ -151,20 +149,8 @@ def _start_summary(
         experiment=name or f"ensemble of {', '.join(dict.fromkeys(_name(member) for member in members))}",
         model=task.model_name,
         weights=first.weights if len({member.summary.weights for member in members}) == 1 else None,
-        split=split_record(manifest, _leaked(members, data), data.near_copies),
-        data=DataRecord(
-            name=first.data.name,
-            root=str(data.index.root.resolve()),
-            **options_record(data.index.options),
-            digest=data.index.digest,
-            train=len(manifest.train),
-            val=len(manifest.val),
-            test=len(manifest.test),
-            classes=first.data.classes,
-            test_classes=class_counts(data),
-            synthetic=is_synthetic(data.index.root),
-            **class_roles(task.roles),
-        ),
+        split=split_record(data.manifest, _leaked(members, data), data.near_copies),
+        data=data_record(data, str(first.data.name), first.data.classes, task.roles),
         parameters=sum(parameter.numel() for parameter in task.network.parameters()),
         objective=Objective(task.monitor, task.monitor_mode),
         device=device_name(trainer),

@@ -13,8 +13,6 @@ from omegaconf import OmegaConf
 from busi_lab.classes import Classes
 from busi_lab.config import EvalConfig
 from busi_lab.data.datamodule import BusiDataModule
-from busi_lab.data.dataset import is_synthetic
-from busi_lab.data.options import options_record
 from busi_lab.errors import UserError
 from busi_lab.files import PROBABILITY_DIGITS, write_atomically, write_rows
 from busi_lab.inference.explain import Explainer
@@ -29,6 +27,7 @@ from busi_lab.run.record import (
     class_line,
     class_roles,
     data_name,
+    data_record,
     leak_line,
     plain_metrics,
     refuse_nonfinite,
@@ -52,7 +51,7 @@ from busi_lab.run_directory import (
     refuse_result,
     write_masks,
 )
-from busi_lab.summary import DataRecord, Source, Summary
+from busi_lab.summary import Source, Summary
 from busi_lab.tasks import BaseTask, load_task
 from busi_lab.tracking import Job, Result
 
@@ -163,23 +162,13 @@ def _start_summary(
     leaked: Mapping[str, str] | None,
 ) -> Summary:
     """The source's record, with what is evaluated in place of what was trained on."""
-    counts = class_counts(data)
+    classes = tuple(name for name, count in class_counts(data).items() if count)
     return replace(
         source,
         status="failed",
         error=None,
         split=split_record(data.manifest, None if leaked is None else len(leaked), data.near_copies),
-        data=DataRecord(
-            name=data_name(config.data.name, data.index.root),
-            root=str(data.index.root.resolve()),
-            **options_record(data.index.options),
-            digest=data.index.digest,
-            test=len(data.manifest.test),
-            classes=tuple(name for name, count in counts.items() if count),
-            test_classes=counts,
-            synthetic=is_synthetic(data.index.root),
-            **class_roles(data.roles),
-        ),
+        data=data_record(data, data_name(config.data.name, data.index.root), classes, data.roles, learnt=False),
         metrics={name: value for name, value in source.metrics.items() if name.startswith("val/")},
         seconds={},
         device=device_name(trainer),

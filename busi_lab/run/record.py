@@ -27,8 +27,6 @@ from busi_lab.tasks import BaseTask
 
 def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, trainer: Trainer) -> Summary:
     """What is known of a run before it is fitted; it counts as failed until it has ended."""
-    manifest = data.manifest
-    assert data.cache is not None
     return Summary(
         status="failed",
         task=task.kind,
@@ -36,20 +34,8 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
         model=task.model_name,
         weights=config.model.weights,
         seed=config.seed,
-        split=split_record(manifest, data.leaked(), data.near_copies),
-        data=DataRecord(
-            name=data_name(config.data.name, data.index.root),
-            root=str(data.cache.index.root.resolve()),
-            **options_record(data.cache.index.options),
-            digest=data.cache.index.digest,
-            train=len(manifest.train),
-            val=len(manifest.val),
-            test=len(manifest.test),
-            classes=learnt_classes(data),
-            test_classes=class_counts(data),
-            synthetic=is_synthetic(data.index.root),
-            **class_roles(task.roles),
-        ),
+        split=split_record(data.manifest, data.leaked(), data.near_copies),
+        data=data_record(data, data_name(config.data.name, data.index.root), learnt_classes(data), task.roles),
         parameters=sum(parameter.numel() for parameter in task.network.parameters()),
         objective=Objective(task.monitor, task.monitor_mode),
         device=device_name(trainer),
@@ -57,6 +43,43 @@ def start_summary(config: RunConfig, data: BusiDataModule, task: BaseTask, train
         command=config.command,
         **environment_record(),
     )
+
+
+def data_record(
+    data: BusiDataModule, name: str, classes: tuple[str, ...], roles: Classes, learnt: bool = True
+) -> DataRecord:
+    """What ``summary.json`` says of data.
+
+    Args:
+        data: set up.
+        name: what they are called.
+        classes: that take part.
+        roles: all classes.
+        learnt: whether something learnt from them; of an evaluation, test images are counted alone.
+    """
+    manifest = data.manifest
+    return DataRecord(
+        name=name,
+        root=str(data.index.root.resolve()),
+        **options_record(data.index.options),
+        digest=data.index.digest,
+        train=len(manifest.train) if learnt else None,
+        val=len(manifest.val) if learnt else None,
+        test=len(manifest.test),
+        classes=classes,
+        test_classes=class_counts(data),
+        synthetic=is_synthetic(data.index.root),
+        **class_roles(roles),
+    )
+
+
+def class_roles(classes: Classes) -> dict[str, Any]:
+    """The fields of a record that name the classes and their roles."""
+    return {
+        "class_names": classes.names,
+        "positive_class": classes.positive,
+        "class_without_lesion": classes.without_lesion,
+    }
 
 
 def data_name(name: str, root: Path) -> str:
@@ -74,15 +97,6 @@ def class_counts(data: BusiDataModule) -> dict[str, int]:
     """Test images of each class; those without a label are in none."""
     labels = Counter(case.label for case in data.tested_cases())
     return {name: labels[name] for name in data.index.classes.names}
-
-
-def class_roles(classes: Classes) -> dict[str, Any]:
-    """The fields of a :class:`DataRecord` that name the classes and their roles."""
-    return {
-        "class_names": classes.names,
-        "positive_class": classes.positive,
-        "class_without_lesion": classes.without_lesion,
-    }
 
 
 def split_record(manifest: Manifest, leaked: int | None, near_copies: str) -> SplitRecord:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from busi_lab.checking import check_least
 from busi_lab.errors import UserError
 from busi_lab.slurm import Node
 from busi_lab.suggestions import one_of
@@ -48,10 +49,7 @@ def check_settings(settings: SlurmSettings) -> None:
     Raises:
         UserError: naming the first such setting.
     """
-    for name, least in (("cpus_per_job", 1), ("gpus_per_job", 0), ("max_parallel", 1), ("threads", 1)):
-        value = getattr(settings, name)
-        if value is not None and value < least:
-            raise UserError(f"launcher.{name}={value}: expected at least {least}")
+    check_least("launcher", settings, {"cpus_per_job": 1, "gpus_per_job": 0, "max_parallel": 1, "threads": 1})
     if settings.time is not None:
         seconds(settings.time)
     if settings.memory is not None and not re.fullmatch(r"\d+[KMGT]?", settings.memory, re.IGNORECASE):

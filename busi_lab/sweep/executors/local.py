@@ -11,7 +11,7 @@ from typing import IO
 
 from omegaconf import DictConfig
 
-from busi_lab.errors import UserError
+from busi_lab.checking import check_least
 from busi_lab.machine import cpu_count
 from busi_lab.run_directory import LIFELINE_VARIABLE
 from busi_lab.sweep.executors.protocol import Command, Place, Process
@@ -58,10 +58,7 @@ class LocalExecutor:
     pause = 0.05
 
     def __init__(self, settings: LocalSettings) -> None:
-        for name in ("jobs", "jobs_per_gpu", "threads"):
-            value = getattr(settings, name)
-            if value is not None and value < 1:
-                raise UserError(f"launcher.{name}={value}: expected at least 1")
+        check_least("launcher", settings, {"jobs": 1, "jobs_per_gpu": 1, "threads": 1})
         self._settings = settings
         self._server: ForkServer | None = None
         self._refused = ""

@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from busi_lab.checking import check_least
 from busi_lab.errors import UserError, one_line
 from busi_lab.machine import cpu_count
 from busi_lab.summary import SUMMARY
@@ -178,10 +179,7 @@ class RayExecutor:
 
 
 def _check(settings: RaySettings) -> None:
-    for name, least in (("cpus_per_job", 1), ("threads", 1), ("max_parallel", 1), ("retries", 0)):
-        value = getattr(settings, name)
-        if value is not None and value < least:
-            raise UserError(f"launcher.{name}={value}: expected at least {least}")
+    check_least("launcher", settings, {"cpus_per_job": 1, "threads": 1, "max_parallel": 1, "retries": 0})
     gpus = settings.gpus_per_job
     if gpus is not None and not (gpus == int(gpus) >= 0 or 0 < gpus < 1):
         raise UserError(f"launcher.gpus_per_job={gpus:g}: expected a part of one, such as 0.5, or a whole number")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from busi_lab.checking import checked
+from busi_lab.checking import check_least, checked
 from busi_lab.errors import UserError
 from busi_lab.suggestions import one_of
 
@@ -83,10 +83,7 @@ def search_settings(group: Mapping[str, Any]) -> tuple[SearchSettings, Space]:
         UserError: an unknown key, a value outside its range, or an empty or wrong space.
     """
     settings = checked(SearchSettings, group, "search")
-    for name, least in (("trials", 1), ("parallel", 1), ("startup", 1), ("warmup", 0), ("folds", 2), ("seed", 0)):
-        value = getattr(settings, name)
-        if value is not None and value < least:
-            raise UserError(f"search.{name}={value}: expected at least {least}")
+    check_least("search", settings, {"trials": 1, "parallel": 1, "startup": 1, "warmup": 0, "folds": 2, "seed": 0})
     for name, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
         if (value := getattr(settings, name)) not in known:
             raise UserError(one_of(f"search.{name}={value}", value, known, "expected one of"))
