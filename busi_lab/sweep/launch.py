@@ -13,10 +13,10 @@ from busi_lab.locks import locked
 from busi_lab.plurals import counted
 from busi_lab.run_directory import SWEEP_VARIABLE
 from busi_lab.sweep.conductor import Conductor
-from busi_lab.sweep.executors import Executor, make_executor
+from busi_lab.sweep.executors import Executor, Place, make_executor
 from busi_lab.sweep.outcome import Sweep, objective
-from busi_lab.sweep.plan import Plan, make_plan, refuse_wrong
-from busi_lab.sweep.record import JobRecord, SweepRecord, read_sweep, write_sweep
+from busi_lab.sweep.plan import make_plan, refuse_wrong
+from busi_lab.sweep.record import SweepRecord, read_sweep, write_sweep
 from busi_lab.tracking import sweep_environment
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def launch(
         UserError: an override would undo the sweep, a job is wrong, or the directory is of no use.
         Stopped: SIGTERM or Ctrl-C.
     """
-    limit = failure_limit(config)
+    failure_limit(config)
     plan = make_plan(config, jobs, compose)
     if before is None:  # a sweeper that proposes values is told of a wrong one as of a job that failed
         refuse_wrong(plan.jobs)
@@ -61,10 +61,11 @@ def launch(
     configs = [job.config for job in plan.jobs]
     places = executor.places(configs)
     with locked(plan.directory):
-        record = _record(plan, sweep, executor.threads(configs))
-        environment = {**record.environment, "OMP_NUM_THREADS": str(record.threads)}
-        grace = float(OmegaConf.select(config, "sweep.grace"))
-        conductor = Conductor(plan.directory, executor, places, environment, limit, grace)
+        record = begin_record(sweep, executor.threads(configs)).with_jobs(
+            [job.record(plan.arguments) for job in plan.jobs]
+        )
+        write_sweep(plan.directory, record)
+        conductor = make_conductor(config, sweep, places, record)
         at_once = "" if places is None else f", {min(len(places), len(jobs))} at a time"
         log.info("sweep of %s%s, in %s", counted(len(jobs), "job"), at_once, plan.directory)
         for number, job in enumerate(plan.jobs, start=1):
@@ -110,15 +111,20 @@ def begin_sweep(config: DictConfig, directory: Path, executor: Executor) -> Swee
     return Sweep(directory, executor, loggers, {**environment, SWEEP_VARIABLE: directory.name})
 
 
-def _record(plan: Plan, sweep: Sweep, threads: int) -> SweepRecord:
-    """What the sweep has decided, in its directory: threads by its first call, the rest by this one."""
-    jobs = [
-        JobRecord(job.directory.name, (*plan.arguments, *job.overrides), (*plan.arguments, *job.continued))
-        for job in plan.jobs
-    ]
-    before = read_sweep(plan.directory) or SweepRecord(threads)
+def begin_record(sweep: Sweep, threads: int) -> SweepRecord:
+    """What a sweep has decided: the threads of its jobs by its first call, what trackers have decided by this one."""
+    before = read_sweep(sweep.directory) or SweepRecord(threads)
     if before.threads != threads:
         log.info("jobs have %s, as when the sweep was begun", counted(before.threads, "thread"))
-    record = replace(before, environment=dict(sweep.environment)).with_jobs(jobs)
-    write_sweep(plan.directory, record)
-    return record
+    return replace(before, environment=dict(sweep.environment))
+
+
+def make_conductor(config: DictConfig, sweep: Sweep, places: Sequence[Place] | None, record: SweepRecord) -> Conductor:
+    """The loop that carries out the jobs of a sweep.
+
+    Raises:
+        UserError: as :func:`failure_limit`.
+    """
+    environment = {**record.environment, "OMP_NUM_THREADS": str(record.threads)}
+    grace = float(OmegaConf.select(config, "sweep.grace"))
+    return Conductor(sweep.directory, sweep.executor, places, environment, failure_limit(config), grace)

@@ -17,6 +17,7 @@ from busi_lab.data.splits import version_of
 from busi_lab.errors import UserError
 from busi_lab.run.resume import trusted_packages
 from busi_lab.run_directory import CONFIG, SPLIT, quoted
+from busi_lab.sweep.record import JobRecord
 from busi_lab.sweep.work import finished
 
 OURS = "hydra_plugins.busi_lab_launcher.BusiLocalLauncher"
@@ -59,6 +60,14 @@ class Job:
         kept = [item for item in self.overrides if may_change_on_resume(item) and "trainer.max_epochs" not in item]
         trusted = trusted_packages(OmegaConf.to_container(self.config))  # it was composed here
         return [f"resume={quoted(self.directory)}", *kept, *([f"trust=[{','.join(trusted)}]"] if trusted else [])]
+
+    def record(self, arguments: Sequence[str]) -> JobRecord:
+        """The command lines that begin the job and that continue it.
+
+        Args:
+            arguments: that all jobs of the sweep share.
+        """
+        return JobRecord(self.directory.name, (*arguments, *self.overrides), (*arguments, *self.continued))
 
 
 @dataclass(frozen=True)

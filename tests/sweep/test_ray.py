@@ -19,9 +19,9 @@ from busi_lab.run_directory import LAST_CHECKPOINT
 from busi_lab.summary import read_summary
 from busi_lab.sweep.executors.protocol import LOST, Command
 from busi_lab.sweep.executors.ray import RayExecutor, RaySettings
+from busi_lab.sweep.ray_worker import End, Job, carry_out
 from busi_lab.sweep.record import read_sweep
 from busi_lab.sweep.task import UNSEEN
-from busi_lab.sweep.worker import End, Job, carry_out
 from tests.programs import SLOWLY, Programs, Started, call, is_alive
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from busi_lab.files import read_rows
 from busi_lab.report.results.search import Search, Trial, read_search
 from busi_lab.summary import Summary, read_summary, write_summary
 from busi_lab.sweep.record import JobRecord, SweepRecord, read_sweep
-from busi_lab.sweep.search.search import _experiment, _Loop
+from busi_lab.sweep.search.loop import Loop
+from busi_lab.sweep.search.result import _experiment
 from busi_lab.sweep.search.settings import Choices, Range, search_settings
 from busi_lab.sweep.search.study import distributions, identity, open_study, overrides_of
 from tests.programs import SLOWLY, Programs, call
@@ -126,8 +127,11 @@ def _loop(directory: Path, group: dict[str, Any], conductor: Any) -> Any:
     """Carry a search out; its study."""
     settings, space = search_settings(group)
     study = open_study(directory, settings, space, "max", identity(space, "val/f1", "max", None, []))
-    config = OmegaConf.create({"trainer": {}})
-    loop = _Loop(study, directory, settings, conductor, SweepRecord(1), [], [], "val/f1", config)
+
+    def job(name: str, own: Sequence[str]) -> JobRecord:
+        return JobRecord(name, tuple(own), ())
+
+    loop = Loop(study, directory, settings, conductor, SweepRecord(1), job, "val/f1")
     loop.run(distributions(space), 1)
     return study
 

@@ -9,6 +9,7 @@ from busi_lab.report.sections.failures import failures
 from busi_lab.report.sections.findings import findings
 from busi_lab.report.sections.folds import folds
 from busi_lab.report.sections.joint import joint
+from busi_lab.report.sections.localization import localization
 from busi_lab.report.sections.protocols import protocols
 from busi_lab.report.sections.published import published
 from busi_lab.report.sections.ranking import ranking
@@ -18,7 +19,6 @@ from busi_lab.report.sections.search import search
 from busi_lab.report.sections.section import Section, shortened
 from busi_lab.report.sections.systems import systems
 from busi_lab.report.sections.tests import tests
-from busi_lab.report.sections.weak import weak
 
 SECTIONS: tuple[Callable[[Analysis], list[Section]], ...] = (
     findings,  # what was found
@@ -32,7 +32,7 @@ SECTIONS: tuple[Callable[[Analysis], list[Section]], ...] = (
     folds,
     ranking,
     joint,
-    weak,
+    localization,
     published,
     failures,
     reproduce,

@@ -17,8 +17,8 @@ from busi_lab.errors import UserError, one_line
 from busi_lab.machine import cpu_count
 from busi_lab.summary import SUMMARY
 from busi_lab.sweep.executors.protocol import LOST, Command, Place
+from busi_lab.sweep.ray_worker import Job, carry_out
 from busi_lab.sweep.work import note_failure
-from busi_lab.sweep.worker import Job, carry_out
 
 _SECONDS = 5.0  # that a cluster has to answer
 _STORE = 80 << 20  # bytes of Ray's object store, which holds nothing of ours

@@ -11,7 +11,7 @@ LEARNT = {"localization": "labels alone", "segmentation": "masks", "multitask": 
 """What a task's networks learn of a scan."""
 
 
-def weak(analysis: Analysis) -> list[Section]:
+def localization(analysis: Analysis) -> list[Section]:
     """A section for each set of experiments that were judged alike, one of them by its maps."""
     found = []
     for scope in analysis.scopes:

@@ -1,8 +1,8 @@
-"""A job of a sweep inside a worker of an engine, which may be killed at any moment.
+"""A job of a sweep inside a worker of Ray, which may be killed at any moment.
 
 The worker holds one end of a pipe, the job's lifeline. However the worker ends, the kernel closes that end, and the
-job saves its state and stops. Between the worker and the job stands a shell: an engine that kills the children of its
-workers kills that, and not the program that watches over the job (:mod:`busi_lab.sweep.task`).
+job saves its state and stops. Between the worker and the job stands a shell: Ray, which kills the children of its
+workers, kills that, and not the program that watches over the job (:mod:`busi_lab.sweep.task`).
 """
 
 import contextlib
@@ -55,7 +55,7 @@ def carry_out(job: Job) -> End:
     if not job.folder.is_dir():
         place = f"found none on {os.uname().nodename}; call busi-train from a folder that every node sees"
         return End(UNSEEN, f"{job.folder}: expected the folder of the call, {place}")
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the engine was started in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where Ray was started in the background
     program = [sys.executable, "-m", "busi_lab.sweep.task", str(job.sweep), job.name, str(job.grace)]
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as theirs, os.fdopen(writing, "wb") as ours, tempfile.TemporaryFile() as output:
