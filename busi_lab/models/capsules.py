@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from busi_lab.checking import check_least
 from busi_lab.config import NetworkSettings
 from busi_lab.errors import UserError
 from busi_lab.models.interface import BuiltModel, Outputs, Wanted
@@ -134,9 +135,8 @@ def build(settings: CapsuleSettings, wanted: Wanted) -> BuiltModel:
         UserError: pretrained weights are asked for, a setting is below 1, or the input is too small.
     """
     refuse_pretrained(settings)
-    for name in ("filters", "stride", "capsules", "primary_size", "class_size", "routing"):
-        if (value := getattr(settings, name)) < 1:
-            raise UserError(f"model.{name}={value}: expected 1 or more")
+    names = ("filters", "stride", "capsules", "primary_size", "class_size", "routing")
+    check_least("model", settings, dict.fromkeys(names, 1))
     assert wanted.classes is not None
     network = CapsuleNetwork(settings, wanted.classes, wanted.image_size)
     return BuiltModel(network, (network.head,), (0.5,) * settings.in_chans, (0.25,) * settings.in_chans)

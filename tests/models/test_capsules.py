@@ -65,7 +65,7 @@ def test_it_has_the_published_layers() -> None:
     [
         ("capsules", Wanted(3, False, 16), {}, r"data\.image_size=16 is too small for capsules: at least 17 is needed"),
         ("capsules", Wanted(3, False, 24), {"stride": 2}, r"data\.image_size=24 .* at least 25 is needed"),
-        ("capsules", CLASSES, {"routing": 0}, r"model\.routing=0: expected 1 or more"),
+        ("capsules", CLASSES, {"routing": 0}, r"model\.routing=0: expected at least 1"),
         ("capsules", CLASSES, {"weights": "imagenet"}, r"capsules has no pretrained weights"),
         ("capsules", CLASSES, {"backbone": "resnet18"}, r"model\.backbone: unknown key; known keys of capsules"),
         ("capsules", Wanted(3, True, 64), {}, r"capsules: gives classes alone"),
