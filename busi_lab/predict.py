@@ -73,6 +73,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     }.items():
         parser.add_argument(option, action="append", default=[], type=Path, metavar="RUN", help=words)
     parser.add_argument("--out", type=Path, metavar="DIR", help="new or empty folder for JSON, masks, overlays and CSV")
+    parser.add_argument("--no-overlays", action="store_true", help="draw no overlays, which take most of the writing")
     parser.add_argument("--json", metavar="FILE", help="write a line of JSON for each scan to FILE, or - for stdout")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     parser.add_argument("--tta", action="store_true", help="average over each scan and its mirror image")
@@ -98,6 +99,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         out: Path | None = arguments.out
         if out is None and arguments.json is None:
             raise UserError("nowhere to write to: give --out DIR, --json FILE, or --json - for stdout")
+        if arguments.no_overlays and out is None:
+            raise UserError("--no-overlays: without --out DIR nothing is drawn; leave it out")
         if arguments.explain and out is None:
             raise UserError("--explain draws pictures: give --out DIR for them")
         if arguments.batch_size < 1:
@@ -136,7 +139,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         from busi_lab.inference.batch import predict_files
 
         bar = stack.enter_context(tqdm(total=len(files), unit="file", disable=not sys.stderr.isatty()))
-        tally = predict_files(predictor, files, out, lines, arguments.batch_size, explainer, bar.update, spacing)
+        tally = predict_files(
+            predictor,
+            files,
+            out,
+            lines,
+            arguments.batch_size,
+            explainer,
+            bar.update,
+            spacing,
+            overlays=not arguments.no_overlays,
+        )
         bar.close()
         _conclude(tally, left_out, out)
         if tally.unreadable:

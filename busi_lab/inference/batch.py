@@ -47,6 +47,7 @@ def predict_files(
     explainer: Explainer | None = None,
     progress: Callable[[], Any] = lambda: None,
     spacing: Spacing | None = None,
+    overlays: bool = True,
 ) -> Tally:
     """Predict files one batch after the other; memory does not grow with their number.
 
@@ -60,6 +61,7 @@ def predict_files(
         explainer: draws ``NAME_METHOD.png``, too.
         progress: called after each file.
         spacing: of scans whose files do not tell it.
+        overlays: whether ``NAME_overlay.png`` are drawn.
 
     Raises:
         OSError: ``out`` or ``json_lines`` cannot be written.
@@ -69,7 +71,7 @@ def predict_files(
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
         table = stack.enter_context(open_table(out)) if out else None
-        writer = Writer(pool, _AHEAD, out, table, json_lines, predictor.classes)
+        writer = Writer(pool, _AHEAD, out, table, json_lines, predictor.classes, overlays)
         batch: list[tuple[ScanFile, Scan]] = []
         for file, found in _read_ahead(pool, files, progress):
             if isinstance(found, Scan):

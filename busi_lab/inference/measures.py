@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -39,18 +38,40 @@ def measure(mask: Mask, spacing: Spacing | None = None, regions: Sequence[Region
         spacing: of the scan.
         regions: of the scan; with them a spacing counts only inside its region.
     """
-    count, parts, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    return tuple(
-        _measure_part(
-            parts, number, boxes[number].tolist(), spacing_of(parts == number, spacing, regions) if regions else spacing
-        )
-        for number in sorted(range(1, count), key=lambda number: -boxes[number][cv2.CC_STAT_AREA])
-    )
+    values = mask.astype(np.uint8)
+    left, top, width, height = cv2.boundingRect(values)  # outside there is nothing to look for
+    inside = np.ascontiguousarray(values[top : top + height, left : left + width])
+    if not inside.size:
+        return ()
+    count, parts, boxes, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
+    found = []
+    for number in sorted(range(1, count), key=lambda number: -boxes[number][cv2.CC_STAT_AREA]):
+        x, y, w, h, area = boxes[number].tolist()
+        part = parts[y : y + h, x : x + w] == number
+        box = (left + x, top + y, w, h)
+        found.append(_measure_part(part, box, area, _spacing(part, box, mask.shape, spacing, regions)))
+    return tuple(found)
 
 
-def _measure_part(parts: NDArray[Any], number: int, box: list[int], spacing: Spacing | None) -> Lesion:
-    left, top, width, height, area = box
-    part = parts[top : top + height, left : left + width] == number
+def _spacing(
+    part: Mask,
+    box: tuple[int, int, int, int],
+    shape: tuple[int, ...],
+    spacing: Spacing | None,
+    regions: Sequence[Region],
+) -> Spacing | None:
+    """The spacing that holds for a part, bool ``[h, w]`` at its box."""
+    if not regions:
+        return spacing
+    left, top, width, height = box
+    whole = np.zeros(shape, bool)
+    whole[top : top + height, left : left + width] = part
+    return spacing_of(whole, spacing, regions)
+
+
+def _measure_part(part: Mask, box: tuple[int, int, int, int], area: int, spacing: Spacing | None) -> Lesion:
+    """Measure a part, bool ``[h, w]`` at its box."""
+    left, top, width, height = box
     rows = np.arange(height)  # a connected part has pixels in every row of its box; its hull needs their ends alone
     ends = np.concatenate([part.argmax(axis=1), width - part[:, ::-1].argmax(axis=1)])
     corners = np.concatenate([np.stack([ends, np.tile(rows + y, 2)], axis=1) for y in (0, 1)])

@@ -83,7 +83,9 @@ class Called:
         return found
 
     def picture(self, name: str) -> NDArray[Any]:
-        return np.asarray(Image.open(self.out / f"{name}.png"))
+        """Its pixels; a palette's colours, not their numbers."""
+        picture = Image.open(self.out / f"{name}.png")
+        return np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
 
 
 Cli = Callable[..., Called]

@@ -52,8 +52,20 @@ def test_overlays_show_outline_and_class(
 def test_a_single_pixel_is_outlined_and_a_narrow_scan_stays_small() -> None:
     mask = np.zeros((30, 30), bool)
     mask[10, 20] = True
-    picture = np.asarray(overlay.draw_overlay(np.zeros((30, 30), np.uint8), mask, ["benign"]))
+    picture = np.asarray(overlay.draw_overlay(np.zeros((30, 30), np.uint8), mask, ["benign"]).convert("RGB"))
     rows, columns = np.nonzero((picture == overlay.PREDICTED).all(axis=2))
     assert abs(rows.mean() / 11 - 10.5) < 0.2  # enlarged eleven times
     assert abs(columns.mean() / 11 - 20.5) < 0.2
     assert overlay.draw_overlay(np.zeros((100_000, 1), np.uint8), None, ["benign"]).width < 10
+
+
+def test_an_overlay_has_the_scans_gray_levels_and_none_looks_like_an_outline() -> None:
+    levels = np.tile(np.arange(256, dtype=np.uint8), (320, 2))[:, :320]
+    drawn = np.asarray(overlay.draw_overlay(levels, None, ["benign"]).convert("RGB"))
+    assert (drawn[:320] == np.minimum(levels, 254)[..., None]).all()
+
+
+def test_overlays_can_be_left_out(cli: Cli, runs: Path, tmp_path: Path) -> None:
+    called = cli(scan(tmp_path / "scan.png"), "--run", runs / "all", "--no-overlays")
+    assert called.lines[0]["pictures"] == {"mask": "scan_mask.png"}
+    assert sorted(path.name for path in called.out.iterdir()) == ["predictions.csv", "scan.json", "scan_mask.png"]

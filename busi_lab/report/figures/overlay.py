@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -16,17 +17,19 @@ PREDICTED: Colour = (86, 180, 233)
 _SMALLEST = 320  # pixels, the width from which a caption fits
 _LARGEST = 4_000_000  # pixels, up to which it is enlarged for that
 _DASH = 7  # pixels
+_LINE = 255  # the entry of an overlay's palette that has the colour of the outline; the others are gray levels
+_PALETTE = [level for gray in range(_LINE) for level in (gray, gray, gray)] + list(PREDICTED)
 
 
 def outline(
-    picture: Image.Image, mask: NDArray[np.bool_], colour: Colour, dashed: bool = False, width: int = 2
+    picture: Image.Image, mask: NDArray[np.bool_], colour: Colour | int, dashed: bool = False, width: int = 2
 ) -> None:
-    """Draw the contours of a mask bool ``[H, W]``, of any size, on ``picture``."""
+    """Draw the contours of a mask bool ``[H, W]``, of any size, on ``picture``, whose mode the colour fits."""
     area = resized(mask, (picture.height, picture.width)).astype(np.uint8)
     contours, _ = cv2.findContours(area, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     pen = ImageDraw.Draw(picture)
     for contour in contours:
-        points = [(int(x), int(y)) for x, y in contour.reshape(-1, 2)]
+        points = list(map(tuple, contour.reshape(-1, 2).tolist()))
         length = _DASH if dashed else len(points)
         for start in range(0, len(points), 2 * length):
             pen.line([*points, points[0]][start : start + length + 1], fill=colour, width=width)
@@ -49,13 +52,16 @@ def draw_overlay(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, line
         lines: of words, the first one larger.
 
     Returns:
-        RGB; a scan narrower than 320 pixels is enlarged by a whole factor, unless it is so high that the picture
+        Gray levels with a palette, a third of the bytes of RGB: white has the outline's colour, so that scans have 254
+        at most. A scan narrower than 320 pixels is enlarged by a whole factor, unless it is so high that the picture
         would grow out of bounds.
     """
-    picture = _enlarged(pixels)
+    picture = _enlarged(np.minimum(pixels, _LINE - 1))
     if mask is not None and mask.any():
-        outline(picture, mask, PREDICTED, width=max(2, picture.width // 250))
-    return _captioned(picture, lines)
+        outline(picture, mask, _LINE, width=max(2, picture.width // 250))
+    picture = _captioned(picture, lines)
+    picture.putpalette(_PALETTE)
+    return picture
 
 
 def draw_heat(
@@ -74,20 +80,25 @@ def draw_heat(
 
 
 def _enlarged(pixels: NDArray[np.uint8]) -> Image.Image:
-    picture = Image.fromarray(pixels).convert("RGB")
+    picture = Image.fromarray(pixels)
     factor = min(-(-_SMALLEST // picture.width), max(1, math.isqrt(_LARGEST // (picture.width * picture.height))))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
 def _captioned(picture: Image.Image, lines: Sequence[str]) -> Image.Image:
     size = max(13, picture.width // 36)
-    fonts = [ImageFont.load_default(round(size * (1.3 if i == 0 and len(lines) > 1 else 1))) for i in range(len(lines))]
+    fonts = [_font(round(size * (1.3 if i == 0 and len(lines) > 1 else 1))) for i in range(len(lines))]
     heights = [round(font.size * 1.35) for font in fonts if isinstance(font, ImageFont.FreeTypeFont)]
     margin = size // 2
-    framed = Image.new("RGB", (picture.width, picture.height + sum(heights) + margin), (20, 23, 27))
+    framed = Image.new("L", (picture.width, picture.height + sum(heights) + margin), 23)
     framed.paste(picture, (0, 0))
     pen, top = ImageDraw.Draw(framed), picture.height + margin // 2
     for line, font, height in zip(lines, fonts, heights, strict=True):
-        pen.text((margin, top), line, fill=(231, 233, 236), font=font)
+        pen.text((margin, top), line, fill=233, font=font)
         top += height
     return framed
+
+
+@lru_cache(maxsize=32)
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
