@@ -1,5 +1,6 @@
 """The published U-Net on a MobileNetV1 encoder, with a classification head on demand."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,15 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from busi_lab.config import NetworkSettings
+from busi_lab.models.decoder import five_stages
 from busi_lab.models.inputs import PaddedNetwork, match_channels
 from busi_lab.models.interface import BuiltModel, Outputs, Wanted
 from busi_lab.models.pretrained import create_timm_model
 from busi_lab.models.registry import register
 
+PUBLISHED_WIDTHS = (512, 256, 128, 64, 32)
+
 
 @dataclass
 class MobileNetUNetSettings(NetworkSettings):
-    """``weights`` are those of timm's MobileNetV1, or of any run on it."""
+    """``weights`` are those of timm's MobileNetV1, or of any run on it.
+
+    Attributes:
+        decoder_channels: filters of the five steps of the decoder, the deepest first; None for the published ones.
+    """
+
+    decoder_channels: list[int] | None = None
 
     @property
     def timm_backbone(self) -> str | None:
@@ -29,11 +39,12 @@ def build(settings: MobileNetUNetSettings, wanted: Wanted) -> BuiltModel:
     """Build it on timm's MobileNetV1, to which ``weights`` belong; ``dropout`` is before the class logits.
 
     Raises:
-        UserError: weights that are unavailable or do not fit.
+        UserError: weights that are unavailable or do not fit, or filters that are not five.
     """
+    widths = PUBLISHED_WIDTHS if settings.decoder_channels is None else five_stages(settings.decoder_channels)
     mobilenet = create_timm_model("mobilenetv1_100", settings.weights, settings.in_chans, 0.0)
     constants = timm.data.resolve_model_data_config(mobilenet)
-    network = MobileNetUNet(MobileNetEncoder(mobilenet), wanted.classes, settings.dropout)
+    network = MobileNetUNet(MobileNetEncoder(mobilenet), wanted.classes, settings.dropout, widths)
     heads = tuple(module for child, module in network.named_children() if child != "encoder" and module is not None)
     mean, std = (match_channels(constants[key], settings.in_chans) for key in ("mean", "std"))
     return BuiltModel(PaddedNetwork(network), heads, mean, std)
@@ -73,26 +84,31 @@ class MobileNetUNet(nn.Module):
 
     Each of the decoder's steps doubles the resolution by a transposed convolution and appends the encoder's features
     of that resolution, aligned to as many channels by a 1x1 convolution; the last step, to the input's resolution,
-    has 32 filters and no features to append (Dajam & Qahmash, IJACSA 16(5), 2025). The other widths, 3x3 kernels,
-    batch norm and ReLU are inferred.
+    has no features to append, and 32 filters as published (Dajam & Qahmash, IJACSA 16(5), 2025). The other widths, 3x3
+    kernels, batch norm and ReLU are inferred.
 
     Args:
         encoder: the encoder.
         num_classes: outputs of a classification head on the encoder's pooled last features; None for no head.
         dropout: probability before that head.
+        widths: filters of the five steps.
     """
 
-    widths = (512, 256, 128, 64, 32)
-
-    def __init__(self, encoder: MobileNetEncoder, num_classes: int | None = None, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        encoder: MobileNetEncoder,
+        num_classes: int | None = None,
+        dropout: float = 0.0,
+        widths: Sequence[int] = PUBLISHED_WIDTHS,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = nn.Module()
-        inputs = [encoder.channels[-1], *(2 * width for width in self.widths[:-1])]
-        self.decoder.ups = nn.ModuleList(_double(i, width) for i, width in zip(inputs, self.widths, strict=True))
-        skips = zip(encoder.channels[-2::-1], self.widths, strict=False)
+        inputs = [encoder.channels[-1], *(2 * width for width in widths[:-1])]
+        self.decoder.ups = nn.ModuleList(_double(i, width) for i, width in zip(inputs, widths, strict=True))
+        skips = zip(encoder.channels[-2::-1], widths, strict=False)
         self.decoder.aligned = nn.ModuleList(nn.Conv2d(channels, width, kernel_size=1) for channels, width in skips)
-        self.segmentation_head = nn.Conv2d(self.widths[-1], 1, kernel_size=1)
+        self.segmentation_head = nn.Conv2d(widths[-1], 1, kernel_size=1)
         self.classification_head = (
             None
             if num_classes is None

@@ -14,6 +14,7 @@ from torch import nn
 
 from busi_lab.config import NetworkSettings
 from busi_lab.errors import UserError, one_line
+from busi_lab.models.decoder import five_stages
 from busi_lab.models.inputs import PaddedNetwork, match_channels
 from busi_lab.models.interface import BuiltModel, Outputs, Wanted, answering
 from busi_lab.models.pretrained import create_with_weights, hub_access
@@ -115,11 +116,7 @@ def _decoder_channels(settings: SmpSettings) -> tuple[int, ...]:
     Raises:
         UserError: they are not five of 1 at least, or the architecture has no such stages.
     """
-    channels = tuple(settings.decoder_channels or ())
-    if len(channels) != 5 or min(channels) < 1:
-        raise UserError(
-            f"model.decoder_channels={list(channels)}: expected null or five numbers, as [256,128,64,32,16]"
-        )
+    channels = five_stages(settings.decoder_channels or ())
     if settings.arch.lower() not in ("unet", "unetplusplus", "manet"):
         raise UserError(
             f"model.decoder_channels belongs to Unet, UnetPlusPlus or MAnet; found model.arch={settings.arch}"

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
 
 from busi_lab.errors import UserError
 from busi_lab.models import BuiltModel, Outputs, PaddedNetwork, Wanted, build_network, network_settings, pretrained
@@ -172,6 +173,20 @@ def test_the_published_unet_ends_with_32_filters_and_one_channel() -> None:
     assert [up[0].out_channels for up in ups] == [512, 256, 128, 64, 32]
     assert [tuple(align.kernel_size) for align in network.decoder.aligned] == [(1, 1)] * 4
     assert network(torch.zeros(2, 3, 256, 256)).masks.shape == (2, 1, 256, 256)
+
+
+def test_a_narrow_decoder_has_the_same_encoder_and_a_quarter_of_the_work() -> None:
+    wide, narrow = (segmenter(decoder_channels=channels, num_classes=3) for channels in (None, [128, 64, 32, 16, 16]))
+    work = []
+    for built in (wide, narrow):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            built.network.eval()(torch.zeros(1, 3, 64, 64))
+        work.append(counter.get_total_flops())
+    assert work[1] / work[0] == pytest.approx(1.066 / 3.696, rel=0.01)
+    encoders = [built.network.network.encoder.state_dict() for built in (wide, narrow)]
+    assert {name: value.shape for name, value in encoders[0].items()} == {k: v.shape for k, v in encoders[1].items()}
+    with pytest.raises(UserError, match=r"decoder_channels=\[8, 4\]: expected null or five numbers"):
+        segmenter(decoder_channels=[8, 4])
 
 
 @pytest.mark.parametrize("size", [64, 75, 100])
