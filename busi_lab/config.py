@@ -179,6 +179,7 @@ class RunConfig:
     callbacks: dict[str, Dict | None] = field(default_factory=dict)
     logger: dict[str, Dict | None] = field(default_factory=dict)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    compile: bool = False
     test: bool = True
     trust: list[str] = field(default_factory=list)
     resume: str | None = None

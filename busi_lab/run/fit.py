@@ -34,6 +34,7 @@ from busi_lab.run.checkpoints import LastCheckpoint
 from busi_lab.run.environment import quieten
 from busi_lab.run.first_stage import FirstStage, find_first_stage
 from busi_lab.run.leaks import inherited
+from busi_lab.run.precision import AUTO, decide_precision
 from busi_lab.run.record import (
     class_line,
     headline,
@@ -94,6 +95,11 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     data = _build_training_data(config, task)
     cut = first_stage.cut(data) if first_stage else None
     task.learnt = learnt_classes(data)
+    if settings.get("precision") == AUTO:
+        settings["precision"] = decide_precision(task, data.batch_size, settings, directory)
+        resolved.trainer.precision = settings["precision"]
+    if config.compile:
+        task.network.compile()
     callbacks = build_callbacks(config, task)
     epochs = config.trainer["max_epochs"]
     state = find_state(directory, task, data.manifest.digest, epochs, data.origin) if config.resume else None
@@ -213,6 +219,10 @@ def _fit(task: BaseTask, data: BusiDataModule, trainer: Trainer, state: State | 
         raise UserError(
             f"Lightning refuses this run: {one_line(error)}; trackers are no loggers of the Trainer, so callbacks that "
             "need one do not work, and metrics.csv has the learning rate"
+        ) from None
+    except torch._dynamo.exc.TorchDynamoException as error:
+        raise UserError(
+            f"compile=true: this network is not compiled here ({one_line(error)[:160]}); set compile=false"
         ) from None
     except torch.OutOfMemoryError as error:
         raise UserError(
