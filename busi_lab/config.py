@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from busi_lab.checking import check_fractions, check_nonnegative, check_positive, checked, whole_keys, write_whole
 from busi_lab.errors import UserError
+from busi_lab.exported.sessions import BACKENDS
 from busi_lab.suggestions import one_of
 
 LATER_OF_TASKS: dict[str, Any] = {"class_focal_gamma": 0.0, "refine": "none", "class_loss": "cross_entropy"}
@@ -200,6 +201,7 @@ class EvalConfig:
     stress: str | None = None
     shortcuts: bool = False
     explain: str | None = None
+    backend: str = "auto"
     command: str | None = None
 
 
@@ -238,6 +240,8 @@ def parse_eval_config(config: DictConfig) -> EvalConfig:
     ):
         if value is not None and value not in allowed:
             raise UserError(f"{key}={value}: expected null or {' or '.join(allowed)}")
+    if parsed.backend not in BACKENDS:
+        raise UserError(f"backend={parsed.backend}: expected {' or '.join(BACKENDS)}")
     devices = parsed.trainer.get("devices", 1)
     if devices != 1 and not (isinstance(devices, list) and len(devices) == 1):
         raise UserError(f"trainer.devices={devices}: an evaluation takes 1, or one by its number, as [1]")

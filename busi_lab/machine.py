@@ -21,6 +21,12 @@ def cpu_count(membership: Path = Path("/proc/self/cgroup"), cgroups: Path = Path
     return min([cores, *map(math.ceil, _quotas(membership, cgroups))])
 
 
+def thread_count() -> int:
+    """Threads for one network: as many as ``OMP_NUM_THREADS`` says, else all cores that this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) else cpu_count()
+
+
 def _quotas(membership: Path, cgroups: Path) -> Iterator[float]:
     """The quotas, in cores, of the control groups of this process and of all groups above them.
 

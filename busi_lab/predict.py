@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error
+from busi_lab.exported.sessions import BACKENDS, PRECISIONS, Runtime
 from busi_lab.plurals import counted
 from busi_lab.run_directory import finished_runs
 from busi_lab.summary import read_summary
@@ -32,6 +33,9 @@ def load(
     device: str = "auto",
     tta: bool = False,
     calibrated: bool = False,
+    backend: str = "auto",
+    threads: int | None = None,
+    precision: str = "32",
 ) -> "Predictor":
     """Load trained runs once, to be applied to any number of scans.
 
@@ -44,10 +48,14 @@ def load(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` and so on.
         tta: average over each scan and its mirror image.
         calibrated: scale the classes of each run by the temperature that it has found on its validation images.
+        backend: ``auto``, ``torch`` for runs, ``onnxruntime`` or ``openvino`` for exported ones.
+        threads: of the CPU for a network; None for all cores that this process may use.
+        precision: ``32``, ``bf16`` or ``auto``; other than 32 for OpenVINO alone.
 
     Raises:
         UserError: no run, a run that cannot be used, or no such device.
     """
+    runtime = Runtime(backend, threads, precision)
     given, classifiers, segmenters = (finished_runs(paths) for paths in (run, classifier, segmenter))
     from busi_lab.inference.predictor import Predictor, can_classify, can_segment  # torch takes seconds: not for --help
 
@@ -55,7 +63,9 @@ def load(
         task = read_summary(path).task
         classifiers += [path] if can_classify(task) else []
         segmenters += [path] if can_segment(task) else []
-    return Predictor(list(dict.fromkeys(classifiers)), list(dict.fromkeys(segmenters)), device, tta, calibrated)
+    return Predictor(
+        list(dict.fromkeys(classifiers)), list(dict.fromkeys(segmenters)), device, tta, calibrated, runtime
+    )
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -76,6 +86,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-overlays", action="store_true", help="draw no overlays, which take most of the writing")
     parser.add_argument("--json", metavar="FILE", help="write a line of JSON for each scan to FILE, or - for stdout")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="auto", help="what applies exported runs (default: what they are for)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU for a network (default: all cores)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="32", help="in which OpenVINO computes (default: 32)"
+    )
     parser.add_argument("--tta", action="store_true", help="average over each scan and its mirror image")
     parser.add_argument(
         "--calibrated", action="store_true", help="scale class probabilities by the temperature of each run"
@@ -117,6 +134,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             device=arguments.device,
             tta=arguments.tta,
             calibrated=arguments.calibrated,
+            backend=arguments.backend,
+            threads=arguments.threads,
+            precision=arguments.precision,
         )
         explainer = None
         if arguments.explain and predictor.cuts_scans:

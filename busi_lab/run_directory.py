@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from busi_lab.errors import UserError
 from busi_lab.files import read_rows
-from busi_lab.summary import SUMMARY, Summary, read_summary
+from busi_lab.summary import SUMMARY, Summary, is_export, read_summary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,7 +160,7 @@ def read_run(directory: Path) -> Run:
 
 
 def find_run_directories(folders: Iterable[Path], names: Sequence[str] = (SUMMARY,)) -> list[Path]:
-    """All folders at or below ``folders`` that hold a ``summary.json``, sorted, each once.
+    """All folders at or below ``folders`` that hold a ``summary.json``, sorted, each once; no exported runs.
 
     Args:
         folders: run directories, or folders of them.
@@ -174,11 +174,13 @@ def find_run_directories(folders: Iterable[Path], names: Sequence[str] = (SUMMAR
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder; give run directories or a folder of them")
         found.update(path.parent.resolve() for name in names for path in folder.rglob(name))
-    return sorted(found)
+    return sorted(path for path in found if not is_export(path))
 
 
 def finished_runs(paths: Path | str | Sequence[Path | str]) -> list[Path]:
     """The runs that ``paths`` mean, in full, so that one given twice is known; of a folder the finished ones.
+
+    An exported run is given by its own directory.
 
     Raises:
         UserError: no such folder, or one without a finished run.
@@ -187,7 +189,7 @@ def finished_runs(paths: Path | str | Sequence[Path | str]) -> list[Path]:
     for path in map(Path, [paths] if isinstance(paths, Path | str) else paths):
         if not path.is_dir():
             raise UserError(f"{path}: no such folder; give the directory of a finished run, or a folder of them")
-        if (path / SUMMARY).exists():
+        if (path / SUMMARY).exists() or is_export(path):
             found.append(path.resolve())
             continue
         summaries = {item: read_summary(item) for item in find_run_directories([path])}

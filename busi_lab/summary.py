@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from busi_lab.classes import BUSI, Classes
 from busi_lab.errors import UserError
+from busi_lab.exported.record import EXPORT, ExportRecord
 from busi_lab.files import write_json
 
 SCHEMA = 1  # of summaries; that of checkpoints is in busi_lab.tasks.checkpoint
@@ -215,7 +216,7 @@ class Summary:
     ``command`` is the command line without output paths. ``source`` is there in the result of an evaluation alone;
     ``data`` and ``split`` then are what it was tested on. ``members`` are there in an ensemble of runs alone.
     ``temperature`` divides class logits, so that probabilities fit the validation images best; None without classes, in
-    older runs, and where no best one was found.
+    older runs, and where no best one was found. ``export`` is there in an exported run alone, and in its evaluations.
     """
 
     status: str
@@ -249,6 +250,7 @@ class Summary:
     source: Source | None = None
     members: tuple[MemberRecord, ...] = ()
     temperature: float | None = None
+    export: ExportRecord | None = None
 
     @property
     def tested(self) -> bool:
@@ -261,13 +263,18 @@ def write_summary(directory: Path, summary: Summary) -> None:
     write_json(directory / SUMMARY, asdict(summary))
 
 
+def is_export(directory: Path) -> bool:
+    """Whether a directory holds an exported run, which ``busi-export`` has written."""
+    return (directory / EXPORT).is_file()
+
+
 def read_summary(directory: Path) -> Summary:
-    """Read ``summary.json`` of a run directory.
+    """Read ``summary.json`` of a run directory, or ``export.json`` of an exported run.
 
     Raises:
         UserError: the file is missing, cut, of a newer schema, or not a summary.
     """
-    path = directory / SUMMARY
+    path = directory / (EXPORT if is_export(directory) else SUMMARY)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -297,6 +304,7 @@ _NESTED: Mapping[str, type] = {
     "source": Source,
     "initial": InitialWeights,
     "first_stage": FirstStageRecord,
+    "export": ExportRecord,
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from busi_lab.data.resizing import resize_scan
 from busi_lab.data.scan import Gray, Mask
 from busi_lab.errors import UserError
+from busi_lab.models.exported import Exported
 from busi_lab.tasks import BaseTask
 
 Heat = NDArray[np.float32]
@@ -97,6 +98,8 @@ Attribute = Callable[[Tensor, int], Tensor]
 
 
 def _gradcam(captum: Any, task: BaseTask) -> Attribute:
+    if isinstance(task.network, Exported):
+        raise UserError("gradcam needs gradients, which an exported run lacks; use occlusion, or the run itself")
     model = ClassLogits(task)
     method = captum.LayerGradCam(model, last_features(task))
 

@@ -19,10 +19,13 @@ from busi_lab.data.resizing import resize_scan
 from busi_lab.data.scan import Gray, Mask, Scan
 from busi_lab.data.spacing import Spacing
 from busi_lab.errors import UserError
+from busi_lab.exported.sessions import Runtime
 from busi_lab.inference.first_stage import recorded_runs
 from busi_lab.inference.measures import Lesion, measure
 from busi_lab.inference.notes import find_notes
+from busi_lab.machine import cpu_count
 from busi_lab.models import Outputs
+from busi_lab.models.exported import Exported
 from busi_lab.plurals import counted
 from busi_lab.summary import FirstStageRecord, Summary
 from busi_lab.tasks import BaseTask, load_task
@@ -40,6 +43,7 @@ class UsedRun:
     seed: int | None
     split: Mapping[str, Any]
     temperature: float | None = None  # that was applied to its class logits
+    backend: str = "torch"  # which library has applied it, with int8 where it was quantised
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class Predictor:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` and so on.
         tta: average over each scan and its mirror image.
         calibrated: divide the class logits of each run by the temperature that it has found on its validation images.
+        runtime: how networks are applied on the CPU.
 
     Raises:
         UserError: no run, a run that cannot be used, has lost its first stage or lacks a temperature, or no device.
@@ -108,13 +113,15 @@ class Predictor:
         device: str = "auto",
         tta: bool = False,
         calibrated: bool = False,
+        runtime: Runtime = Runtime(),  # noqa: B008 # it is frozen
     ) -> None:
         if not classifiers and not segmenters:
             raise UserError("no run to predict with; give a classifier, a segmenter, or a run for both")
         self.device = find_device(device)
         self._tta = tta
         roles = [(path, "classifier") for path in classifiers] + [(path, "segmenter") for path in segmenters]
-        loaded = {path: load_task(path) for path, _ in roles}
+        torch.set_num_threads(runtime.threads or min(torch.get_num_threads(), cpu_count()))
+        loaded = {path: load_task(path, runtime) for path, _ in roles}
         for path, role in roles:
             task = loaded[path][0]
             if not (task.needs_masks if role == "segmenter" else task.needs_labels):
@@ -132,7 +139,7 @@ class Predictor:
         first_runs = {run.directory: run for first, _ in self._first_stages.values() for run in first.runs}
         self.runs: tuple[UsedRun, ...] = (
             *(
-                _used(path, loaded[path][1], role, self._temperatures.get(path) if role == "classifier" else None)
+                _used(path, *loaded[path], role, self._temperatures.get(path) if role == "classifier" else None)
                 for path, role in roles
             ),
             *(replace(run, role="first stage") for run in first_runs.values()),
@@ -316,9 +323,12 @@ def _temperatures(runs: Mapping[Path, Summary]) -> dict[Path, float]:
     return found
 
 
-def _used(path: Path, summary: Summary, role: str, temperature: float | None) -> UsedRun:
+def _used(path: Path, task: BaseTask, summary: Summary, role: str, temperature: float | None) -> UsedRun:
     split = {key: getattr(summary.split, key) for key in ("protocol", "seed", "fold", "digest", "leaked")}
-    return UsedRun(str(path), role, summary.experiment, summary.model, summary.seed, split, temperature)
+    network, backend = task.network, "torch"
+    if isinstance(network, Exported):
+        backend = network.session.name + (" int8" if summary.export is not None and summary.export.int8 else "")
+    return UsedRun(str(path), role, summary.experiment, summary.model, summary.seed, split, temperature, backend)
 
 
 def find_device(name: str) -> torch.device:

@@ -110,8 +110,8 @@ def build_task(config: RunConfig, classes: Classes) -> BaseTask:
     """
     if not find_network(config.model.name).trained:
         raise UserError(
-            f"model.name={config.model.name}: it is not trained, but made of finished runs; call busi-ensemble RUN RUN "
-            "--out DIR"
+            f"model.name={config.model.name}: it is not trained, but made of finished runs; see busi-ensemble "
+            "and busi-export"
         )
     arguments = dict(config.task)
     target = str(arguments.pop("_target_", ""))

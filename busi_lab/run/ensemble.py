@@ -1,10 +1,8 @@
 """Several finished runs -> a run directory of their ensemble, which is used as that of any run."""
 
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from busi_lab.data.index import index_dataset
 from busi_lab.data.manifest import Manifest, join_manifests, write_manifest
 from busi_lab.data.options import recorded_options
 from busi_lab.errors import UserError
-from busi_lab.files import PROBABILITY_DIGITS, write_rows
+from busi_lab.files import PROBABILITY_DIGITS, new_folder, write_rows
 from busi_lab.plurals import counted
 from busi_lab.run.build import build_data, build_trainer, trainer_settings
 from busi_lab.run.calibration import validation_temperature
@@ -71,14 +69,11 @@ def make_ensemble(
     """
     started = time.perf_counter()
     quieten()
-    out = out.resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: expected a new or an empty folder; choose another or remove it")
-    members = read_members(directories)
-    manifests, joined = _joined(members, root)
-    weights = fit_weights(members, joined.val) if fit else None
-    task = join_tasks(members, weights)
-    with _folder_beside(out) as directory:
+    with new_folder(out) as directory:
+        members = read_members(directories)
+        manifests, joined = _joined(members, root)
+        weights = fit_weights(members, joined.val) if fit else None
+        task = join_tasks(members, weights)
         write_manifest(directory / SPLIT, joined)
         config = _evaluation(members[0], directory, root, accelerator)
         data = build_data(config.data, config.split, task)
@@ -91,23 +86,7 @@ def make_ensemble(
         _save(task, directory)
         summary.status, summary.seconds["total"] = "finished", time.perf_counter() - started
         write_summary(directory, summary)
-        if out.exists():
-            out.rmdir()
-        directory.rename(out)
     return summary, _lines(summary, manifests, joined)
-
-
-@contextmanager
-def _folder_beside(out: Path) -> Iterator[Path]:
-    """A new folder on the disk of ``out``, which is gone at the end unless it was moved."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-            directory = Path(folder) / out.name
-            directory.mkdir()
-            yield directory
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another place") from None
 
 
 def _joined(members: Sequence[Member], root: Path | None) -> tuple[list[Manifest], Manifest]:

@@ -14,6 +14,7 @@ from busi_lab.classes import Classes
 from busi_lab.config import EvalConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.errors import UserError
+from busi_lab.exported.sessions import Runtime
 from busi_lab.files import PROBABILITY_DIGITS, write_atomically, write_rows
 from busi_lab.inference.explain import Explainer
 from busi_lab.plurals import counted
@@ -75,7 +76,7 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
     source_directory, directory = Path(config.run), Path(config.run_dir)
     quieten()
     settings = trainer_settings({**config.trainer, "max_epochs": 1})
-    task, source = load_task(source_directory)
+    task, source = load_task(source_directory, Runtime(config.backend))
     task.learnt = source.data.classes or task.roles.names
     config.data.image_size = resolved.data.image_size = task.image_size
     first_stage = _first_stage(config, source, source_directory)

@@ -45,6 +45,8 @@ def read_members(directories: Sequence[Path]) -> list[Member]:
     members = []
     for directory in directories:
         task, summary = load_task(directory)
+        if summary.export is not None:
+            raise UserError(f"{directory}: is exported, and has no weights to take; give the run that it is of")
         if summary.first_stage is not None:
             raise UserError(
                 f"{directory}: sees scans that are cut by another run (data.roi), which no ensemble does; leave it out"

@@ -182,7 +182,7 @@ def test_what_makes_no_ensemble_is_refused_in_one_line(
         code, line = outcome("ensemble", *arguments, "--out", str(out))
         assert code == 2 and message in line
     code, line = outcome("ensemble", *map(str, joint[:2]), "--out", str(taken))
-    assert code == 2 and line == f"--out {taken}: expected a new or an empty folder; choose another or remove it"
+    assert code == 2 and line == f"{taken} is not empty; expected a new or an empty folder: choose another"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["failed", "foreign", "taken"]
 
 

@@ -1,0 +1,74 @@
+"""The gate of an export: a fresh process reads the written files, and must answer as torch does.
+
+Exporters have written graphs that are silently wrong, so the gate always runs.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from busi_lab.errors import UserError
+from busi_lab.tasks import BaseTask
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit that is allowed, in units of ``max(1, |logit|)``."""
+
+_AT_ONCE = 16
+
+Scans = NDArray[np.uint8]
+Logits = Mapping[str, NDArray[np.float32]]
+
+
+class GateError(UserError):
+    """What was written answers otherwise than the run, so that it was not kept."""
+
+
+@torch.inference_mode()
+def torch_logits(task: BaseTask, scans: Scans, outputs: Sequence[str]) -> Logits:
+    """Logits by name of scans uint8 ``[N, 1, S, S]``, by the run itself."""
+    parts = [
+        task.network(task.scale(torch.from_numpy(scans[start : start + _AT_ONCE])))
+        for start in range(0, len(scans), _AT_ONCE)
+    ]
+    return {name: torch.cat([getattr(part, name).float() for part in parts]).numpy() for name in outputs}
+
+
+def written_logits(model: Path, scans: Scans, outputs: Sequence[str]) -> Logits:
+    """The same by the written files, in a process of their own.
+
+    Raises:
+        GateError: they cannot be applied.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scans.npy"
+        np.save(path, scans)
+        program = [sys.executable, "-m", "busi_lab.exported.answers", str(model), str(path), folder]
+        done = subprocess.run(program, capture_output=True, text=True, check=False)
+        if done.returncode:
+            told = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise GateError(f"the written {model.name} cannot be applied ({told[:200]}); nothing was kept")
+        return {name: np.load(Path(folder) / f"{name}.npy") for name in outputs}
+
+
+def check_parity(expected: Logits, found: Logits) -> float:
+    """The largest difference, in units of ``max(1, |logit|)``.
+
+    Raises:
+        GateError: it is larger than :data:`TOLERANCE`, or no number.
+    """
+    largest = 0.0
+    for name, logits in expected.items():
+        difference = float((np.abs(found[name] - logits) / np.maximum(1, np.abs(logits))).max())
+        if not difference <= TOLERANCE:
+            raise GateError(
+                f"parity: {name} of the written file differ from the run's by {difference:.2g} x max(1, |logit|), "
+                f"expected at most {TOLERANCE:g}; nothing was kept"
+            )
+        largest = max(largest, difference)
+    return largest
