@@ -20,7 +20,8 @@ def weights(old: int, new: int) -> NDArray[np.float64]:
     ratio = old / new
     distances = (np.arange(old) + 0.5)[None] - (np.arange(new) + 0.5)[:, None] * ratio
     rows: NDArray[np.float64] = np.clip(1 - np.abs(distances) / max(ratio, 1), 0, None)
-    return rows / rows.sum(axis=1, keepdims=True)
+    rows /= rows.sum(axis=1, keepdims=True)
+    return rows
 
 
 def predict(scan: NDArray[np.uint8]) -> tuple[dict[str, float] | None, NDArray[np.bool_] | None]:

@@ -34,7 +34,7 @@ class FrozenPart:
         self.parameters: list[nn.Parameter] = []
         for module in self._frozen:
             self.parameters += [item for item in module.parameters() if id(item) not in trained]
-        if len({id(item) for item in self.parameters}) == len(list(built.network.parameters())):
+        if self._frozen and len({id(item) for item in self.parameters}) == len(list(built.network.parameters())):
             raise UserError(f"model.freeze={_listed(freeze)}: leaves no layer of {label} to train; name fewer layers")
 
     def hold(self, held: bool = True) -> None:
