@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 FOLDER = Path(__file__).parent
 
 
-def weights(old: int, new: int) -> NDArray[np.float64]:
-    """Rows of a bilinear filter that smooths where it shrinks, as Pillow's: [new, old]."""
-    ratio = old / new
-    distances = (np.arange(old) + 0.5)[None] - (np.arange(new) + 0.5)[:, None] * ratio
-    rows: NDArray[np.float64] = np.clip(1 - np.abs(distances) / max(ratio, 1), 0, None)
-    rows /= rows.sum(axis=1, keepdims=True)
-    return rows
+def resize(scan: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Gray levels [H, W] as [size, size], smoothed where it shrinks: as Pillow's bilinear filter, to one level."""
+    levels = scan.astype(np.float64)
+    for _ in range(2):  # rows, then columns
+        ratio = len(levels) / size
+        distances = (np.arange(len(levels)) + 0.5)[None] - (np.arange(size) + 0.5)[:, None] * ratio
+        weights = np.clip(1 - np.abs(distances) / max(ratio, 1), 0, None)
+        levels = np.rint(weights / weights.sum(axis=1, keepdims=True) @ levels).T
+    return levels.astype(np.uint8)
 
 
 def predict(scan: NDArray[np.uint8]) -> tuple[dict[str, float] | None, NDArray[np.bool_] | None]:
     """Class probabilities by name and a mask bool [S, S], each None where the run does not give it."""
     export = json.loads((FOLDER / "export.json").read_text())["export"]
-    size = export["image_size"]
-    narrow = np.rint(scan @ weights(scan.shape[1], size).T)
-    image = np.rint(weights(scan.shape[0], size) @ narrow).astype(np.uint8)
+    image = resize(scan, export["image_size"])
     session = onnxruntime.InferenceSession(str(FOLDER / "model.onnx"), providers=["CPUExecutionProvider"])
     logits = dict(zip(export["outputs"], session.run(export["outputs"], {"image": image[None, None]}), strict=True))
     probabilities = mask = None

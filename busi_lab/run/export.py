@@ -27,7 +27,7 @@ from busi_lab.run.build import build_data
 from busi_lab.run.environment import quieten
 from busi_lab.run.graph import Graph, output_names, write_onnx, write_openvino
 from busi_lab.run.own_data import own_data, saved_group
-from busi_lab.run.parity import Scans, check_parity, torch_logits, written_logits
+from busi_lab.run.parity import Scans, check_parity, torch_logits
 from busi_lab.run.quantization import CALIBRATION_SCANS, Truth, Verdict, quantize_checked
 from busi_lab.run_directory import CONFIG, PREDICTIONS, SPLIT, VALIDATION
 from busi_lab.summary import Summary
@@ -70,7 +70,7 @@ def make_export(run: Path, out: Path, to: str, int8: bool = False, root: Path | 
         scans, compared_on = _compared(data, task)
         model = directory / MODELS[to]
         write_network(task, outputs, model, str(run))
-        difference = check_parity(torch_logits(task, scans, outputs), written_logits(model, scans, outputs))
+        difference = check_parity(task, scans, outputs, model)
         record = _record(run, task, to, outputs, libraries)
         record = replace(record, compared_on=compared_on, difference=difference)
         lines = [f"parity: on {compared_on} logits differ by {difference:.1e} x max(1, |logit|) at most"]

@@ -3,6 +3,7 @@
 Exporters have written graphs that are silently wrong, so the gate always runs.
 """
 
+import copy
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,12 @@ from busi_lab.tasks import BaseTask
 
 TOLERANCE = 1e-4
 """Largest difference of a logit that is allowed, in units of ``max(1, |logit|)``."""
+
+ROUNDING = 2.0
+"""Where it is larger: at most so many times what torch's own 32 bits differ from its 64 bits on the same scans.
+
+Deep networks with batch norm (InceptionV3) amplify the rounding of any library beyond :data:`TOLERANCE`.
+"""
 
 _AT_ONCE = 16
 
@@ -56,19 +63,38 @@ def written_logits(model: Path, scans: Scans, outputs: Sequence[str]) -> Logits:
         return {name: np.load(Path(folder) / f"{name}.npy") for name in outputs}
 
 
-def check_parity(expected: Logits, found: Logits) -> float:
-    """The largest difference, in units of ``max(1, |logit|)``.
+def check_parity(task: BaseTask, scans: Scans, outputs: Sequence[str], model: Path) -> float:
+    """The largest difference of a logit between run and file, in units of ``max(1, |logit|)``.
 
     Raises:
-        GateError: it is larger than :data:`TOLERANCE`, or no number.
+        GateError: it is larger than :data:`TOLERANCE` and :data:`ROUNDING` allow, or no number.
     """
-    largest = 0.0
-    for name, logits in expected.items():
-        difference = float((np.abs(found[name] - logits) / np.maximum(1, np.abs(logits))).max())
-        if not difference <= TOLERANCE:
-            raise GateError(
-                f"parity: {name} of the written file differ from the run's by {difference:.2g} x max(1, |logit|), "
-                f"expected at most {TOLERANCE:g}; nothing was kept"
-            )
-        largest = max(largest, difference)
-    return largest
+    expected = torch_logits(task, scans, outputs)
+    found = written_logits(model, scans, outputs)
+    difference = largest_difference(expected, found)
+    if difference <= TOLERANCE:
+        return difference
+    allowed = max(TOLERANCE, ROUNDING * largest_difference(_exact_logits(task, scans, outputs), expected))
+    if not difference <= allowed:
+        raise GateError(
+            f"parity: logits of the written file differ from the run's by {difference:.2g} x max(1, |logit|), expected "
+            f"at most {allowed:.2g}; nothing was kept"
+        )
+    return difference
+
+
+def largest_difference(expected: Logits, found: Logits) -> float:
+    """The largest difference in units of ``max(1, |expected|)``; NaN where there is one."""
+    return max(float((np.abs(found[k] - v) / np.maximum(1, np.abs(v))).max()) for k, v in expected.items())
+
+
+@torch.inference_mode()
+def _exact_logits(task: BaseTask, scans: Scans, outputs: Sequence[str]) -> Logits:
+    """Logits by the run itself in 64 bits."""
+    network = copy.deepcopy(task.network).double()
+    mean, std = (task.get_buffer(name).double() for name in ("_mean", "_std"))
+    parts = [
+        network((torch.from_numpy(scans[start : start + _AT_ONCE]).double() / 255 - mean) / std)
+        for start in range(0, len(scans), _AT_ONCE)
+    ]
+    return {name: torch.cat([getattr(part, name) for part in parts]).float().numpy() for name in outputs}

@@ -22,7 +22,7 @@ from busi_lab.run_directory import (
     find_run_directories,
     read_run,
 )
-from busi_lab.summary import Summary
+from busi_lab.summary import Summary, is_export
 
 
 def build(folders: Sequence[Path]) -> Comparison:
@@ -103,6 +103,7 @@ def _find_unfinished(folders: Sequence[Path], ended: Sequence[Path]) -> list[Pat
         for folder in folders
         for path in folder.rglob(CONFIG)
         if path.with_name(SPLIT).exists() and "wandb" not in path.relative_to(folder).parts
+        if not is_export(path.parent)
     }
     return sorted(begun.difference(ended))
 
