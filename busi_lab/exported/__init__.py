@@ -1,1 +1,1 @@
-"""Runs as files that need no torch: what such a directory holds, and how its network is applied."""
+"""Runs as files whose network needs no torch: what such a directory holds, and how its network is applied."""

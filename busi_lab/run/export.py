@@ -169,6 +169,8 @@ def _quantize(
             raise UserError(f"--int8 needs {split} scans, and the split of this run has none; leave --int8 out")
     calibration = _images(data.train_set, _spread(len(data.train_set), CALIBRATION_SCANS))
     held_out = [data.val_set[position] for position in range(len(data.val_set))]
+    if task.needs_masks and not any(bool(scan["mask"].any()) for scan in held_out):
+        raise UserError("--int8 is judged by the Dice of validation lesions, and this run has none; leave --int8 out")
     threshold = None if task.mask_threshold is None else float(task.mask_threshold)
     truth = Truth(
         data.val_set.case_ids,

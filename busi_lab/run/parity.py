@@ -85,7 +85,8 @@ def check_parity(task: BaseTask, scans: Scans, outputs: Sequence[str], model: Pa
 
 def largest_difference(expected: Logits, found: Logits) -> float:
     """The largest difference in units of ``max(1, |expected|)``; NaN where there is one."""
-    return max(float((np.abs(found[k] - v) / np.maximum(1, np.abs(v))).max()) for k, v in expected.items())
+    each = [(np.abs(found[name] - logits) / np.maximum(1, np.abs(logits))).max() for name, logits in expected.items()]
+    return float(np.max(each))
 
 
 @torch.inference_mode()

@@ -264,7 +264,8 @@ def test_a_difference_counts_by_its_logit() -> None:
     expected = {"classes": np.array([[100.0, 0.5]], np.float32), "masks": np.zeros((1, 1), np.float32)}
     for classes, difference in (([100.008, 0.50009], 9e-5), ([100.02, 0.5], 2e-4), ([100, np.nan], np.nan)):
         found = {**expected, "classes": np.array([classes], np.float32)}
-        assert largest_difference(expected, found) == pytest.approx(difference, rel=0.01, nan_ok=True)
+        for order in (expected, dict(reversed(expected.items()))):  # NaN must not be passed over
+            assert largest_difference(order, found) == pytest.approx(difference, rel=0.01, nan_ok=True)
 
 
 class Lossy(torch.nn.Module):
