@@ -39,7 +39,7 @@ test-all: test test-slow ## Run all tests that need neither a GPU nor the intern
 soak: $(VENV)/.installed ## Fuzz the reader of images, simulate intervals and tests, measure speed: never a part of the tests
 	$(BIN)/python -m tests.fuzz_reading 600
 	$(BIN)/python -m tests.simulate_uncertainty 1000
-	$(BIN)/python -m tests.benchmark_joint 128 8
+	$(BIN)/busi-bench
 
 lint: $(VENV)/.installed ## Check style, types and import order
 	$(BIN)/ruff check .
