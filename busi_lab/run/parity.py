@@ -78,7 +78,7 @@ def check_parity(task: BaseTask, scans: Scans, outputs: Sequence[str], model: Pa
     if not difference <= allowed:
         raise GateError(
             f"parity: logits of the written file differ from the run's by {difference:.2g} x max(1, |logit|), expected "
-            f"at most {allowed:.2g}; nothing was kept"
+            f"at most {allowed:.2g}; nothing was kept: try the other --to, or use the run itself"
         )
     return difference
 

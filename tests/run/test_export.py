@@ -331,11 +331,11 @@ def test_every_network_is_exported(settings: str, phantom_root: Path, tmp_path: 
     run = tmp_path / "run"
     small = ("trainer=smoke", "trainer.max_epochs=1", "data.image_size=64", "logger=none", "split=grouped_holdout")
     assert call("train", f"data.root={phantom_root}", *small, *settings.split(), f"hydra.run.dir={run}") == 0
-    plain = predict.load(run)
-    for to in ("onnx", "openvino"):
-        out = tmp_path / to
-        assert call("export", str(run), "--to", to, "--out", str(out)) == 0
-        expected, found = plain.predict(noise(0, 90, 80)), predict.load(out).predict(noise(0, 90, 80))
+    out = tmp_path / "out"
+    assert call("export", str(run), "--to", "onnx", "--out", str(out)) == 0
+    expected = predict.load(run).predict(noise(0, 90, 80))
+    for backend in ("onnxruntime", "openvino"):
+        found = predict.load(out, backend=backend).predict(noise(0, 90, 80))
         if expected.probabilities is not None:
             assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
         if expected.mask is not None:
@@ -360,7 +360,8 @@ def test_a_joint_run_becomes_int8(trained: dict[str, Path], tmp_path: Path, monk
     out = tmp_path / "out"
     assert call("export", str(trained["joint"]), "--to", "openvino", "--int8", "--out", str(out)) == 0
     record = read_summary(out).export
-    assert record is not None and record.int8 and record.quantization["calibration_scans"] == 18
+    assert record is not None and record.int8
+    assert record.quantization["calibration_scans"] == read_summary(out).data.train
     assert (out / "model.bin").stat().st_size < 15e6 and not (out / "int8.xml").exists()
     assert {run.backend for run in predict.load(out).runs} == {"openvino int8"}
     monkeypatch.setattr("busi_lab.run.quantization.MAX_WORSE", -1.0)
