@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from busi_lab.benchmarks.record import Bench, Figure, read_bench, this_machine, write_bench
+from busi_lab.bench_record import Bench, Figure, read_bench, this_machine, write_bench
 from busi_lab.benchmarks.settings import PARTS, Settings
 from busi_lab.benchmarks.table import comparison, table
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error

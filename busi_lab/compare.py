@@ -7,6 +7,7 @@ import sys
 import tempfile
 import webbrowser
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from busi_lab.files import write_atomically, write_rows
 from busi_lab.report.results.analysis import Analysis, analyse
 from busi_lab.report.results.gate import FIGURES, Key, Level, judge_against, levels_of, read_baseline
 from busi_lab.report.results.reading import build
+from busi_lab.report.results.speed import read_speeds
 from busi_lab.report.sections.contents import sections_of
 from busi_lab.report.writers.gate import exit_code, lines_of
 from busi_lab.report.writers.markdown import render_markdown
@@ -34,24 +36,32 @@ REPEATS_CSV = "repeats.csv"
 PAIRS_CSV = "pairs.csv"
 PUBLISHED_CSV = "published.csv"
 _OWN_FILE = re.compile(
-    r"report\.html|table\.(md|csv)|(repeats|pairs|published)\.csv|(table\d+_(metrics|confusion|curves)|findings\d+|search_(history|slices))\.png"
+    r"report\.html|table\.(md|csv)|(repeats|pairs|published)\.csv|(table\d+_(metrics|confusion|curves)|findings\d+|search_(history|slices)|speed)\.png"
 )
 
 
 def compare(
-    folders: Sequence[Path], out: Path, formats: Sequence[str] = FORMATS, require_repeats: bool = False
+    folders: Sequence[Path],
+    out: Path,
+    formats: Sequence[str] = FORMATS,
+    require_repeats: bool = False,
+    bench: Path | None = None,
 ) -> Analysis:
     """Compare all runs at or below ``folders`` and write the files of ``formats`` into ``out``.
+
+    ``bench`` is a file in which ``busi-bench`` has written how fast networks are.
 
     ``out`` holds one comparison: files of an earlier one are replaced or removed, other files left alone.
 
     Raises:
         UserError: an unknown format; no folder, no run, no finished run, folds that share test images, or a single
-            run where ``require_repeats`` asks for more (then nothing is written); or ``out`` cannot be written.
+            run where ``require_repeats`` asks for more, or no speeds in ``bench`` (then nothing is written); or
+            ``out`` cannot be written.
     """
     if not formats or not set(formats) <= set(FORMATS):
         raise UserError(f"--format: expected some of {','.join(FORMATS)}, found {','.join(formats) or 'none'}")
-    analysis = analyse(build(folders), require_repeats)
+    speeds = None if bench is None else read_speeds(bench)
+    analysis = replace(analyse(build(folders), require_repeats), speeds=speeds)
     sections = sections_of(analysis)
     texts = {}
     if "html" in formats:
@@ -163,6 +173,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=0.02,
         help="how much less than in the baseline a figure may be (default: %(default)s)",
     )
+    parser.add_argument(
+        "--bench", type=Path, metavar="BENCH_JSON", help="of busi-bench predict: show quality beside time and size"
+    )
     parser.add_argument("--open", action="store_true", help=f"show {REPORT} in the web browser")
     return parser.parse_args(argv)
 
@@ -179,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--tolerance: expected 0 or more, found {arguments.tolerance}")
         before = read_baseline(arguments.baseline) if arguments.baseline else None  # perhaps replaced by what follows
         sent = _send_runs(folders, arguments.wandb) if arguments.wandb is not None else None
-        analysis = compare(folders, out, arguments.format, arguments.require_repeats)
+        analysis = compare(folders, out, arguments.format, arguments.require_repeats, arguments.bench)
         show(analysis, out)
         if sent is not None:
             project = arguments.wandb or next(iter(sent.projects), None)

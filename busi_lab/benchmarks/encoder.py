@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from busi_lab.benchmarks.record import Figure
+from busi_lab.bench_record import Figure
 from busi_lab.benchmarks.settings import Settings
 from busi_lab.models import Outputs, Wanted, build_network, network_settings
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from busi_lab.bench_record import Figure
 from busi_lab.benchmarks.phantoms import cache_folder, phantoms
-from busi_lab.benchmarks.record import Figure
 from busi_lab.benchmarks.settings import Settings
 from busi_lab.config import AugmentConfig, SplitConfig
 from busi_lab.data.datamodule import BusiDataModule

@@ -14,9 +14,9 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from busi_lab.bench_record import Figure
 from busi_lab.benchmarks.keras_process import Keras
 from busi_lab.benchmarks.phantoms import phantoms
-from busi_lab.benchmarks.record import Figure
 from busi_lab.benchmarks.settings import Settings
 from busi_lab.config import RunConfig, config_dir, parse_config
 from busi_lab.data.datamodule import BusiDataModule

@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from busi_lab.bench_record import Figure
 from busi_lab.benchmarks.phantoms import phantoms
-from busi_lab.benchmarks.record import Figure
 from busi_lab.benchmarks.settings import Settings
 from busi_lab.data.duplicates import find_groups
 from busi_lab.data.index import index_dataset

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from busi_lab.benchmarks.record import Figure
+from busi_lab.bench_record import Figure
 from busi_lab.benchmarks.table import median_interval, short
 from busi_lab.report.figures.shapes import Group, Mark, Panel, Rows
 

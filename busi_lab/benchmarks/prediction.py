@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 
+from busi_lab.bench_record import Figure
 from busi_lab.benchmarks.phantoms import phantoms
-from busi_lab.benchmarks.record import Figure
 from busi_lab.benchmarks.settings import Settings
 from busi_lab.classes import BUSI
 from busi_lab.config import config_dir, parse_config
@@ -73,7 +73,7 @@ def _figures(run: Path, precision: str, rounds: list[dict[str, Any]], few: dict[
         "image_size": rounds[0]["image_size"],
         "parameters": summary.parameters,
         "bytes": sum(path.stat().st_size for path in _network_files(run)),
-        "metrics": {name: value for name, value in summary.metrics.items() if isinstance(value, float)},
+        "metrics": _quality(summary),
     }
 
     def figure(name: str, unit: str, key: str, higher: bool = False) -> Figure:
@@ -84,6 +84,16 @@ def _figures(run: Path, precision: str, rounds: list[dict[str, Any]], few: dict[
     yield figure("busi-predict, all files written", "scans/s", "speed", higher=True)
     yield figure(f"peak memory, {rounds[0]['scans']} scans", "MB", "memory")
     yield Figure("predict", f"{label}: peak memory, {few['scans']} scans", "MB", (few["memory"],), False, about)
+
+
+def _quality(summary: Summary) -> dict[str, float]:
+    """Validation figures; those behind INT8, where it has been judged."""
+    known = {f"val/{name}": summary.metrics.get(f"val/{name}") for name in ("accuracy", "dice")}
+    if summary.export is not None:
+        for name in ("accuracy", "dice"):
+            if pair := summary.export.quantization.get(name):
+                known[f"val/{name}"] = pair[1]
+    return {name: value for name, value in known.items() if isinstance(value, float)}
 
 
 def _network_files(run: Path) -> list[Path]:

@@ -12,8 +12,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from busi_lab.bench_record import Figure
 from busi_lab.benchmarks.phantoms import phantoms
-from busi_lab.benchmarks.record import Figure
 from busi_lab.benchmarks.settings import Settings
 
 _IMAGES = 60

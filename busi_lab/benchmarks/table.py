@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_lab.benchmarks.record import Figure
+from busi_lab.bench_record import Figure
 
 _DRAWS = 2000
 _HEAD = ("figure", "median", "95 % interval", "lowest", "highest", "rounds")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from busi_lab.benchmarks.record import Bench, Figure, read_bench, this_machine, write_bench
+from busi_lab.bench_record import Bench, Figure, read_bench, this_machine, write_bench
 from busi_lab.benchmarks.settings import Settings
 from busi_lab.benchmarks.table import comparison, median_interval, ratio_of_medians, table
 from busi_lab.errors import UserError

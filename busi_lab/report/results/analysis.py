@@ -10,6 +10,7 @@ from busi_lab.report.results.metrics import test_metrics
 from busi_lab.report.results.pairwise import Difference, compare_models, compare_protocols
 from busi_lab.report.results.repeats import gather, refuse_single_runs
 from busi_lab.report.results.settings import differences
+from busi_lab.report.results.speed import Speeds
 from busi_lab.report.results.subjects import Subject
 from busi_lab.report.results.tables import Comparison, Failure, Table
 from busi_lab.run_directory import Run
@@ -50,7 +51,7 @@ class Analysis:
 
     ``protocols`` has each experiment under several protocols, with the tests between them; ``clinical`` the figures of
     a table by its number; ``fold_tables`` the numbers of tables that are one of several folds, whose images are pooled
-    elsewhere. ``keys`` are the settings that not all experiments share.
+    elsewhere. ``keys`` are the settings that not all experiments share. ``speeds`` are there where they were measured.
     """
 
     comparison: Comparison
@@ -61,6 +62,7 @@ class Analysis:
     pooled: tuple[Pooled, ...]
     fold_tables: frozenset[int]
     keys: tuple[str, ...]
+    speeds: Speeds | None = None
 
     @property
     def tables(self) -> tuple[Table, ...]:

@@ -17,6 +17,7 @@ from busi_lab.report.sections.repeats import repeats
 from busi_lab.report.sections.reproduce import reproduce
 from busi_lab.report.sections.search import search
 from busi_lab.report.sections.section import Section, shortened
+from busi_lab.report.sections.speed import speed
 from busi_lab.report.sections.systems import systems
 from busi_lab.report.sections.tests import tests
 
@@ -33,6 +34,7 @@ SECTIONS: tuple[Callable[[Analysis], list[Section]], ...] = (
     ranking,
     joint,
     localization,
+    speed,
     published,
     failures,
     reproduce,

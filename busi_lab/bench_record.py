@@ -1,4 +1,4 @@
-"""What was measured, as figures with their samples; ``bench.json`` holds them."""
+"""What ``busi-bench`` has measured, as figures with their samples; ``bench.json`` holds them."""
 
 import json
 import os
