@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from busi_lab.classes import BUSI
 from busi_lab.data import cli, describe, duplicates
+from busi_lab.data.alignment import DescribedScan, hellinger, match
+from busi_lab.data.alignment import describe as describe_scan
 from busi_lab.data.duplicates import SIMILARITY, cached_groups, find_groups
 from busi_lab.data.groups import AGREEMENT, GROUPS, Group, Pair, group_numbers, read_groups, write_groups
-from busi_lab.data.index import Index, index_dataset
+from busi_lab.data.index import Index, index_dataset, read_case
 from busi_lab.data.phantom import make_phantom
 from busi_lab.errors import UserError
 
@@ -169,22 +171,19 @@ def test_scans_without_texture_are_in_no_group(tmp_path: Path) -> None:
 
 def test_a_mirrored_description_is_that_of_the_mirrored_scan() -> None:
     image, mask = make_phantom("benign", np.random.default_rng(1), 240, 320)
-    turned = duplicates._describe(image, mask).mirrored()
-    fresh = duplicates._describe(mirrored(image), np.ascontiguousarray(mask[:, ::-1]))
+    turned = describe_scan(image, mask).mirrored()
+    fresh = describe_scan(mirrored(image), np.ascontiguousarray(mask[:, ::-1]))
     assert np.array_equal(turned.pixels, fresh.pixels) and np.array_equal(turned.mask, fresh.mask)
-    cosines = duplicates._hellinger(turned.descriptors) @ duplicates._hellinger(fresh.descriptors).T
+    cosines = hellinger(turned.descriptors) @ hellinger(fresh.descriptors).T
     same = cosines.max(axis=1) > 0.98
     assert same.mean() > 0.8
     distances = np.linalg.norm(turned.points - fresh.points[cosines.argmax(axis=1)], axis=1)
     assert np.median(distances[same]) < 1
 
 
-# ---------------------------------------------------------------------------------------------- the cache
-
-
 def test_a_negative_description_is_that_of_the_negative() -> None:
     image, mask = make_phantom("benign", np.random.default_rng(1), 240, 320)
-    turned, anew = duplicates._describe(image, mask).negative(), duplicates._describe(255 - image, mask)
+    turned, anew = describe_scan(image, mask).negative(), describe_scan(255 - image, mask)
     assert (turned.pixels == anew.pixels).all()
     nearest = np.linalg.norm(turned.points[:, None] - anew.points[None], axis=2)
     same = nearest.min(axis=1) < 0.5
@@ -192,6 +191,42 @@ def test_a_negative_description_is_that_of_the_negative() -> None:
     one, other = turned.descriptors[same].astype(float), anew.descriptors[nearest.argmin(axis=1)[same]].astype(float)
     cosines = (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
     assert np.median(cosines) > 0.95
+
+
+def test_matches_are_those_of_a_plain_search(index: Index) -> None:
+    scans = [describe_scan(*read_case(index.root, case)) for case in index.cases[:2]]
+    scans.append(scans[0].negative())  # every feature has its like, and some are there twice
+    found = 0
+    for one, other in combinations(scans, 2):
+        first, second = hellinger(one.descriptors), hellinger(other.descriptors)
+        plain = []
+        for row, feature in enumerate(first):
+            order = np.argsort(-(second @ feature), kind="stable")
+            near, next_near = 1 - second[order[:2]] @ feature
+            back = int(np.argmax(first @ second[order[0]]))
+            plain += [(row, int(order[0]))] if near < 0.64 * next_near and back == row else []
+        assert list(zip(*(numbers.tolist() for numbers in match(first, other)), strict=True)) == plain
+        found += len(plain)
+    assert found > 20
+    empty = DescribedScan(scans[0].pixels, scans[0].mask, np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
+    assert [len(numbers) for numbers in match(hellinger(scans[0].descriptors), empty)] == [0, 0]
+
+
+def test_candidates_are_the_nearest_of_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_CANDIDATES", 3)
+    monkeypatch.setattr(duplicates, "_BLOCK", 4)  # the last block is short
+    vectors, views = np.random.default_rng(0).standard_normal((2, 14, 5)).astype(np.float32)
+    expected: dict[int, set[int]] = {}
+    for row, query in enumerate(views):
+        nearest = sorted((other for other in range(14) if other != row), key=lambda other: -vectors[other] @ query)
+        for other in nearest[:3]:
+            expected.setdefault(min(row, other), set()).add(max(row, other))
+    found = duplicates._candidates(vectors, views)
+    assert {first: set(others) for first, others in found.items()} == expected
+    assert duplicates._candidates(vectors[:1], views[:1]) == {}
+
+
+# ---------------------------------------------------------------------------------------------- the cache
 
 
 def test_groups_are_found_once(
