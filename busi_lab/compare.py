@@ -22,7 +22,15 @@ from busi_lab.report.writers.gate import exit_code, lines_of
 from busi_lab.report.writers.markdown import render_markdown
 from busi_lab.report.writers.plain import render_text
 from busi_lab.report.writers.png import write_pictures
-from busi_lab.report.writers.records import columns_of, pair_records, records, repeat_records, system_records
+from busi_lab.report.writers.records import (
+    abstention_records,
+    columns_of,
+    pair_records,
+    records,
+    repeat_records,
+    set_records,
+    system_records,
+)
 from busi_lab.tracking import check_trackers, publish_report
 
 if TYPE_CHECKING:
@@ -35,8 +43,10 @@ TABLE_MARKDOWN = "table.md"
 REPEATS_CSV = "repeats.csv"
 PAIRS_CSV = "pairs.csv"
 PUBLISHED_CSV = "published.csv"
+SETS_CSV = "prediction_sets.csv"
+ABSTENTION_CSV = "abstention.csv"
 _OWN_FILE = re.compile(
-    r"report\.html|table\.(md|csv)|(repeats|pairs|published)\.csv|(table\d+_(metrics|confusion|curves)|findings\d+|search_(history|slices)|speed)\.png"
+    r"report\.html|table\.(md|csv)|(repeats|pairs|published|prediction_sets|abstention)\.csv|(table\d+_(metrics|confusion|curves)|findings\d+|search_(history|slices)|speed)\.png"
 )
 
 
@@ -92,6 +102,8 @@ def _write_tables(analysis: Analysis, folder: Path) -> None:
         REPEATS_CSV: repeat_records(analysis),
         PAIRS_CSV: pair_records(analysis),
         PUBLISHED_CSV: system_records(analysis),
+        SETS_CSV: set_records(analysis),
+        ABSTENTION_CSV: abstention_records(analysis),
     }
     for name, found in further.items():
         if found:

@@ -36,6 +36,7 @@ def load(
     backend: str = "auto",
     threads: int | None = None,
     precision: str = "32",
+    coverage: float | None = None,
 ) -> "Predictor":
     """Load trained runs once, to be applied to any number of scans.
 
@@ -51,6 +52,7 @@ def load(
         backend: ``auto``, ``torch`` for runs, ``onnxruntime`` or ``openvino`` for exported ones.
         threads: of the CPU for a network; None for all cores that this process may use.
         precision: ``32``, ``bf16`` or ``auto``; other than 32 for OpenVINO alone.
+        coverage: 0.8, 0.9 or 0.95 for prediction sets that hold the true class so often, by one run's thresholds.
 
     Raises:
         UserError: no run, a run that cannot be used, or no such device.
@@ -64,7 +66,7 @@ def load(
         classifiers += [path] if can_classify(task) else []
         segmenters += [path] if can_segment(task) else []
     return Predictor(
-        list(dict.fromkeys(classifiers)), list(dict.fromkeys(segmenters)), device, tta, calibrated, runtime
+        list(dict.fromkeys(classifiers)), list(dict.fromkeys(segmenters)), device, tta, calibrated, runtime, coverage
     )
 
 
@@ -96,6 +98,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tta", action="store_true", help="average over each scan and its mirror image")
     parser.add_argument(
         "--calibrated", action="store_true", help="scale class probabilities by the temperature of each run"
+    )
+    parser.add_argument(
+        "--sets",
+        type=float,
+        metavar="COVERAGE",
+        help="the classes that a scan may have: 0.8, 0.9 or 0.95 of the sets hold the true one",
     )
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="scans at once (default: 16)")
     parser.add_argument("--spacing", metavar="MM", help="mm per pixel, as 0.1 or 0.1x0.12, where files do not tell")
@@ -137,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             backend=arguments.backend,
             threads=arguments.threads,
             precision=arguments.precision,
+            coverage=arguments.sets,
         )
         explainer = None
         if arguments.explain and predictor.cuts_scans:
@@ -172,6 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         bar.close()
         _conclude(tally, left_out, out)
+        _tell_always(predictor)
         if tally.unreadable:
             sys.exit(1)
 
@@ -216,6 +226,16 @@ def _tell_notes(notes: Sequence[str]) -> None:
         print(f"note: {note}", file=sys.stderr)
     if len(notes) > _NOTES:
         print(f"note: {len(notes) - _NOTES} more are in the column notes, and in JSON", file=sys.stderr)
+
+
+def _tell_always(predictor: "Predictor") -> None:
+    """Name the classes that stand in every prediction set."""
+    if always := [name for name, lowest in (predictor.set_thresholds or {}).items() if lowest == 0]:
+        print(
+            f"note: {', '.join(always)}: in every prediction set, because the run had too few validation images for a "
+            "threshold at this coverage",
+            file=sys.stderr,
+        )
 
 
 def _conclude(tally: "Tally", left_out: str, out: Path | None) -> None:

@@ -217,6 +217,8 @@ class Summary:
     ``data`` and ``split`` then are what it was tested on. ``members`` are there in an ensemble of runs alone.
     ``temperature`` divides class logits, so that probabilities fit the validation images best; None without classes, in
     older runs, and where no best one was found. ``export`` is there in an exported run alone, and in its evaluations.
+    ``set_thresholds`` has, by the stated coverage of prediction sets and by class, the probability from which on the
+    class is in the set, 0 where validation images are too few to tell; it is empty without classes and in older runs.
     """
 
     status: str
@@ -251,6 +253,7 @@ class Summary:
     members: tuple[MemberRecord, ...] = ()
     temperature: float | None = None
     export: ExportRecord | None = None
+    set_thresholds: dict[str, Any] = field(default_factory=dict)
 
     @property
     def tested(self) -> bool:

@@ -24,6 +24,7 @@ from busi_lab.inference.first_stage import recorded_runs
 from busi_lab.inference.measures import Lesion, measure
 from busi_lab.inference.notes import find_notes
 from busi_lab.machine import cpu_count
+from busi_lab.inference.thresholds import set_thresholds
 from busi_lab.models import Outputs
 from busi_lab.models.exported import Exported
 from busi_lab.plurals import counted
@@ -54,6 +55,7 @@ class Prediction:
         height: of the scan, pixels, as ``width``.
         spacing: millimetres between rows and columns, where the file says; None where its regions differ.
         probabilities: by class, in the order of :attr:`Predictor.classes`; None without a classifier.
+        prediction_set: the classes that the scan may have, at a stated coverage; None where none was asked for.
         mask: bool ``[H, W]``; None without a segmenter.
         lesions: the connected parts of the mask, largest first; None without a segmenter.
         runs: what was used.
@@ -68,6 +70,7 @@ class Prediction:
     lesions: tuple[Lesion, ...] | None
     runs: tuple[UsedRun, ...]
     notes: tuple[str, ...] = ()
+    prediction_set: tuple[str, ...] | None = None
 
     @property
     def label(self) -> str | None:
@@ -101,9 +104,11 @@ class Predictor:
         tta: average over each scan and its mirror image.
         calibrated: divide the class logits of each run by the temperature that it has found on its validation images.
         runtime: how networks are applied on the CPU.
+        coverage: that prediction sets are made for; None makes none.
 
     Raises:
-        UserError: no run, a run that cannot be used, has lost its first stage or lacks a temperature, or no device.
+        UserError: no run, a run that cannot be used, has lost its first stage, lacks a temperature or thresholds, or no
+            device.
     """
 
     def __init__(
@@ -114,6 +119,7 @@ class Predictor:
         tta: bool = False,
         calibrated: bool = False,
         runtime: Runtime = Runtime(),  # noqa: B008 # it is frozen
+        coverage: float | None = None,
     ) -> None:
         if not classifiers and not segmenters:
             raise UserError("no run to predict with; give a classifier, a segmenter, or a run for both")
@@ -134,6 +140,11 @@ class Predictor:
         self._temperatures: dict[Path, float] = {}
         if calibrated:
             self._temperatures = _temperatures({path: loaded[path][1] for path in classifiers})
+        self.set_thresholds: Mapping[str, float] | None = None
+        """By class, the probability from which on it is in the prediction set; 0 puts it into each."""
+        if coverage is not None:
+            summaries = {path: loaded[path][1] for path in classifiers}
+            self.set_thresholds = set_thresholds(summaries, coverage, tta or calibrated)
         self._tasks = {path: task.to(self.device) for path, (task, _) in loaded.items()}
         self.classifiers, self.segmenters = list(classifiers), list(segmenters)
         first_runs = {run.directory: run for first, _ in self._first_stages.values() for run in first.runs}
@@ -226,8 +237,14 @@ class Predictor:
             lesions = None if mask is None else measure(mask, scan.spacing, scan.regions)
             prediction = Prediction(height, width, scan.spacing, shares, mask, lesions, self.runs)
             notes = find_notes(scan, prediction.label, lesions, self._without_lesion)
-            found.append(replace(prediction, notes=notes))
+            found.append(replace(prediction, notes=notes, prediction_set=self._set(shares)))
         return found
+
+    def _set(self, probabilities: Mapping[str, float] | None) -> tuple[str, ...] | None:
+        lowest = self.set_thresholds
+        if lowest is None or probabilities is None:
+            return None
+        return tuple(name for name, probability in probabilities.items() if probability >= lowest[name])
 
     def _masks(self, outputs: Mapping[Path, tuple[Any, Any]], images: Sequence[Gray]) -> list[Mask]:
         return [

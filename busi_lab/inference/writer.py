@@ -23,7 +23,16 @@ from busi_lab.report.figures.overlay import draw_heat, draw_overlay
 SCHEMA = 1
 TABLE = "predictions.csv"
 _COLUMNS = (
-    *("lesions", "lesion_pixels", "lesion_area_mm2", "box_left", "box_top", "box_width", "box_height"),
+    *(
+        "prediction_set",
+        "lesions",
+        "lesion_pixels",
+        "lesion_area_mm2",
+        "box_left",
+        "box_top",
+        "box_width",
+        "box_height",
+    ),
     *("longest_diameter_pixels", "longest_diameter_mm", "error", "notes", *(item.name for item in fields(Origin))),
 )
 """Columns of :data:`TABLE` behind the probabilities; box and diameter are those of the largest lesion."""
@@ -115,6 +124,7 @@ def _record(file: ScanFile, scan: Scan, prediction: Prediction, names: dict[str,
         "notes": prediction.notes,
         "class": prediction.label,
         "probabilities": prediction.probabilities,
+        "prediction_set": prediction.prediction_set,
         "lesion_found": None if lesions is None else bool(lesions),
         "lesion_pixels": prediction.lesion_pixels,
         "lesion_area_mm2": prediction.lesion_area_mm2,
@@ -132,6 +142,7 @@ def _row(file: ScanFile, scan: Scan, prediction: Prediction) -> dict[str, Any]:
         "height": prediction.height,
         "class": prediction.label,
         **{f"p_{name}": f"{value:.{PROBABILITY_DIGITS}g}" for name, value in (prediction.probabilities or {}).items()},
+        "prediction_set": None if prediction.prediction_set is None else " ".join(prediction.prediction_set) or "none",
         "lesions": None if prediction.lesions is None else len(prediction.lesions),
         "lesion_pixels": prediction.lesion_pixels,
         "lesion_area_mm2": _short(prediction.lesion_area_mm2),

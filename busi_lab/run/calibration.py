@@ -1,11 +1,13 @@
-"""The temperature of a run: how sure it is of its classes, set right on its validation images."""
+"""What a run learns from its validation images of how sure it is: a temperature, and thresholds of prediction sets."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from busi_lab.report.results.statistics import fit_temperature, has_no_optimum
+from busi_lab.report.results.conformal import COVERAGES, lowest_probabilities
+from busi_lab.report.results.statistics import Indices, fit_temperature, has_no_optimum
+from busi_lab.report.results.uncertainty import Floats
 
 
 def validation_temperature(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> float | None:
@@ -20,9 +22,32 @@ def validation_temperature(rows: Sequence[Mapping[str, Any]], classes: Sequence[
     """
     if not rows or "prediction" not in rows[0]:
         return None
-    probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows])
-    actual = np.array([classes.index(row["label"]) for row in rows])
+    probabilities, actual = _judged(rows, classes)
     if (probabilities.argmax(axis=1) == actual).all():  # the surer the better
         return None
     found = fit_temperature(probabilities, actual)
     return None if has_no_optimum(found) else found
+
+
+def validation_thresholds(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The probabilities from which on classes are in a prediction set, see :func:`lowest_probabilities`.
+
+    Args:
+        rows: of ``validation.csv``.
+        classes: in the order of probabilities.
+
+    Returns:
+        By stated coverage (``0.9``), then by class; empty without classes.
+    """
+    if not rows or "prediction" not in rows[0]:
+        return {}
+    judged = _judged(rows, classes)
+    return {
+        str(coverage): dict(zip(classes, lowest_probabilities(*judged, coverage).tolist(), strict=True))
+        for coverage in COVERAGES
+    }
+
+
+def _judged(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> tuple[Floats, Indices]:
+    probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows])
+    return probabilities, np.array([classes.index(row["label"]) for row in rows])

@@ -18,7 +18,7 @@ from busi_lab.errors import UserError
 from busi_lab.files import PROBABILITY_DIGITS, new_folder, write_rows
 from busi_lab.plurals import counted
 from busi_lab.run.build import build_data, build_trainer, trainer_settings
-from busi_lab.run.calibration import validation_temperature
+from busi_lab.run.calibration import validation_temperature, validation_thresholds
 from busi_lab.run.checkpoints import AtomicCheckpointIO
 from busi_lab.run.environment import device_name, environment_record, quieten
 from busi_lab.run.leaks import inherited, used_manifest
@@ -196,6 +196,7 @@ def _judge(task: BaseTask, data: BusiDataModule, trainer: Trainer, summary: Summ
         write_rows(directory / file, rows, rows[0], PROBABILITY_DIGITS)
         if split == "val":
             summary.temperature = validation_temperature(rows, task.roles.names)
+            summary.set_thresholds = validation_thresholds(rows, task.roles.names)
     if data.manifest.test:
         write_masks(directory / MASKS, task.predicted_masks())
     summary.seconds["test"] = time.perf_counter() - clock

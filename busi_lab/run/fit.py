@@ -28,7 +28,7 @@ from busi_lab.run.build import (
     find_classes_to_learn,
     trainer_settings,
 )
-from busi_lab.run.calibration import validation_temperature
+from busi_lab.run.calibration import validation_temperature, validation_thresholds
 from busi_lab.run.callbacks import EpochRecord, EpochSeed, MaskPanel
 from busi_lab.run.checkpoints import LastCheckpoint
 from busi_lab.run.environment import quieten
@@ -293,6 +293,7 @@ def _judge(task: BaseTask, data: BusiDataModule, trainer: Trainer, test: bool, s
     summary.inference_milliseconds = _time_inference(task, trainer)
     validation = with_columns(task.predictions("val"), data)
     summary.temperature = validation_temperature(validation, task.roles.names)
+    summary.set_thresholds = validation_thresholds(validation, task.roles.names)
     if not test:
         return Predicted([], validation, {})
     return Predicted(with_columns(task.predictions("test"), data), validation, task.predicted_masks())

@@ -1,6 +1,7 @@
 """report.html on runs and phantoms made here; expected values worked out by hand, no torch, no network."""
 
 import base64
+import csv
 import io
 import re
 import shutil
@@ -621,6 +622,36 @@ def test_operating_points_are_chosen_on_validation_and_judged_on_the_test_images
     (calibration,) = shown(told["Calibration"].grids[0])
     assert len(calibration) == 6 and "–" not in calibration  # noqa: RUF001
     assert "paper/mobilenet: reliability" in page.words and "scaled with temperature" in page.words
+
+
+def test_prediction_sets_and_abstention_of_a_run(runs: Path, tmp_path: Path) -> None:
+    make_run(runs, data={"name": "busi", "digest": "dd", "train": 40, "val": 27, "test": 12})
+    # nine of each class: at 0.9 the lowest probability of the class, which is 0.6 and 0.4 of 0.2 for benign and normal
+    write_validation(
+        runs,
+        [("malignant", p) for p in (0.2, *[0.9] * 8)]
+        + [(label, p) for label in ("benign", "normal") for p in (0.8, *[0.1] * 8)],
+    )
+    comparison, _, page = report(runs, tmp_path / "made")
+    section = said(comparison)["Prediction sets and abstention"]
+    cells = shown(section.grids[0])[0]
+    (row,) = comparison.tables[0].rows
+    cases = read_test_cases(row.run)
+    assert cases is not None and cases.probabilities is not None
+    sets = cases.probabilities >= np.array([0.12, 0.2, 0.08])
+    held = sets[np.arange(12), cases.actual]
+    assert cells[1:5] == [f"{x:.3f}" for x in (held.mean(), *(held[cases.actual == c].mean() for c in range(3)))]
+    assert cells[5] == f"{sets.sum(axis=1).mean():.2f}"
+    assert "near-copies and images of one patient" in page.words and "Accuracy when the least sure" in page.words
+    compare([runs], tmp_path / "made", ("csv",))
+    with (tmp_path / "made" / "prediction_sets.csv").open() as file:
+        rows = {row["stated"]: row for row in csv.DictReader(file)}
+    assert rows["0.95"]["always"] == "benign malignant normal" and float(rows["0.95"]["mean_size"]) == 3
+    with (tmp_path / "made" / "abstention.csv").open() as file:
+        curve = list(csv.DictReader(file))
+    assert float(curve[-1]["kept"]) == 1 and float(curve[-1]["accuracy"]) == pytest.approx(cases.right.mean())
+    surest = cases.probabilities.max(axis=1) == cases.probabilities.max()
+    assert float(curve[0]["accuracy"]) == pytest.approx(cases.right[surest].mean())
 
 
 def test_runs_without_validation_images_leave_out_what_needs_them_and_say_so(runs: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -5,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from busi_lab import predict
 from busi_lab.errors import UserError
-from busi_lab.run.calibration import validation_temperature
+from busi_lab.run.calibration import validation_temperature, validation_thresholds
 from busi_lab.run.mixture import mixture_shares
 from busi_lab.run_directory import BEST_CHECKPOINT, SPLIT, read_run
 from busi_lab.summary import read_summary
@@ -208,6 +210,47 @@ def test_probabilities_are_calibrated_on_demand(joint: tuple[Path, Path, Path], 
         predict.load(both, calibrated=True)
     with pytest.raises(UserError, match="--calibrated is of class probabilities"):
         predict.load(segmenter=both, calibrated=True)
+
+
+def test_prediction_sets_have_the_classes_from_the_thresholds_of_the_run_on(
+    joint: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    both = Path(shutil.copytree(joint[2], tmp_path / "both"))
+    content = json.loads((both / "summary.json").read_text())
+    assert content["set_thresholds"].keys() == {"0.8", "0.9", "0.95"}
+    plain = predict.load(both).predict(scan)
+    assert plain.probabilities is not None and plain.prediction_set is None
+    names = list(plain.probabilities)
+    lowest = dict(zip(names, (0.0, plain.probabilities[names[1]] - 1e-4, 1.0), strict=True))
+    (both / "summary.json").write_text(json.dumps({**content, "set_thresholds": {"0.9": lowest}}))
+    assert predict.load(both, coverage=0.9).predict(scan).prediction_set == tuple(names[:2])
+    Image.fromarray(scan).save(tmp_path / "scan.png")
+    predict.main([str(tmp_path / "scan.png"), "--run", str(both), "--sets", "0.9", "--out", str(tmp_path / "out")])
+    with (tmp_path / "out" / "predictions.csv").open() as file:
+        assert [row["prediction_set"] for row in csv.DictReader(file)] == [" ".join(names[:2])]
+    assert json.loads((tmp_path / "out" / "scan.json").read_text())["prediction_set"] == names[:2]
+    assert f"note: {names[0]}: in every prediction set" in capsys.readouterr().err
+    for given, message in (
+        ({"run": both, "coverage": 0.95}, r"--sets 0.95: .* has no thresholds"),
+        ({"run": both, "coverage": 0.5}, r"--sets 0.5: expected one of 0.8, 0.9, 0.95"),
+        ({"run": both, "coverage": 0.9, "tta": True}, r"leave --tta and --calibrated out"),
+        ({"run": [both, joint[0]], "coverage": 0.9}, r"make an ensemble of them"),
+        ({"segmenter": both, "coverage": 0.9}, r"sets are of classes, and no run here gives them"),
+    ):
+        with pytest.raises(UserError, match=message):
+            predict.load(**given)
+
+
+def test_thresholds_are_those_of_the_validation_images() -> None:
+    shares = [0.9, 0.8, 0.7, 0.6]
+    rows = [{"prediction": "a", "label": "a", "p_a": share, "p_b": 1 - share} for share in shares]
+    assert validation_thresholds(rows, ("a", "b")) == {
+        "0.8": {"a": 0.6, "b": 0.0},  # place ceil(5 * 0.8) = 4 of four
+        "0.9": {"a": 0.0, "b": 0.0},
+        "0.95": {"a": 0.0, "b": 0.0},
+    }
+    assert validation_thresholds([{"label": "a", "dice": 0.5}], ("a", "b")) == {}
 
 
 def test_a_run_that_is_too_sure_has_a_temperature_above_one() -> None:

@@ -5,6 +5,7 @@ from busi_lab.report.figures.agreement import calibration
 from busi_lab.report.results.clinical import SPECIFICITY, Clinical
 from busi_lab.report.results.statistics import ECE_BINS
 from busi_lab.report.results.uncertainty import FEW_GROUPS, RESAMPLES
+from busi_lab.report.sections.abstention import abstention_part
 from busi_lab.report.sections.section import Cell, Grid, Section, count, figure, interval, word
 from busi_lab.run_directory import VALIDATION
 
@@ -26,7 +27,8 @@ def clinical_parts(found: Clinical, which: str, whole: int, pooled: bool = False
     """
     shown = len(found.subjects)
     few = f"Shown are the best {shown} of {words.counted(whole, which)} by validation." if whole > shown else ""
-    parts = (_curves(found), _points(found, pooled), _calibration(found, pooled), _agreement(found))
+    sets = abstention_part(found.subjects, "" if pooled else _whose(found, False), pooled)
+    parts = (_curves(found), _points(found, pooled), _calibration(found, pooled), sets, _agreement(found))
     known = [part for part in parts if part is not None]
     return tuple(
         Section(part.title, (*part.sentences, *([few] if few else ())), grids=part.grids, groups=part.groups)

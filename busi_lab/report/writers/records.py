@@ -1,13 +1,16 @@
-"""Rows of ``table.csv``, ``repeats.csv``, ``pairs.csv`` and ``published.csv``: numbers as they are, unrounded."""
+"""Rows of the CSV files of a report: numbers as they are, unrounded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from busi_lab.report.results.abstention import abstain, judge_sets
 from busi_lab.report.results.analysis import Analysis
+from busi_lab.report.results.conformal import COVERAGES
 from busi_lab.report.results.experiments import Experiment
 from busi_lab.report.results.metrics import REFINED_METRICS, test_metrics
 from busi_lab.report.results.pairwise import Difference
 from busi_lab.report.results.settings import in_words
+from busi_lab.report.results.subjects import Subject
 from busi_lab.report.results.systems import System, systems
 from busi_lab.report.results.uncertainty import RESAMPLES
 from busi_lab.report.sections.scopes import leaked_words
@@ -197,6 +200,47 @@ def pair_records(analysis: Analysis) -> list[dict[str, Any]]:
     """Rows of pairs.csv: the tests between models, then those between protocols."""
     models = [test for scope in analysis.scopes for test in scope.tests]
     return [pair_record(test) for test in [*models, *(test for _, tests in analysis.protocols for test in tests)]]
+
+
+def set_records(analysis: Analysis) -> list[dict[str, Any]]:
+    """Rows of prediction_sets.csv: one for each run, or experiment over folds, and coverage that is asked for."""
+    found = []
+    for place, subject in _judged(analysis):
+        for coverage in COVERAGES:
+            if (sets := judge_sets(subject, coverage)) is None:
+                continue
+            record = {**place, "stated": coverage, "images": sets.images, "coverage": sets.coverage.value}
+            record |= {"low95": number(sets.coverage.low), "high95": number(sets.coverage.high)}
+            record |= {"mean_size": sets.size, "single": sets.single, "empty": sets.empty}
+            record |= {"always": " ".join(sets.always)}
+            for name, each in sets.by_class.items():
+                record |= {f"coverage_{name}": each.value}
+                record |= {f"low95_{name}": number(each.low), f"high95_{name}": number(each.high)}
+            found.append(record)
+    return found
+
+
+def abstention_records(analysis: Analysis) -> list[dict[str, Any]]:
+    """Rows of abstention.csv: one for each run, or experiment over folds, and number of images that are kept."""
+    return [
+        {**place, "kept": share, "images": round(share * curve.images), "accuracy": accuracy}
+        for place, subject in _judged(analysis)
+        if (curve := abstain(subject)) is not None
+        for share, accuracy in zip(curve.shares.tolist(), curve.accuracies.tolist(), strict=True)
+    ]
+
+
+def _judged(analysis: Analysis) -> Iterator[tuple[dict[str, Any], Subject]]:
+    """What the report judges clinically, and where that stands."""
+    for table in analysis.tables:
+        if table.number in analysis.clinical:
+            place = {"table": table.number, "data": text(table.dataset), "protocol": table.protocol}
+            for subject in analysis.clinical[table.number].subjects:
+                yield {**place, "run": subject.label}, subject
+    for pooled in analysis.pooled:
+        place = {"table": None, "data": text(pooled.scope.dataset), "protocol": pooled.scope.protocol}
+        for subject in pooled.clinical.subjects:
+            yield {**place, "run": subject.label}, subject
 
 
 def columns_of(records: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[str]:
