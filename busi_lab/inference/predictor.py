@@ -23,8 +23,8 @@ from busi_lab.exported.sessions import Runtime
 from busi_lab.inference.first_stage import recorded_runs
 from busi_lab.inference.measures import Lesion, measure
 from busi_lab.inference.notes import find_notes
-from busi_lab.machine import cpu_count
 from busi_lab.inference.thresholds import set_thresholds
+from busi_lab.machine import cpu_count
 from busi_lab.models import Outputs
 from busi_lab.models.exported import Exported
 from busi_lab.plurals import counted
@@ -144,7 +144,8 @@ class Predictor:
         """By class, the probability from which on it is in the prediction set; 0 puts it into each."""
         if coverage is not None:
             summaries = {path: loaded[path][1] for path in classifiers}
-            self.set_thresholds = set_thresholds(summaries, coverage, tta or calibrated)
+            changed = tta or calibrated or runtime.precision != "32"
+            self.set_thresholds = set_thresholds(summaries, coverage, changed)
         self._tasks = {path: task.to(self.device) for path, (task, _) in loaded.items()}
         self.classifiers, self.segmenters = list(classifiers), list(segmenters)
         first_runs = {run.directory: run for first, _ in self._first_stages.values() for run in first.runs}

@@ -29,11 +29,12 @@ def set_thresholds(runs: Mapping[Path, Summary], coverage: float, changed: bool)
             f"{where}: thresholds are of one run, and the mean of {len(runs)} has none; make an ensemble of them with "
             "busi-ensemble, which finds its own"
         )
-    if changed:
-        raise UserError(
-            f"{where}: thresholds are of the probabilities as the run gives them; leave --tta and --calibrated out"
-        )
     ((path, summary),) = runs.items()
+    if changed or (summary.export is not None and summary.export.int8):
+        raise UserError(
+            f"{where}: thresholds are of the probabilities as the run gives them in 32 bits; leave --tta, --calibrated "
+            "and --precision out, and take no INT8 export"
+        )
     found, names = summary.set_thresholds.get(str(coverage)), summary.data.roles.names
     if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in names):
         raise UserError(

@@ -234,7 +234,7 @@ def test_prediction_sets_have_the_classes_from_the_thresholds_of_the_run_on(
     for given, message in (
         ({"run": both, "coverage": 0.95}, r"--sets 0.95: .* has no thresholds"),
         ({"run": both, "coverage": 0.5}, r"--sets 0.5: expected one of 0.8, 0.9, 0.95"),
-        ({"run": both, "coverage": 0.9, "tta": True}, r"leave --tta and --calibrated out"),
+        ({"run": both, "coverage": 0.9, "tta": True}, r"leave --tta, --calibrated and --precision out"),
         ({"run": [both, joint[0]], "coverage": 0.9}, r"make an ensemble of them"),
         ({"segmenter": both, "coverage": 0.9}, r"sets are of classes, and no run here gives them"),
     ):
