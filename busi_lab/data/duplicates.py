@@ -22,13 +22,14 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from operator import itemgetter
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from busi_lab.data.alignment import DescribedScan, Floats, compare, describe, hellinger, match, structure
@@ -66,7 +67,8 @@ def find_groups(index: Index) -> list[Group]:
         UserError: a file has become unreadable since it was indexed.
     """
     _keep_freed_memory()
-    with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
+    # A core for each scan or pair: threads inside of their small products would mostly wait for each other.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max_workers=cpu_count()) as pool:
         described = pool.map(lambda case: describe(*read_case(index.root, case)), index.cases)
         scans = list(tqdm(described, "describe", len(index.cases), disable=None))  # on a terminal only
         words = _words(scans)
@@ -74,7 +76,7 @@ def find_groups(index: Index) -> list[Group]:
         tasks: list[tuple[int, _View, list[int]]] = []
         for view in _VIEWS:
             queries = _vectors(pool.map(lambda scan, view=view: _vector(scan.seen(*view), words), scans), len(scans))
-            tasks += [(first, view, others) for first, others in _candidates(straight, queries).items()]
+            tasks += [(first, view, others) for first, others in _candidates(straight, queries, pool).items()]
         count = sum(len(others) for _, _, others in tasks)
         log.info("comparing %s of %d images", counted(count, "pair"), len(scans))
 
@@ -160,18 +162,23 @@ def _vectors(rows: Iterable[Floats], count: int) -> Floats:
     return vectors
 
 
-def _candidates(straight: Floats, views: Floats) -> dict[int, list[int]]:
+def _candidates(straight: Floats, views: Floats, pool: Executor) -> dict[int, list[int]]:
     """Of each scan, the later ones that come nearest to its view, or it to theirs; vectors are ``[N, D]``."""
     found: dict[int, set[int]] = defaultdict(set)
     count = min(_CANDIDATES, len(straight) - 1)
     if count < 1:
         return {}
-    for start in range(0, len(straight), _BLOCK):
+
+    def nearest(start: int) -> list[list[int]]:
         scores = views[start : start + _BLOCK] @ straight.T
         rows = np.arange(len(scores))
         scores[rows, start + rows] = -np.inf  # no scan is its own candidate
-        best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
-        for row, others in enumerate(best.tolist(), start):
+        best: list[list[int]] = np.argpartition(-scores, count - 1, axis=1)[:, :count].tolist()
+        return best
+
+    starts = range(0, len(straight), _BLOCK)
+    for start, best in zip(starts, pool.map(nearest, starts), strict=True):
+        for row, others in enumerate(best, start):
             for other in others:
                 found[min(row, other)].add(max(row, other))
     return {first: sorted(others) for first, others in sorted(found.items())}

@@ -221,9 +221,10 @@ def test_candidates_are_the_nearest_of_either_side(monkeypatch: pytest.MonkeyPat
         nearest = sorted((other for other in range(14) if other != row), key=lambda other: -vectors[other] @ query)
         for other in nearest[:3]:
             expected.setdefault(min(row, other), set()).add(max(row, other))
-    found = duplicates._candidates(vectors, views)
+    pool = ThreadPoolExecutor(2)
+    found = duplicates._candidates(vectors, views, pool)
     assert {first: set(others) for first, others in found.items()} == expected
-    assert duplicates._candidates(vectors[:1], views[:1]) == {}
+    assert duplicates._candidates(vectors[:1], views[:1], pool) == {}
 
 
 # ---------------------------------------------------------------------------------------------- the cache
