@@ -8,7 +8,7 @@ nearly so. They are found in three steps, on scans whose longer side is brought 
    2004, under the Hellinger kernel of Arandjelovic & Zisserman, CVPR 2012), which withstands cropping, and beside it
    a thumbnail, which withstands a moved probe. The ten scans of nearest vector are its candidates, and the ten
    nearest to its mirror image, its negative, and both at once.
-2. DescribedScan of a scan and a candidate are matched; RANSAC fits the affine map from one to the other, and where the
+2. Features of a scan and a candidate are matched; RANSAC fits the affine map from one to the other, and where the
    fit leaves a doubt, ECC (Evangelidis & Psarakis, TPAMI 30:1858-1865, 2008) improves it.
 3. The map is checked by the pixels: the *similarity* is the correlation of the two scans where they overlap, each
    first freed of its local mean and contrast, so that speckle and fine structure count, not the layering of skin,
