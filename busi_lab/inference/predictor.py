@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from busi_lab.data.lesion_cut import lesion_cut
 from busi_lab.data.reading import read_scan
 from busi_lab.data.resizing import resize_scan
 from busi_lab.data.scan import Gray, Mask, Scan
-from busi_lab.data.spacing import Spacing
 from busi_lab.errors import UserError
 from busi_lab.exported.sessions import Runtime
 from busi_lab.inference.first_stage import recorded_runs
-from busi_lab.inference.measures import Lesion, measure
+from busi_lab.inference.measures import measure
 from busi_lab.inference.notes import find_notes
+from busi_lab.inference.prediction import Prediction, UsedRun
 from busi_lab.inference.thresholds import set_thresholds
 from busi_lab.machine import cpu_count
 from busi_lab.models import Outputs
@@ -31,64 +31,6 @@ from busi_lab.plurals import counted
 from busi_lab.summary import FirstStageRecord, Summary
 from busi_lab.tasks import BaseTask, load_task
 from busi_lab.tasks.loading import task_classes
-
-
-@dataclass(frozen=True)
-class UsedRun:
-    """A run that took part in a prediction."""
-
-    directory: str
-    role: str
-    experiment: str | None
-    model: str | None
-    seed: int | None
-    split: Mapping[str, Any]
-    temperature: float | None = None  # that was applied to its class logits
-    backend: str = "torch"  # which library has applied it, with int8 where it was quantised
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the runs make of one scan.
-
-    Attributes:
-        height: of the scan, pixels, as ``width``.
-        spacing: millimetres between rows and columns, where the file says; None where its regions differ.
-        probabilities: by class, in the order of :attr:`Predictor.classes`; None without a classifier.
-        prediction_set: the classes that the scan may have, at a stated coverage; None where none was asked for.
-        mask: bool ``[H, W]``; None without a segmenter.
-        lesions: the connected parts of the mask, largest first; None without a segmenter.
-        runs: what was used.
-        notes: what a user should know of it, in short sentences.
-    """
-
-    height: int
-    width: int
-    spacing: Spacing | None
-    probabilities: Mapping[str, float] | None
-    mask: Mask | None = field(repr=False)
-    lesions: tuple[Lesion, ...] | None
-    runs: tuple[UsedRun, ...]
-    notes: tuple[str, ...] = ()
-    prediction_set: tuple[str, ...] | None = None
-
-    @property
-    def label(self) -> str | None:
-        """The most probable class."""
-        return None if self.probabilities is None else max(self.probabilities, key=self.probabilities.__getitem__)
-
-    @property
-    def lesion_pixels(self) -> int | None:
-        """Pixels of the mask."""
-        return None if self.lesions is None else sum(lesion.area_pixels for lesion in self.lesions)
-
-    @property
-    def lesion_area_mm2(self) -> float | None:
-        """Area of the mask; None without a segmenter, and where the pixel spacing of a part is not known."""
-        if self.lesions is None or (self.spacing is None and not self.lesions):
-            return None
-        areas = [lesion.area_mm2 for lesion in self.lesions]
-        return None if None in areas else float(sum(area for area in areas if area is not None))
 
 
 class Predictor:

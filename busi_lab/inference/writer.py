@@ -16,7 +16,7 @@ from PIL import Image
 from busi_lab.data.scan import Origin, Scan
 from busi_lab.files import PROBABILITY_DIGITS, no_formula, write_atomically
 from busi_lab.inference.explain import Heat
-from busi_lab.inference.predictor import Prediction
+from busi_lab.inference.prediction import Prediction
 from busi_lab.inference.scans import ScanFile
 from busi_lab.report.figures.overlay import draw_heat, draw_overlay
 
