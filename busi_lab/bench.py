@@ -19,7 +19,7 @@ from busi_lab.files import write_atomically
 from busi_lab.machine import cpu_count
 
 _DEFAULT = ("loop", "start", "predict", "encoder")
-_QUICK: dict[str, Any] = {"rounds": 2, "batches": 2, "batch_sizes": (4,), "count": 40, "images": 1000, "many": 100}
+_QUICK: dict[str, Any] = {"rounds": 2, "round_images": 8, "batch_sizes": (4,), "count": 40, "images": 1000, "many": 100}
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

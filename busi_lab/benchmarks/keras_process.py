@@ -19,7 +19,7 @@ class Keras:
     """A process that trains the published MobileNet for a round whenever it is asked.
 
     Args:
-        settings: threads, batches and image size of a round.
+        settings: threads, images and image size of a round.
         root: images, a folder for each class.
     """
 
@@ -31,7 +31,7 @@ class Keras:
                 link = Path(self._folder.name) / path.parent.name / path.name
                 link.parent.mkdir(exist_ok=True)
                 link.symlink_to(path)
-        arguments = [self._folder.name, str(size), str(settings.batches), str(settings.threads)]
+        arguments = [self._folder.name, str(size), str(settings.round_images), str(settings.threads)]
         self._process = subprocess.Popen(
             [str(_python()), str(_PROGRAM), *arguments],
             stdin=subprocess.PIPE,

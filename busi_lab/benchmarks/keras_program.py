@@ -1,6 +1,6 @@
 """Trains MobileNet with tf.keras and ImageDataGenerator; runs where TensorFlow is, and imports nothing of ours.
 
-``python keras_program.py FOLDER SIZE BATCHES THREADS`` reads a batch size a line and answers with images a second.
+``python keras_program.py FOLDER SIZE IMAGES THREADS`` reads a batch size a line and answers with images a second.
 Augmentation is that of the paper's table (Dajam & Qahmash, IJACSA 16(5), 2025), the optimiser Adam.
 """
 
@@ -14,7 +14,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import tensorflow as tf  # type: ignore[import-untyped,unused-ignore]
 
 sys.stdout = sys.stderr  # what libraries print is no answer
-folder, size, batches, threads = sys.argv[1], *map(int, sys.argv[2:])
+folder, size, images, threads = sys.argv[1], *map(int, sys.argv[2:])
 tf.config.threading.set_intra_op_parallelism_threads(threads)
 tf.config.threading.set_inter_op_parallelism_threads(threads)
 generator = tf.keras.preprocessing.image.ImageDataGenerator(
@@ -39,6 +39,7 @@ for line in sys.stdin:
             folder, (size, size), classes=["benign", "malignant", "normal"], batch_size=batch_size
         )
         model.fit(flows[batch_size], steps_per_epoch=2, verbose=0)  # builds the graph
+    batches = max(1, images // batch_size)
     clock = time.perf_counter()
     model.fit(flows[batch_size], steps_per_epoch=batches, verbose=0)
     print(json.dumps(batches * batch_size / (time.perf_counter() - clock)), file=sys.__stdout__, flush=True)

@@ -29,7 +29,7 @@ from busi_lab.run_directory import METRICS
 from busi_lab.tasks import BaseTask
 
 _EXPERIMENTS = {"classification": "paper/mobilenet", "segmentation": "paper/unet", "joint": "joint/mobilenet"}
-_IMAGES = 260  # of which a split leaves enough for eight batches of 16
+_IMAGES = 260  # of which a split leaves a round of 128
 
 
 def measure(settings: Settings) -> Iterator[Figure]:
@@ -53,10 +53,11 @@ def _measure(settings: Settings, root: Path, kind: str, batch_size: int, keras: 
     ours: dict[str, list[float]] = {precision: [] for precision in settings.precisions}
     bare: dict[str, list[float]] = {precision: [] for precision in settings.precisions}
     theirs: list[float] = []
+    batches = max(1, settings.round_images // batch_size)
     for _ in range(settings.rounds + 1):
         for precision in settings.precisions:
-            ours[precision].append(_lightning(config, task, data, settings.batches, precision))
-            bare[precision].append(_bare(task, data, settings.batches, precision))
+            ours[precision].append(_lightning(config, task, data, batches, precision))
+            bare[precision].append(_bare(task, data, batches, precision))
         if keras is not None:
             theirs.append(keras.round(batch_size))
     about = {"task": kind, "batch_size": batch_size, "image_size": task.image_size, "network": task.model_name}

@@ -14,7 +14,7 @@ class Settings:
     Attributes:
         threads: that torch and the backends may use.
         rounds: of interleaved measurements; the first one of each is a warm-up and not counted.
-        batches: of a round of a training loop.
+        round_images: of a round of a training loop.
         image_size: of the loop, pixels; None for that of each experiment.
         tasks: which loops, of ``classification``, ``segmentation`` and ``joint``.
         batch_sizes: of the loop.
@@ -29,7 +29,7 @@ class Settings:
 
     threads: int
     rounds: int = 7
-    batches: int = 8
+    round_images: int = 128
     image_size: int | None = None
     tasks: tuple[str, ...] = ("classification", "segmentation", "joint")
     batch_sizes: tuple[int, ...] = (4, 16)
