@@ -20,6 +20,7 @@ import ctypes
 import itertools
 import logging
 import math
+import re
 import threading
 import warnings
 from collections.abc import Generator, Iterator
@@ -174,8 +175,12 @@ def _one_line_errors() -> Iterator[None]:
 
 
 def _plain(error: Exception) -> str:
-    """The message of ``error`` without what a damaged file may have put into it: line ends, escapes, whole pages."""
-    return "".join(letter if letter.isprintable() else "?" for letter in one_line(error))[:300]
+    """The message of ``error`` without what a damaged file may have put into it, and without addresses in memory.
+
+    The former are line ends, escapes, whole pages; the latter differ from call to call.
+    """
+    words = re.sub(r" at 0x[0-9a-fA-F]+", "", one_line(error))
+    return "".join(letter if letter.isprintable() else "?" for letter in words)[:300]
 
 
 def _decode(path: Path) -> Generator[Scan, None, None]:
