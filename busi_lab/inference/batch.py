@@ -20,7 +20,6 @@ from busi_lab.inference.writer import Writer, open_table
 from busi_lab.machine import cpu_count
 
 _WORKERS = min(8, cpu_count())
-_AHEAD = 2 * _WORKERS  # files that are read, and scans that are written, beside the network's work
 
 
 @dataclass
@@ -68,12 +67,13 @@ def predict_files(
     """
     tally = Tally()
     started, before = time.perf_counter(), predictor.model_seconds
+    ahead = 2 * max(_WORKERS, batch_size)  # files that are read, and scans that are written, beside the network's work
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
         table = stack.enter_context(open_table(out)) if out else None
-        writer = Writer(pool, _AHEAD, out, table, json_lines, predictor.classes, overlays)
+        writer = Writer(pool, ahead, out, table, json_lines, predictor.classes, overlays)
         batch: list[tuple[ScanFile, Scan]] = []
-        for file, found in _read_ahead(pool, files, progress):
+        for file, found in _read_ahead(pool, ahead, files, progress):
             if isinstance(found, Scan):
                 known = found.spacing is not None or found.regions
                 batch.append((file, found if known else replace(found, spacing=spacing)))
@@ -106,7 +106,7 @@ def _predict_batch(
 
 
 def _read_ahead(
-    pool: ThreadPoolExecutor, files: Sequence[ScanFile], progress: Callable[[], Any]
+    pool: ThreadPoolExecutor, ahead: int, files: Sequence[ScanFile], progress: Callable[[], Any]
 ) -> Iterator[tuple[ScanFile, Scan | UnreadableImageError]]:
     """The scans of all files in order, or why there are none; the first frames of some files ahead are decoded."""
 
@@ -117,8 +117,8 @@ def _read_ahead(
     waiting: deque[Future[Any]] = deque()
     upcoming = iter(files)
     for file in files:
-        while len(waiting) < _AHEAD and (ahead := next(upcoming, None)) is not None:
-            waiting.append(pool.submit(begin, ahead))
+        while len(waiting) < ahead and (coming := next(upcoming, None)) is not None:
+            waiting.append(pool.submit(begin, coming))
         try:
             first, frames = waiting.popleft().result()
             yield file, first

@@ -143,8 +143,8 @@ def test_memory_does_not_grow_with_the_folder(
             yield item
 
     monkeypatch.setattr(batch, "read_scans", counted)
-    monkeypatch.setattr(batch, "_AHEAD", 2)
+    monkeypatch.setattr(batch, "_WORKERS", 2)
     called = cli(tmp_path / "scans", "--run", runs / "random", "--batch-size", 4)
     assert len(called.lines) == 60
-    # read ahead, in the batch, being written, and one or two in hand
-    assert peak[0] <= 2 + 4 + 2 + 2
+    # two batches read ahead, one predicted, two being written, and one or two scans in hand
+    assert peak[0] <= 8 + 4 + 8 + 2
