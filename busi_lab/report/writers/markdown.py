@@ -5,9 +5,11 @@ from collections.abc import Collection, Iterable, Sequence
 from busi_lab.report.sections.section import Cell, Grid, Section
 
 
-def render_markdown(sections: Iterable[Section], pictures: Collection[str] = ()) -> str:
-    """All sections, with links to those of their figures that are among the files ``pictures``."""
-    parts = ["# Comparison of runs", *(part for section in sections for part in _section(section, 2, pictures))]
+def render_markdown(
+    sections: Iterable[Section], pictures: Collection[str] = (), title: str = "Comparison of runs"
+) -> str:
+    """All sections below a title, with links to those of their figures that are among the files ``pictures``."""
+    parts = [f"# {_escape(title)}", *(part for section in sections for part in _section(section, 2, pictures))]
     return "\n\n".join(parts) + "\n"
 
 
