@@ -20,8 +20,8 @@ tags:
 """What model hubs read."""
 
 
-def make_card(run: Path) -> str:
-    """The card of a finished run, or of an ensemble.
+def make_card(run: Path, address: str | None = None) -> str:
+    """The card of a finished run, or of an ensemble; with an ``address`` it names nothing of this machine.
 
     Raises:
         UserError: there is none, or it is an evaluation.
@@ -35,4 +35,4 @@ def make_card(run: Path) -> str:
         )
     if summary.status != "finished":
         raise UserError(f"{run}: the run failed ({summary.error}); give a finished one")
-    return _HEAD + render_markdown(card(analyse(build([run]))), title=str(summary.experiment))
+    return _HEAD + render_markdown(card(analyse(build([run])), address), title=str(summary.experiment))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from busi_lab.errors import OneLineParser, UserError, exit_on_user_error
 from busi_lab.exported.sessions import BACKENDS, PRECISIONS, Runtime
+from busi_lab.hub import PREFIX, fetch
 from busi_lab.plurals import counted
 from busi_lab.run_directory import finished_runs
 from busi_lab.summary import read_summary
@@ -43,7 +44,8 @@ def load(
     Several runs for one part are averaged. A folder of runs, such as a sweep's, stands for all finished ones in it.
 
     Args:
-        run: runs that do all they can: a joint run both, a classifier or a segmenter its part.
+        run: runs that do all they can: a joint run both, a classifier or a segmenter its part; directories, or
+            ``hf://USER/NAME`` of a model hub.
         classifier: runs whose class output alone is used.
         segmenter: runs whose mask output alone is used.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` and so on.
@@ -58,7 +60,7 @@ def load(
         UserError: no run, a run that cannot be used, or no such device.
     """
     runtime = Runtime(backend, threads, precision)
-    given, classifiers, segmenters = (finished_runs(paths) for paths in (run, classifier, segmenter))
+    given, classifiers, segmenters = (finished_runs(_here(paths)) for paths in (run, classifier, segmenter))
     from busi_lab.inference.predictor import Predictor, can_classify, can_segment  # torch takes seconds: not for --help
 
     for path in given:
@@ -70,12 +72,19 @@ def load(
     )
 
 
+def _here(paths: Path | str | Sequence[Path | str]) -> list[Path | str]:
+    """Directories of runs, those of a model hub fetched."""
+    listed = [paths] if isinstance(paths, Path | str) else paths
+    return [fetch(path) if isinstance(path, str) and path.startswith(PREFIX) else path for path in listed]
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
         prog="busi-predict",
         description="Predict class and lesion outline of scans (PNG, JPEG, BMP, TIFF, DICOM). Not a medical device.",
-        epilog="A RUN may be a folder of runs, such as a sweep's; runs given to one option are averaged. "
-        "Exit code 1 if a file could not be read, 2 for a wrong input; files of a kind without pictures are left out.",
+        epilog="A RUN may be a folder of runs, such as a sweep's, or hf://USER/NAME of a model hub; runs given to one "
+        "option are averaged. Exit code 1 if a file could not be read, 2 for a wrong input; files of a kind without "
+        "pictures are left out.",
     )
     parser.add_argument("scans", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="scans, or folders of them")
     for option, words in {
@@ -83,7 +92,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--classifier": "a run for the class; can be repeated",
         "--segmenter": "a run for the lesion mask; can be repeated",
     }.items():
-        parser.add_argument(option, action="append", default=[], type=Path, metavar="RUN", help=words)
+        parser.add_argument(option, action="append", default=[], metavar="RUN", help=words)
     parser.add_argument("--out", type=Path, metavar="DIR", help="new or empty folder for JSON, masks, overlays and CSV")
     parser.add_argument("--no-overlays", action="store_true", help="draw no overlays, which take most of the writing")
     parser.add_argument("--json", metavar="FILE", help="write a line of JSON for each scan to FILE, or - for stdout")

@@ -26,21 +26,24 @@ _GIVES = {
 }
 
 
-def card(analysis: Analysis) -> list[Section]:
-    """The sections of a card; the analysis is of one run."""
+def card(analysis: Analysis, address: str | None = None) -> list[Section]:
+    """The sections of a card; the analysis is of one run.
+
+    With an ``address`` the card is published there: it names no command, which may name folders of this machine.
+    """
     item = analysis.experiments[0]
     run = item.rows[0].run
     return [
-        _what(item, run.summary, run.path.name),
+        _what(item, run.summary, address or run.path.name),
         _use(run.summary),
         *basis(analysis),
         _figures(item),
         *_strata(item),
-        _training(run.summary),
+        _training(run.summary, address is None),
     ]
 
 
-def _what(item: Experiment, summary: Summary, folder: str) -> Section:
+def _what(item: Experiment, summary: Summary, place: str) -> Section:
     gives = _GIVES.get(str(summary.task), "what its task says")
     size = "" if summary.parameters is None else f", {summary.parameters / 1e6:.2f} million parameters"
     members = f" It is an ensemble of {words.counted(len(summary.members), 'run')}." if summary.members else ""
@@ -48,7 +51,7 @@ def _what(item: Experiment, summary: Summary, folder: str) -> Section:
         f"{item.name} takes a breast ultrasound scan and gives {gives}. Network: {summary.model}{size}.{members}",
         f"Classes: {', '.join(item.classes.names)}.",
     )
-    return Section("The model", sentences, code=f"busi-predict --run {folder} scan.png --out predictions")
+    return Section("The model", sentences, code=f"busi-predict --run {place} scan.png --out predictions")
 
 
 def _use(summary: Summary) -> Section:
@@ -109,7 +112,7 @@ def _of_class(cases: Cases, chosen: Bools) -> tuple[Cell, Cell]:
     return called, figure(known)
 
 
-def _training(summary: Summary) -> Section:
+def _training(summary: Summary, command: bool) -> Section:
     objective, _ = objective_of(summary)
     value = words.figure(words.number(summary.metrics.get(objective)))
     best = f" Its best epoch was chosen by {objective} on validation ({value})."
@@ -126,4 +129,8 @@ def _training(summary: Summary) -> Section:
     }
     told = "; ".join(f"{key}: {words.text(value)}" for key, value in facts.items() if value is not None)
     versions = ", ".join(f"{name} {version}" for name, version in summary.versions.items())
-    return Section("How it was made", (f"{told}.{best}", f"{versions}."), code=words.text(summary.command) or "")
+    return Section(
+        "How it was made",
+        (f"{told}.{best}", f"{versions}."),
+        code=(words.text(summary.command) or "") if command else "",
+    )
