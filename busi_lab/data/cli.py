@@ -1,4 +1,4 @@
-"""``busi-data``: check, describe, index, label, make and fetch datasets, and find duplicates in them.
+"""``busi-data``: check, describe, index, label, make, fetch, import and export datasets, and find duplicates in them.
 
 Each subcommand imports what it needs when it runs, so that ``--help`` is instant.
 """
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from busi_lab.classes import BUSI
-from busi_lab.errors import OneLineParser, UserError, exit_on_user_error, one_line
+from busi_lab.data.arguments import parse_arguments
+from busi_lab.errors import UserError, exit_on_user_error, one_line
 from busi_lab.files import new_folder, write_rows
 from busi_lab.plurals import counted
 
@@ -240,77 +241,10 @@ def _unwritable(path: Path, reason: str) -> UserError:
     return UserError(f"--out {path} cannot be written ({reason}); choose another place")
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = OneLineParser(
-        prog="busi-data",
-        description="Datasets in BUSI's layout or with labels.csv: check, describe, index, deduplicate, make.",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(name: str, summary: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-
-    reading = {
-        "check": add("check", "count a dataset's images and list every defect; exit code 2 if there are any"),
-        "describe": add("describe", "draw class balance, sizes and sample scans as PNG files"),
-        "index": add("index", "list every image as CSV: class, files, size, lesion pixels, content hash"),
-        "duplicates": add("duplicates", "find groups of near-identical images: a CSV file and contact sheets"),
-    }
-    for command in reading.values():
-        command.add_argument(
-            "root",
-            nargs="?",
-            metavar="ROOT",
-            default=os.environ.get("BUSI_ROOT"),
-            help="dataset folder, or the folder above it (default: the environment variable BUSI_ROOT)",
-        )
-        command.add_argument(
-            "--lesion-values",
-            metavar="V,V",
-            default="",
-            help="gray values, as 120,255, or colours, as #0000ff, that are lesion in mask files (default: all but the "
-            "background), as data.lesion_values of training",
-        )
-        command.add_argument("--labels", metavar="FILE", help="a table of labels outside the folder, as data.labels")
-        command.add_argument(
-            "--label-map", default="", metavar="A=B,...", help="what labels of the table mean, as data.label_map"
-        )
-        command.add_argument(
-            "--layout",
-            choices=("auto", "folder"),
-            default="auto",
-            help="folder: any images, a subfolder for each class; auto: BUSI's layout or labels.csv (auto)",
-        )
-    reading["describe"].add_argument("--out", type=Path, required=True, metavar="DIR", help="where the PNG files go")
-    reading["duplicates"].add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="new or empty folder for the CSV and PNG files"
-    )
-    reading["index"].add_argument("--out", type=Path, metavar="FILE", help="CSV file (default: stdout)")
-
-    labelling = add("labels", "propose a labels.csv from the names of folders and files below a folder")
-    labelling.add_argument("root", type=Path, metavar="DIR", help="folder of scans")
-    labelling.add_argument("--out", type=Path, metavar="FILE", help="new CSV file (default: stdout)")
-
-    making = add("phantom", "write speckle phantoms in BUSI's layout: no download, for demos and tests")
-    making.add_argument("root", type=Path, metavar="DIR", help="new or empty folder")
-    for label, count in zip(BUSI.names, (60, 50, 40), strict=True):
-        making.add_argument(f"--{label}", type=int, default=count, metavar="N", help=f"{label} images ({count})")
-    making.add_argument("--seed", type=int, default=0, metavar="S", help="0 or greater (0)")
-    making.add_argument("--height", type=int, default=256, metavar="H", help="mean height, pixels (256)")
-    making.add_argument("--width", type=int, default=320, metavar="W", help="mean width, pixels (320)")
-
-    fetching = add("download", "fetch BUSI, verify it and only then put it in place")
-    fetching.add_argument("root", type=Path, metavar="DIR", help="new or empty folder")
-    fetching.add_argument(
-        "--from", dest="source", metavar="FILE_OR_URL", help="zip archive (default: Kaggle, needs kagglehub)"
-    )
-    return parser.parse_args(argv)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script."""
     with exit_on_user_error():
-        given = _arguments(argv)
+        given = parse_arguments(argv)
         if not given.root:
             raise UserError("no dataset folder: give ROOT, or set the environment variable BUSI_ROOT")
         options = _options(given)
@@ -333,6 +267,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                 given.height,
                 given.width,
             )
+        elif given.command == "import":
+            from busi_lab.data.importers.command import import_dataset
+
+            import_dataset(given.format, given.root, given.out, given.how)
+        elif given.command == "export":
+            from busi_lab.data.exporters.command import export_dataset
+
+            export_dataset(given.format, given.root, given.out, options)
         else:
             fetch(given.root, given.source)
         sys.stdout.flush()

@@ -16,7 +16,7 @@ _MEANT: dict[str, tuple[str, ...]] = {
     ),
 }
 """Column -> names that may mean it, and are asked to be renamed."""
-_SPACING = ("spacing", "spacingmm", "pixelspacing", "pixelspacingmm", "mmperpixel", "pixelsize", "pixelsizemm")
+SPACING_NAMES = ("spacing", "spacingmm", "pixelspacing", "pixelspacingmm", "mmperpixel", "pixelsize", "pixelsizemm")
 _IDENTITY = r"(?:s|id|ids|uid|key|code|no|nr|num|number|name|identifier|pseudonym|hash)?"
 _PERSON = re.compile(rf"(?:anon(?:ymi[sz]ed)?)?(?:patient|subject|person|participant|proband){_IDENTITY}|pid|mrn|ptid")
 _CASE = re.compile(rf"(?:case|study|exam|examination|visit|accession|session|lesion){_IDENTITY}")
@@ -74,7 +74,7 @@ def find_columns(heading: Sequence[str], separator: str) -> LabelColumns:
             f"{', '.join(names) or 'nothing'}, separated by {separator}"
         )
     taken = {name for name in own.values() if name}
-    spacings = [name for name in names if _plain(name) in _SPACING]
+    spacings = [name for name in names if _plain(name) in SPACING_NAMES]
     if len(spacings) > 1:
         raise TableError(f"the columns {' and '.join(spacings)} both mean the pixel spacing; rename one")
     spacing = spacings[0] if spacings else None
