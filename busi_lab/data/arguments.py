@@ -67,14 +67,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_formats(importing, IMPORT_FORMATS)
     importing.add_argument("root", type=Path, metavar="DIR", help="the dataset, which is only read")
     files = importing.add_mutually_exclusive_group()
-    for how, what in (("link", "symbolic links to its files"), ("copy", "copies of its files, so that it may go")):
-        files.add_argument(
-            f"--{how}",
-            dest="how",
-            action="store_const",
-            const=how,
-            help=f"{what} (default: links, or copies where there are none)",
-        )
+    default = "(default: links, or copies where there are none)"
+    files.add_argument("--link", dest="how", action="store_const", const="link", help=f"links to its files {default}")
+    files.add_argument("--copy", dest="how", action="store_const", const="copy", help="copies, so that DIR may go")
 
     making = add("phantom", "write speckle phantoms in BUSI's layout: no download, for demos and tests")
     making.add_argument("root", type=Path, metavar="DIR", help="new or empty folder")

@@ -8,7 +8,8 @@ and ``name``.
 The mask of a scan is the union of its outlines, and its label their category. Boxes are no outlines: a scan with an
 annotation of a box alone has no known mask. Categories are classes where several are used, or one that is BUSI's.
 Images may say ``label``, ``patient`` and ``spacing`` themselves, as those of ``busi-data export coco`` do; such an
-image without annotations has an empty mask. Of any other it is not known whether there is nothing, or nobody has looked.
+image without annotations has an empty mask. Of any other it is not known whether there is nothing, or nobody has
+looked.
 """
 
 import json
@@ -104,11 +105,10 @@ def _read_image(source: Source, file: _File, image: Mapping[str, Any], classes: 
     annotations = file.annotations.get(_key(image.get("id")), ())
     found = {classes.get(file.categories.get(_key(entry.get("category_id")), ""), "") for entry in annotations} - {""}
     said = class_name(str(image.get("label") or ""))
-    if len(found | ({said} - {""})) > 1:
-        source.leave(place, f"is {' and '.join(sorted(found | {said}))}: the label is left empty")
-        label = ""
-    else:
-        label = said or next(iter(found), "")
+    found = (found | {said}) - {""}
+    if len(found) > 1:
+        source.leave(place, f"is {' and '.join(sorted(found))}: the label is left empty")
+    label = found.pop() if len(found) == 1 else ""
     masks: tuple[Made, ...] = ()
     try:
         if annotations or "label" in image:

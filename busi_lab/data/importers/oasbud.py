@@ -68,10 +68,10 @@ def read(source: Source) -> Iterator[Item]:
         if absent := [name for name in _FIELDS if name not in lesion]:
             source.leave(place, f"has no field {absent[0]}")
             continue
-        label = _CLASSES.get(str(lesion["class"]), "")
+        label = _CLASSES.get(_plain(lesion["class"]), "")
         if not label:
-            source.leave(place, f"class {shown(str(lesion['class']))} is neither 0 nor 1: the label is left empty")
-        patient = shown(_plain(lesion["id"])) or f"lesion{number}"
+            source.leave(place, f"class '{_plain(lesion['class'])}' is neither 0 nor 1: the label is left empty")
+        patient = _plain(lesion["id"]) or f"lesion{number}"
         further = {"birads": _plain(lesion["birads"]), "axial_spacing_mm": f"{AXIAL_MM:.5f}"}
         for plane in (1, 2):
             echoes, roi = np.asarray(lesion[f"rf{plane}"]), np.asarray(lesion[f"roi{plane}"])
@@ -105,7 +105,9 @@ def _load(source: Source, name: str) -> list[Mapping[str, Any]]:
 
 def _plain(value: Any) -> str:
     """A text or number of MATLAB; empty arrays are nothing."""
-    return shown(str(value)) if np.ndim(value) == 0 else ""
+    if np.ndim(value) != 0:
+        return ""
+    return f"{value:g}" if isinstance(value, float | np.floating) else shown(str(value))
 
 
 def _finite(echoes: NDArray[Any]) -> bool:
