@@ -245,6 +245,29 @@ def test_files_of_another_kind_are_listed(imported: Imported, capsys: pytest.Cap
     assert "files of " in (said := capsys.readouterr().out) and ": 10 (2 scans, 2 masks, 6 left out)" in said
 
 
+def test_what_is_not_entered_is_said(imported: Imported) -> None:
+    source = imported.make("pairs")
+    (source / "more").symlink_to(source / "Original")
+    (source / ".cache").mkdir()
+    (source / ".cache/a.png").write_text("x")
+    imported.run("pairs")
+    assert imported.notes == {
+        ".cache/a.png": "hidden, or made by a file manager",
+        "more": "is a linked folder, which is not entered",
+    }
+
+
+def test_a_file_that_two_rows_name_is_taken_once_and_long_cells_are_kept(imported: Imported) -> None:
+    source = imported.make("breast")
+    rows = [["CaseID", "Image_filename", "Mask_tumor_filename", "Classification", "Diagnosis"]]
+    rows += [["1", "case001.png", "", "benign", "long " * 99], ["2", "./case001.png", "", "malignant", ""]]
+    sheet(next(source.glob("*.xlsx")), rows)
+    imported.run("breast")
+    assert imported.labels == {"case001": "benign"}
+    assert imported.notes["case001.png"] == "is listed twice"
+    assert dict(index_dataset(imported.out).cases[0].further)["diagnosis"] == ("long " * 99).strip()
+
+
 def test_pairs_in_several_parts_and_names_that_clash(imported: Imported) -> None:
     for part in ("train", "test"):
         write(imported.source / part / "images/a.png", CASES[0].scan)

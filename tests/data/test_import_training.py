@@ -21,8 +21,6 @@ def test_an_imported_dataset_trains(
     assert call("data.cli", "import", name, "source", "--out", "set") == 0
     assert call("data.cli", "check", "set") == 0
     small = ("trainer=smoke", "logger=none", "data.image_size=32", "model.weights=none", "hydra.run.dir=run")
-    if {case.label for case in cases} == {"benign", "malignant"}:
-        small += ("data.classes=[benign,malignant]",)
     if name == "pairs":
         small += ("task=segmentation", "model=mobilenet_unet")
     assert call("train", "data=labels", "data.root=set", *small) == 0

@@ -13,7 +13,7 @@ from busi_lab.data.names import folded, is_image_name, is_system_file
 from busi_lab.errors import UserError
 
 _SHOWN = 3  # files that an error names
-_LONGEST = 200  # characters of a cell that is kept or shown
+_LONGEST = 200  # characters of a text of somebody else in a message
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Source:
         self.root, self.kind = root, kind
         if not root.is_dir():
             raise UserError(f"{root}: expected a folder to import, found {'a file' if root.exists() else 'nothing'}")
-        self.files, self._system = _list(root)
+        self.files, self._others = _list(root)
         if not self.files:
             raise UserError(f"{root}: expected {kind}, found no file; check the path")
         self._entries: list[Entry] = []
@@ -126,26 +126,36 @@ class Source:
     def uses(self) -> list[str]:
         """What each file is used for, the first use of each; empty for those that are left out."""
         first = {entry.source: entry.used_as for entry in reversed(self._entries) if entry.used_as}
-        return [first.get(name, "") for name in (*self.files, *self._system)]
+        return [first.get(name, "") for name in (*self.files, *self._others)]
 
     def account(self) -> list[Entry]:
         """What became of every file, those of which nothing was said among them, in order."""
         rest = [Entry(name, "", "", "no part of this format") for name in self.files if name not in self._seen]
-        system = [Entry(name, "", "", "hidden, or made by a file manager") for name in self._system]
-        return sorted([*self._entries, *rest, *system], key=lambda entry: (entry.source, entry.used_as == ""))
+        others = [Entry(name, "", "", why) for name, why in self._others.items()]
+        return sorted([*self._entries, *rest, *others], key=lambda entry: (entry.source, entry.used_as == ""))
 
 
-def _list(root: Path) -> tuple[list[str], list[str]]:
-    """All files below a folder in order, and apart those of file managers; linked folders are not entered."""
+def _list(root: Path) -> tuple[list[str], dict[str, str]]:
+    """All files below a folder in order, and what is not looked at, with the reason."""
     files: list[str] = []
-    system: list[str] = []
-    for folder, inner, names in os.walk(root, followlinks=False):
+    others: dict[str, str] = {}
+
+    def name_of(path: Path) -> str:
+        return path.relative_to(root).as_posix()
+
+    def closed(error: OSError) -> None:
+        others[name_of(Path(error.filename))] = f"cannot be entered ({error.strerror})"
+
+    for folder, inner, names in os.walk(root, onerror=closed, followlinks=False):
         inner.sort()
-        for name in sorted(names):
-            path = (Path(folder) / name).relative_to(root)
-            hidden = any(is_system_file(Path(part)) for part in path.parts)
-            (system if hidden else files).append(path.as_posix())
-    return sorted(files), sorted(system)
+        links = [Path(folder) / name for name in inner if (Path(folder) / name).is_symlink()]
+        others |= {name_of(path): "is a linked folder, which is not entered" for path in links}
+        for path in (Path(folder) / name for name in names):
+            if any(is_system_file(Path(part)) for part in path.relative_to(root).parts):
+                others[name_of(path)] = "hidden, or made by a file manager"
+            else:
+                files.append(name_of(path))
+    return sorted(files), dict(sorted(others.items()))
 
 
 def _best(candidates: list[str], name: str) -> str:
@@ -154,9 +164,14 @@ def _best(candidates: list[str], name: str) -> str:
     return candidates[0] if len(candidates) == 1 else ""
 
 
+def plain_text(text: str) -> str:
+    """A text of somebody else on one line, without what is no letter or sign."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+
+
 def shown(text: str) -> str:
-    """A text of somebody else on one line, as it may be printed and kept."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))[:_LONGEST]
+    """The same, as long as a message may hold."""
+    return plain_text(text)[:_LONGEST]
 
 
 def busi_label(word: str) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from busi_lab.data.importers.source import Source, busi_label, shown
+from busi_lab.data.importers.source import Source, busi_label, plain_text, shown
 from busi_lab.data.names import folded
 from busi_lab.data.text_table import TableError, known, read_table
 from busi_lab.errors import UserError, one_line
@@ -38,7 +38,7 @@ class Row:
         """The class that a cell names; what is none of BUSI's is noted and taken for none."""
         label = busi_label(self[column])
         if label is None:
-            source.leave(self.place, f"label '{self[column]}' is none of benign, malignant, normal: left empty")
+            source.leave(self.place, f"label '{shown(self[column])}' is none of benign, malignant, normal: left empty")
         return label or ""
 
 
@@ -107,7 +107,9 @@ def unique(source: Source, table: Table, column: str) -> list[Row]:
                 source.leave(row.place, f"says the same as {first.place}")
             continue
         for row in (first, *others):
-            source.leave(row.place, f"{len(others) + 1} rows say different things of '{row[column]}': none is taken")
+            source.leave(
+                row.place, f"{len(others) + 1} rows say different things of '{shown(row[column])}': none is taken"
+            )
     return kept
 
 
@@ -140,8 +142,10 @@ def _read(source: Source, name: str) -> Iterator[Lines]:
         raise TableError(f"the table cannot be read ({one_line(error)[:200]}); restore it") from None
     for rows in sheets:
         if rows:
-            cells = [(number, tuple(map(_text, row))) for number, row in enumerate(rows, start=1)]
-            yield [(1, tuple(map(_column, cells[0][1]))), *(line for line in cells[1:] if any(line[1]))]
+            heading = tuple(_column(_text(name)) for name in rows[0])
+            width = len(heading)
+            cells = [tuple(map(_text, row)) + ("",) * (width - len(row)) for row in rows]  # empty ones may lack
+            yield [(1, heading), *((number, row) for number, row in enumerate(cells[1:], start=2) if any(row))]
 
 
 def _rows(source: Source, name: str, lines: Lines) -> Iterator[Row]:
@@ -151,7 +155,9 @@ def _rows(source: Source, name: str, lines: Lines) -> Iterator[Row]:
         if len(cells) != len(heading):
             source.leave(place, f"{len(cells)} cells, but the first line has {len(heading)}")
             continue
-        yield Row(place, {column: shown(known(cell)) for column, cell in zip(heading, cells, strict=True) if column})
+        yield Row(
+            place, {column: plain_text(known(cell)) for column, cell in zip(heading, cells, strict=True) if column}
+        )
 
 
 def _column(name: str) -> str:

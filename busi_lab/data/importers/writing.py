@@ -21,7 +21,7 @@ from tqdm import tqdm
 from busi_lab.classes import BUSI
 from busi_lab.data.dataset import DATASET
 from busi_lab.data.importers.item import Item, Made, Picture
-from busi_lab.data.importers.source import Entry, Source, shown
+from busi_lab.data.importers.source import Entry, Source, plain_text, shown
 from busi_lab.data.label_columns import SPACING_NAMES
 from busi_lab.data.masks import read_mask
 from busi_lab.data.names import folded
@@ -97,9 +97,11 @@ class _Writer:
         """The row of a scan, empty where it is left out."""
         origin = _origin(item.scan)
         name = _safe(item.name)
-        if (other := self._names.setdefault(folded(name), origin)) != origin:
-            self._source.leave(origin, f"would be named {name}, as {other} is: rename one")
+        if other := self._names.get(folded(name)):
+            why = "is listed twice" if other == origin else f"would be named {name}, as {other} is: rename one"
+            self._source.leave(origin, why)
             return {}
+        self._names[folded(name)] = origin
         try:
             size = self._size(item.scan)
         except UnreadableImageError as error:
@@ -117,8 +119,8 @@ class _Writer:
             for number, mask in enumerate(item.masks):
                 masks.append(self._write(mask, f"masks/{name}{f'_{number}' if number else ''}", "mask"))
         row = {"file": image, "label": item.label, "mask_file": "|".join(masks)}
-        row |= {"patient": shown(item.patient), "spacing": self._spacing(item)}
-        return row | {_further_name(column): shown(cell) for column, cell in item.further.items()}
+        row |= {"patient": plain_text(item.patient), "spacing": self._spacing(item)}
+        return row | {_further_name(column): plain_text(cell) for column, cell in item.further.items()}
 
     def _size(self, picture: Picture) -> tuple[int, ...]:
         pixels = picture.pixels if isinstance(picture, Made) else read_image(self._source.path(picture))
@@ -236,12 +238,22 @@ def summarise(source: Source, imported: Imported, out: Path) -> Iterator[str]:
     yield f"files of {source.root}: {sum(uses.values())} ({used}, {uses['']} left out)"
     notes = [entry for entry in imported.entries if not entry.used_as]
     for entry in notes[:_TOLD]:
-        yield f"note: {entry.source}: {entry.note}"
+        yield f"note: {shown(entry.source)}: {shown(entry.note)}"
     if len(notes) > _TOLD:
         yield f"and {len(notes) - _TOLD} more notes in {out / RECORD}"
     if imported.copied:
         yield "files are copied: this file system has no links"
-    yield f"{out} has {LABELS}, and {RECORD} with what became of every file; use it with: data=labels data.root={out}"
+    yield f"{out} has {LABELS}, and {RECORD} with what became of every file"
+    yield f"next: busi-data check '{out}', and busi-train data=labels data.root='{out}' data.name=NAME{_advice(labels)}"
+
+
+def _advice(labels: Iterable[str]) -> str:
+    """What a first training needs to be told of the classes."""
+    found = set(labels) - {""}
+    if not found:
+        return " task=segmentation model=smp"
+    lesions = BUSI.lesions
+    return f" data.classes=[{','.join(lesions)}]" if found == set(lesions) else ""
 
 
 _TOLD = 20  # notes that are printed
