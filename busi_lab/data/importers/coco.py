@@ -7,9 +7,9 @@ and ``name``.
 
 The mask of a scan is the union of its outlines, and its label their category. Corners are taken as centres of pixels.
 Boxes are no outlines: a scan with an annotation of a box alone has no known mask. Categories are classes where several
-are used, or one that is BUSI's. Images may say ``label``, ``patient`` and ``spacing`` themselves, as those of ``busi-data
-export coco`` do; such an image without annotations has an empty mask. Of any other it is not known whether there is
-nothing, or nobody has looked.
+are used, or one that is BUSI's. Images may say ``label``, ``patient`` and ``spacing`` themselves, as those of
+``busi-data export coco`` do; such an image without annotations has an empty mask. Of any other it is not known whether
+there is nothing, or nobody has looked.
 """
 
 import json
