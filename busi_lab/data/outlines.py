@@ -4,11 +4,11 @@ RLE counts pixels column by column, in turn outside and inside, beginning outsid
 each is, from the fourth on, the difference to the last but one, in groups of five bits, the lowest first, with a sixth
 bit where more follow and 48 added to make a letter (``maskApi.c`` of cocoapi).
 
-A polygon here goes through the centres of the outermost pixels of a lesion, which belong to it.
+Corners of polygons count from the outer edge of the first pixel, whose centre is at 0.5, and a pixel is inside where
+its centre is: so do cocoapi and YOLO.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ from busi_lab.data.scan import Mask, check_size
 
 
 def fill_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> Mask:
-    """The pixels within any of some polygons, and those on their edges.
+    """The pixels whose centre lies within any of some polygons.
 
     Args:
         polygons: each ``x, y, x, y, ...`` in pixels, three corners at least.
@@ -33,15 +33,27 @@ def fill_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) 
         UnreadableImageError: the picture would be too large.
     """
     check_size(width, height)
-    filled = np.zeros((height, width), np.uint8)
+    filled = np.zeros((height, width), np.bool_)
     for polygon in polygons:
         corners = np.asarray(polygon, np.float64)
         if corners.ndim != 1 or corners.size < 6 or corners.size % 2 or not np.isfinite(corners).all():
             raise ValueError("a polygon needs the numbers x, y of three corners at least")
         if np.abs(corners).max() > 2 * max(height, width):
             raise ValueError("a polygon lies outside of the picture")
-        cv2.fillPoly(filled, [np.rint(corners.reshape(-1, 2)).astype(np.int32)], 1)
-    return filled.astype(np.bool_)
+        filled |= _fill(corners.reshape(-1, 2), height, width)
+    return filled
+
+
+def _fill(corners: NDArray[np.float64], height: int, width: int) -> Mask:
+    """One polygon: in each row, pixels are inside behind an odd number of edges (even-odd rule)."""
+    turns = np.zeros((height, width + 1), np.bool_)
+    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        first, last = (int(np.clip(np.ceil(y - 0.5), 0, height)) for y in sorted((y0, y1)))
+        rows = np.arange(first, last)  # whose centres the edge crosses
+        if len(rows):
+            crossed = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+            turns[rows, np.clip(np.ceil(crossed - 0.5), 0, width).astype(int)] ^= True
+    return np.logical_xor.accumulate(turns, axis=1)[:, :width]
 
 
 def decode_runs(counts: Sequence[int] | str, height: int, width: int) -> Mask:
@@ -95,13 +107,15 @@ def _unpack(text: str) -> list[int]:
 
 
 def find_polygons(mask: Mask) -> list[list[int]] | None:
-    """The outlines of the areas of a mask ``[H, W]``; None where they do not give exactly this mask.
+    """The outlines of the areas of a mask ``[H, W]``, along the edges of pixels; None where there are holes.
 
-    That is so for areas with holes, and for those that are one or two pixels wide somewhere.
+    The outline of the mask at twice its size goes through quarters of pixels, and each lies at one edge of its pixel.
     """
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    polygons = [[int(number) for number in contour.ravel()] for contour in contours]
-    if not all(len(polygon) >= 6 for polygon in polygons):
-        return None
-    again: NDArray[Any] = fill_polygons(polygons, *mask.shape)
-    return polygons if np.array_equal(again, mask) else None
+    twice = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    contours, _ = cv2.findContours(twice, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    polygons = []
+    for contour in contours:
+        corners = (contour[:, 0] + 1) // 2
+        kept = (corners != np.roll(corners, 1, axis=0)).any(axis=1)
+        polygons.append([int(number) for number in corners[kept].ravel()])
+    return polygons if np.array_equal(fill_polygons(polygons, *mask.shape), mask) else None

@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from openpyxl import Workbook
 from PIL import Image
 from scipy.io import savemat
 
-from busi_lab.data.outlines import encode_runs
+from busi_lab.data.outlines import encode_runs, find_polygons
 
 
 class Case(NamedTuple):
@@ -145,7 +144,7 @@ def coco(root: Path, cases: Sequence[Case]) -> None:
         if case.mask.any():
             outline: Any = {"size": [height, width], "counts": encode_runs(case.mask)}
             if case.label == "benign":
-                outline = [contour.ravel().tolist() for contour in contours(case.mask)]
+                outline = find_polygons(case.mask)
             annotation = {
                 "id": number,
                 "image_id": number,
@@ -166,8 +165,8 @@ def yolo(root: Path, cases: Sequence[Case]) -> None:
         write(root / "images" / f"{number}.png", case.scan)
         shares = np.array(case.mask.shape[::-1])
         lines = [
-            " ".join(map(str, [int(case.label == "malignant"), *((contour[:, 0] + 0.5) / shares).ravel()]))
-            for contour in contours(case.mask)
+            " ".join(map(str, [int(case.label == "malignant"), *(np.reshape(polygon, (-1, 2)) / shares).ravel()]))
+            for polygon in find_polygons(case.mask) or []
         ]
         (root / "labels" / f"{number}.txt").write_text("\n".join(lines))
 
@@ -179,13 +178,6 @@ def nnunet(root: Path, cases: Sequence[Case]) -> None:
         write(root / "labelsTr" / f"bus_{number}.png", case.mask * np.uint8(labels.get(case.label, 0)))
     content = {"channel_names": {"0": "US"}, "labels": labels, "numTraining": len(cases), "file_ending": ".png"}
     (root / "dataset.json").write_text(json.dumps(content))
-
-
-def contours(mask: NDArray[np.bool_]) -> Sequence[NDArray[Any]]:
-    found: Sequence[NDArray[Any]] = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[
-        0
-    ]
-    return [contour for contour in found if len(contour) >= 3]
 
 
 LAYOUTS: dict[str, Callable[[Path, Sequence[Case]], None]] = {

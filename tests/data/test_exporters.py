@@ -95,7 +95,7 @@ def test_coco_has_an_annotation_for_each_lesion(root: Path, tmp_path: Path) -> N
         (2, 2, 24),
         (2, 2, 40),
     ]
-    assert first["segmentation"] == [[2, 2, 2, 5, 7, 5, 7, 2]] and first["bbox"] == [2, 2, 6, 4]
+    assert first["segmentation"] == [[2, 2, 2, 6, 8, 6, 8, 2]] and first["bbox"] == [2, 2, 6, 4]
     assert [image["file_name"] for image in content["images"]] == ["images/a_1.png", "images/a_1_2.png", "images/c.png"]
 
 

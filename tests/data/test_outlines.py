@@ -1,5 +1,6 @@
 """Masks as polygons and runs, against examples worked out by hand."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, strategies
@@ -33,21 +34,36 @@ def test_runs_that_do_not_fit_are_refused(counts: list[int] | str) -> None:
 
 
 @given(arrays(np.bool_, strategies.tuples(strategies.integers(1, 9), strategies.integers(1, 9))))
-def test_runs_give_back_the_mask_and_polygons_do_or_are_none(mask: np.ndarray) -> None:
+def test_runs_give_back_every_mask_and_polygons_those_without_holes(mask: np.ndarray) -> None:
     assert np.array_equal(decode_runs(encode_runs(mask), *mask.shape), mask)
-    if (polygons := find_polygons(mask)) is not None:
-        assert np.array_equal(fill_polygons(polygons, *mask.shape), mask)
+    holes = cv2.connectedComponents(np.pad(~mask, 1, constant_values=True).astype(np.uint8), connectivity=4)[0] > 2
+    polygons = find_polygons(mask)
+    assert (polygons is None) == holes
+    assert holes or np.array_equal(fill_polygons(polygons or [], *mask.shape), mask)
 
 
-def test_polygons_hold_their_edges() -> None:
+def test_polygons_run_along_the_edges_of_pixels() -> None:
     square = np.zeros((6, 8), np.bool_)
     square[1:4, 2:6] = True
-    assert find_polygons(square) == [[2, 1, 2, 3, 5, 3, 5, 1]]
-    assert np.array_equal(fill_polygons([[2, 1, 2, 3, 5, 3, 5, 1]], 6, 8), square)
+    assert find_polygons(square) == [[2, 1, 2, 4, 6, 4, 6, 1]]
+    assert np.array_equal(fill_polygons([[2, 1, 2, 4, 6, 4, 6, 1]], 6, 8), square)
+    assert find_polygons(square[:, 2:]) == [[0, 1, 0, 4, 4, 4, 4, 1]]
+    dot = np.zeros((3, 3), np.bool_)
+    dot[1, 1] = True
+    assert find_polygons(dot) == [[1, 1, 1, 2, 2, 2, 2, 1]]
+    angle = square.copy()
+    angle[1:3, 2:4] = False
+    assert find_polygons(angle) == [[4, 1, 4, 3, 2, 3, 2, 4, 6, 4, 6, 1]]
     hole = square.copy()
     hole[2, 3] = False
     assert find_polygons(hole) is None
     assert not fill_polygons([], 6, 8).any()
+
+
+def test_a_pixel_is_inside_where_its_centre_is() -> None:
+    assert fill_polygons([[0, 0, 4, 0, 0, 4]], 4, 4).sum(axis=1).tolist() == [3, 2, 1, 0]
+    assert fill_polygons([[0.6, 0.4, 3.4, 0.4, 3.4, 1.6, 0.6, 1.6]], 4, 4).sum(axis=1).tolist() == [2, 2, 0, 0]
+    assert fill_polygons([[-3, -3, 8, -3, 8, 2, -3, 2]], 4, 4).sum(axis=1).tolist() == [4, 4, 0, 0]
 
 
 def test_a_picture_that_is_too_large_is_not_made() -> None:

@@ -17,9 +17,9 @@ from busi_lab.files import write_json
 def write(index: Index, cases: Sequence[Case], folder: Path) -> Iterator[tuple[str, str]]:
     """Write ``images`` and ``annotations.json``.
 
-    Each class is a category, and each connected area of a lesion an annotation: polygons where they give exactly its
-    pixels, else runs. Lesions of scans without a label have the category ``lesion``. Images say label, patient and
-    spacing as well, which other programs do not read.
+    Each class is a category, and each connected area of a lesion an annotation: a polygon along the edges of its
+    pixels, or runs where it has holes. Lesions of scans without a label have the category ``lesion``. Images say label,
+    patient and spacing as well, which other programs do not read.
 
     Yields:
         Case id and name of its file.

@@ -5,11 +5,11 @@ Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014, and cocodatase
 ``segmentation``, which is a list of polygons, or runs of pixels (RLE) as numbers or packed; ``categories`` with ``id``
 and ``name``.
 
-The mask of a scan is the union of its outlines, and its label their category. Corners are taken as centres of pixels.
-Boxes are no outlines: a scan with an annotation of a box alone has no known mask. Categories are classes where several
-are used, or one that is BUSI's. Images may say ``label``, ``patient`` and ``spacing`` themselves, as those of
-``busi-data export coco`` do; such an image without annotations has an empty mask. Of any other it is not known whether
-there is nothing, or nobody has looked.
+The mask of a scan is the union of its outlines, and its label their category. Boxes are no outlines: a scan with an
+annotation of a box alone has no known mask. Categories are classes where several are used, or one that is BUSI's.
+Images may say ``label``, ``patient`` and ``spacing`` themselves, as those of ``busi-data export coco`` do; such an
+image without annotations has an empty mask. Of any other it is not known whether there is nothing, or nobody has
+looked.
 """
 
 import json

@@ -121,6 +121,5 @@ def _mask(source: Source, image: str, lines: list[list[str]]) -> Mask:
         shares = np.array([float(number) for number in line[1:]])
         if len(shares) % 2 or not ((shares >= 0) & (shares <= 1)).all():
             raise ValueError("a line is no polygon; expected CLASS x y x y x y ... from 0 to 1")
-        corners = shares.reshape(-1, 2) * (width, height) - 0.5  # 0 is the edge of the first pixel
-        polygons.append(list(corners.clip(0, (width - 1, height - 1)).ravel()))
+        polygons.append(list((shares.reshape(-1, 2) * (width, height)).ravel()))
     return fill_polygons(polygons, height, width)
