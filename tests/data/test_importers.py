@@ -81,6 +81,8 @@ def test_a_published_layout_becomes_a_sound_dataset(
             assert np.array_equal(scan, truth.scan)
         assert np.array_equal(mask, truth.mask[:, turned] if name != "folder" else np.zeros_like(truth.mask))
     assert f"{len(order)} scans" in said and "note:" not in said
+    advice = " task=segmentation model=smp" if name == "pairs" else " 'data.classes=[benign,malignant]'"
+    assert said.endswith(f"busi-train data=labels data.root='{out}' data.name=NAME{advice}\n")
 
     rows = read_rows(out / "import.csv")
     files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}

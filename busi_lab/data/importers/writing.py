@@ -253,7 +253,7 @@ def _advice(labels: Iterable[str]) -> str:
     if not found:
         return " task=segmentation model=smp"
     lesions = BUSI.lesions
-    return f" data.classes=[{','.join(lesions)}]" if found == set(lesions) else ""
+    return f" 'data.classes=[{','.join(lesions)}]'" if found == set(lesions) else ""
 
 
 _TOLD = 20  # notes that are printed
