@@ -165,6 +165,7 @@ def test_breast_keeps_tumours_and_leaves_other_findings(imported: Imported) -> N
             *table,
             [1, "CASE001.png", both, "case001_other1.png", "0,012", "Benign"],
             [2, "case002.png", "", "", "tiny", ""],
+            [3, "case003.png", "", "", 0.07, ""],
         ],
     )
     imported.run("breast")
@@ -172,7 +173,8 @@ def test_breast_keeps_tumours_and_leaves_other_findings(imported: Imported) -> N
     assert case.masks == ("masks/case001.png", "masks/case001_1.png")
     assert case.spacing == (0.12, 0.12) and case.lesion_pixels == 2 * CASES[0].mask.sum()
     assert imported.notes["case001_other1.png"] == "outlines another finding than the tumour"
-    assert any("Pixel_size 'tiny' is no number" in note for note in imported.notes.values())
+    for word in ("tiny", "0.07"):  # which would be 0.7 mm
+        assert f"Pixel_size '{word}' is no size in centimetres: spacing is left empty" in imported.notes.values()
 
 
 def test_excel_without_its_package(imported: Imported, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,18 +8,20 @@ TCIA Breast-Lesions-USG, 10.7937/9WKK-Q141. As published with the data, one fold
     BIRADS, Verification, Diagnosis, Classification
     case001.png, case001_tumor.png, case001_other1.png
 
-``&`` separates several values of a cell. ``Pixel_size`` is in centimetres (which the numbers, near 0.007, confirm).
-Masks of other findings, such as lymph nodes, are no lesions and are left out. A case is a patient.
+``&`` separates several values of a cell. ``Pixel_size`` is taken for centimetres; a scan whose pixels would then be
+smaller or larger than those of breast ultrasound, :data:`PLAUSIBLE_MM`, gets no spacing. Masks of other findings, such as lymph nodes, are no lesions and are left out. A case is a patient.
 """
 
 from collections.abc import Iterator
 
 from busi_lab.data.importers.item import Item
-from busi_lab.data.importers.source import Source
+from busi_lab.data.importers.source import Source, shown
 from busi_lab.data.importers.tables import Row, find_table, unique
 
 _COLUMNS = ("caseid", "image_filename", "mask_tumor_filename", "classification")
 _MM_PER_CM = 10
+PLAUSIBLE_MM = 0.02, 0.4
+"""Millimetres per pixel: a scan of 400 to 1,500 rows shows 2 to 10 cm, with a margin."""
 
 
 def read(source: Source) -> Iterator[Item]:
@@ -64,8 +66,13 @@ def _masks(source: Source, row: Row) -> tuple[str, ...]:
 def _spacing(source: Source, row: Row) -> str:
     """Millimetres per pixel."""
     cell = row["pixel_size"]
-    try:
-        return f"{float(cell.replace(',', '.')) * _MM_PER_CM:.6g}" if cell else ""
-    except ValueError:
-        source.leave(row.place, f"Pixel_size '{cell}' is no number: left empty")
+    if not cell:
         return ""
+    try:
+        spacing = float(cell.replace(",", ".")) * _MM_PER_CM
+    except ValueError:
+        spacing = -1.0
+    if PLAUSIBLE_MM[0] <= spacing <= PLAUSIBLE_MM[1]:
+        return f"{spacing:.6g}"
+    source.leave(row.place, f"Pixel_size '{shown(cell)}' is no size in centimetres: spacing is left empty")
+    return ""
