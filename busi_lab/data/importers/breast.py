@@ -9,7 +9,8 @@ TCIA Breast-Lesions-USG, 10.7937/9WKK-Q141. As published with the data, one fold
     case001.png, case001_tumor.png, case001_other1.png
 
 ``&`` separates several values of a cell. ``Pixel_size`` is taken for centimetres; a scan whose pixels would then be
-smaller or larger than those of breast ultrasound, :data:`PLAUSIBLE_MM`, gets no spacing. Masks of other findings, such as lymph nodes, are no lesions and are left out. A case is a patient.
+smaller or larger than those of breast ultrasound, :data:`PLAUSIBLE_MM`, gets no spacing. Masks of other findings, such
+as lymph nodes, are no lesions and are left out. A case is a patient.
 """
 
 from collections.abc import Iterator
