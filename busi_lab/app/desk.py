@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from busi_lab.app.batch import BatchResult, predict_many
 from busi_lab.app.card import make_card
 from busi_lab.app.corrections import Corrections
 from busi_lab.app.findings import Finding, find
-from busi_lab.app.markup import card_markup, complaint_markup, findings_markup, said_markup
+from busi_lab.app.markup import card_markup, complaint_markup, drawing_markup, findings_markup, said_markup
 from busi_lab.app.models import Model
 from busi_lab.app.papers import write_papers
-from busi_lab.app.pictures import drawn_mask, mask_layer
+from busi_lab.app.pictures import drawn_mask
 from busi_lab.app.uploads import Upload, open_upload, read_frame
 from busi_lab.app.visits import Visits
 from busi_lab.data.scan import Scan
@@ -76,8 +75,8 @@ class Desk:
         scan = read_frame(upload, frame, spacing)
         return write_papers(self._visits.place(visitor), upload, scan, self._findings(scan))
 
-    def drawing(self, upload: Upload, frame: int) -> tuple[dict[str, Any], str]:
-        """The scan with the outline of the first model that has one, to be corrected, and its class.
+    def drawing(self, upload: Upload, frame: int) -> tuple[str, str]:
+        """The scan with the mask of the first model that has one, to be corrected, as HTML, and its class.
 
         Raises:
             UserError: as :meth:`look`.
@@ -87,16 +86,16 @@ class Desk:
             predictions = [model.predictor.predict_batch([scan])[0] for model in self.models]
         mask = next((each.mask for each in predictions if each.mask is not None), np.zeros(scan.pixels.shape, np.bool_))
         label = next((each.label for each in predictions if each.label is not None), None)
-        return {"background": scan.pixels, "layers": [mask_layer(mask)], "composite": None}, label or UNKNOWN
+        return drawing_markup(upload, scan, mask), label or UNKNOWN
 
-    def save(self, upload: Upload, frame: int, spacing: str, layers: list[NDArray[np.uint8]], label: str) -> str:
+    def save(self, upload: Upload, frame: int, spacing: str, drawing: str, label: str) -> str:
         """Keep a corrected scan; returns what was done, as HTML.
 
         Args:
             upload: the file.
             frame: of it.
             spacing: as of :func:`read_frame`.
-            layers: what is drawn, uint8 ``[h, w, 4]`` each.
+            drawing: what is drawn, a PNG as a data URI.
             label: a class, or :data:`UNKNOWN`.
 
         Raises:
@@ -105,7 +104,7 @@ class Desk:
         if self.corrections is None:
             raise UserError("nothing is kept here; start busi-app with --save DIR")
         scan = read_frame(upload, frame, spacing)
-        mask = drawn_mask(layers, scan.pixels.shape)
+        mask = drawn_mask(drawing, scan.pixels.shape)
         known = "" if label == UNKNOWN else label
         saved = self.corrections.save(scan, f"file-{upload.digest}", known, mask)
         what = known or "no class"
@@ -131,6 +130,10 @@ class Desk:
         """What is known of the models, as HTML."""
         cards = "".join(card_markup(model.name, make_card(model)) for model in self.models)
         return f'<div class="busi-models">{cards}</div>'
+
+    def arrive(self, visitor: str) -> None:
+        """Remember a visitor."""
+        self._visits.folder(visitor)
 
     def leave(self, visitor: str) -> None:
         """Forget a visitor."""

@@ -5,7 +5,7 @@ from html import escape
 
 from busi_lab.app.card import LIMITS, Card
 from busi_lab.app.findings import Finding
-from busi_lab.app.pictures import data_uri, heat_layer, outline_layer, scan_picture, shown_size
+from busi_lab.app.pictures import data_uri, heat_layer, mask_layer, outline_layer, scan_picture, shown_size
 from busi_lab.app.uploads import Upload
 from busi_lab.app.words import (
     NOT_A_DEVICE,
@@ -15,7 +15,7 @@ from busi_lab.app.words import (
     probability_rows,
     set_sentence,
 )
-from busi_lab.data.scan import Scan
+from busi_lab.data.scan import Mask, Scan
 
 HEAD = f"""<header class="busi-head"><h1>busi-lab</h1>
 <p class="busi-notice" role="note">{NOT_A_DEVICE}</p><p class="busi-small">{PRIVACY}</p></header>"""
@@ -25,12 +25,11 @@ EMPTY = '<p class="busi-empty">Choose a scan, or try a phantom.</p>'
 def findings_markup(upload: Upload, scan: Scan, findings: Sequence[Finding]) -> str:
     """What all models make of a scan, side by side where there is room."""
     height, width = scan.pixels.shape
-    frame = f", frame {(scan.frame or 0) + 1} of {upload.frames}" if upload.several else ""
     cut = ", of the first frames of the file; those behind them are left out" if upload.cut else ""
     spacing = "pixel spacing not known" if scan.spacing is None else f"{scan.spacing[0]:.3g} mm per pixel"
     if scan.spacing is None and scan.regions:
         spacing = "pixel spacing differs between regions"
-    title = f"{escape(upload.name)}{frame}{cut} <small>{width} x {height} pixels, {spacing}</small>"
+    title = f"{escape(_title(upload, scan))}{cut} <small>{width} x {height} pixels, {spacing}</small>"
     picture = data_uri(scan_picture(scan.pixels))
     cards = "".join(_finding(finding, scan, picture) for finding in findings)
     return f'<h2 class="busi-title">{title}</h2><div class="busi-models">{cards}</div>'
@@ -81,6 +80,36 @@ def _stack(finding: Finding, scan: Scan, picture: str) -> str:
 def _table(caption: str, rows: Sequence[tuple[str, str]]) -> str:
     body = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
     return f"<table><caption>{caption}</caption><tbody>{body}</tbody></table>"
+
+
+def drawing_markup(upload: Upload, scan: Scan, mask: Mask) -> str:
+    """A scan with a mask that can be drawn on, by ``drawing.js``."""
+    height, width = shown_size(scan.pixels.shape)
+    tools = "".join(
+        f'<button type="button" data-{kind}="{name}">{words}</button>'
+        for kind, name, words in (
+            ("tool", "brush", "Brush"),
+            ("tool", "fill", "Outline, filled"),
+            ("tool", "eraser", "Eraser"),
+            ("act", "undo", "Undo"),
+            ("act", "clear", "Clear"),
+        )
+    )
+    wide = max(2, width // 60)
+    return (
+        f'<div class="busi-drawing"><h2 class="busi-title">{escape(_title(upload, scan))}</h2>'
+        f'<div class="busi-tools" role="toolbar" aria-label="Tools">{tools}<label>Width '
+        f'<input type="range" min="1" max="{max(20, width // 12)}" value="{wide}"></label></div>'
+        f'<div class="busi-stack" style="aspect-ratio:{width}/{height};max-width:{max(width, 320)}px">'
+        f'<img src="{data_uri(scan_picture(scan.pixels))}" alt="the scan">'
+        f'<canvas width="{width}" height="{height}" aria-label="the mask"></canvas></div>'
+        f'<img class="busi-mask" hidden src="{data_uri(mask_layer(mask))}" alt=""></div>'
+    )
+
+
+def _title(upload: Upload, scan: Scan) -> str:
+    """The name of a file, and which frame of it."""
+    return upload.name + (f", frame {(scan.frame or 0) + 1} of {upload.frames}" if upload.several else "")
 
 
 def complaint_markup(message: str) -> str:

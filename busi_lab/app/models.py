@@ -118,7 +118,7 @@ def _load(run: Path, name: str, device: str, coverage: float, learnt: Learnt) ->
         try:
             explainer = _explainer(predictor, summary)
         except UserError as error:
-            off.append(f"Heat map: {one_line(error)}.")
+            off.append(f"Heat map: {one_line(error).partition('; ')[0]}.")
     scans, why = learnt.scans(run, summary)
     if why:
         off.append(f"Search for near-copies among training scans: {why}.")

@@ -10,11 +10,11 @@ import gradio as gr
 from busi_lab.app.batch import COLUMNS
 from busi_lab.app.desk import UNKNOWN, Desk, as_complaint
 from busi_lab.app.markup import EMPTY, HEAD, complaint_markup
-from busi_lab.app.pictures import LONGEST
 from busi_lab.app.uploads import Upload
 from busi_lab.errors import UserError
 
 CSS = Path(__file__).with_name("page.css")
+SCRIPT = Path(__file__).with_name("drawing.js")
 WAITING = 24
 """Requests that may wait; the next one is told to try again."""
 _CHOOSE_FIRST = "no scan is chosen; choose one above"
@@ -54,14 +54,20 @@ def build_page(desk: Desk, phantoms: dict[str, Path]) -> Any:
         def leave(request: gr.Request) -> None:
             desk.leave(_visitor(request))
 
+        def arrive(request: gr.Request) -> None:
+            desk.arrive(_visitor(request))
+
+        page.load(arrive, queue=False, api_name=False)
         page.unload(leave)
     page.queue(max_size=WAITING, default_concurrency_limit=1)
     return page
 
 
-def _on(listen: Callable[..., Any], answer: Callable[..., Any], inputs: Any, outputs: Any, name: str) -> None:
+def _on(
+    listen: Callable[..., Any], answer: Callable[..., Any], inputs: Any, outputs: Any, name: str, js: str | None = None
+) -> Any:
     """All events share one place in the queue, and with it the models."""
-    listen(answer, inputs, outputs, concurrency_id="models", concurrency_limit=1, api_name=name)
+    return listen(answer, inputs, outputs, concurrency_id="models", concurrency_limit=1, api_name=name, js=js)
 
 
 def _scan_tab(desk: Desk, upload: Any, phantoms: dict[str, Path]) -> tuple[Any, Any]:
@@ -85,28 +91,29 @@ def _scan_tab(desk: Desk, upload: Any, phantoms: dict[str, Path]) -> tuple[Any, 
         slider.input(None, slider, None, js=script)
         slider.change(None, slider, None, js=script)
 
-    def choose(path: str | None, mm: str, request: gr.Request) -> tuple[Any, ...]:
-        if path is None:
-            return None, gr.update(visible=False), EMPTY, gr.update(value=None, visible=False)
+    def no_files() -> Any:
+        return gr.update(value=None, visible=False)
+
+    def choose(path: str, mm: str, request: gr.Request) -> tuple[Any, ...]:
         return take(Path(path), mm, request)
 
     def take(path: Path, mm: str, request: gr.Request) -> tuple[Any, ...]:
-        no_files = gr.update(value=None, visible=False)
         try:
             found = desk.choose(_visitor(request), path, path.name)
         except UserError as error:
-            return None, gr.update(visible=False), as_complaint(error), no_files
+            return None, gr.update(visible=False), as_complaint(error), no_files()
         slider = gr.update(visible=found.several, maximum=max(2, found.frames), value=1)
-        return found, slider, _look(desk, found, 1, mm), no_files
+        return found, slider, _look(desk, found, 1, mm), no_files()
 
     taken = [upload, frame, shown, papers]
-    _on(file.change, choose, [file, spacing], taken, "choose")
+    _on(file.upload, choose, [file, spacing], taken, "choose")
+    file.clear(lambda: (None, gr.update(visible=False), EMPTY, no_files()), None, taken, queue=False, api_name=False)
     for name, path in phantoms.items():
 
         def try_phantom(mm: str, request: gr.Request, path: Path = path) -> tuple[Any, ...]:
-            return take(path, mm, request)
+            return *take(path, mm, request), None
 
-        _on(buttons[name].click, try_phantom, [spacing], taken, f"phantom_{name}")
+        _on(buttons[name].click, try_phantom, [spacing], [*taken, file], f"phantom_{name}")
     for listen, name in ((frame.release, "frame"), (spacing.submit, "spacing"), (spacing.blur, "spacing_left")):
         _on(listen, partial(_look, desk), [upload, frame, spacing], shown, name)
 
@@ -125,23 +132,13 @@ def _scan_tab(desk: Desk, upload: Any, phantoms: dict[str, Path]) -> tuple[Any, 
 
 def _correction_tab(desk: Desk, upload: Any, frame: Any, spacing: Any) -> None:
     gr.HTML(
-        '<p class="busi-small">Take the scan, mend its outline with brush and eraser, choose its class, save. Kept are '
-        "the picture, the mask and the class; nothing is kept before you save.</p>"
+        '<p class="busi-small">Take the scan, mend its mask, choose its class, save. The picture, mask and class '
+        "are kept; nothing is kept before you save.</p>"
     )
-    begin = gr.Button("Take the scan with the outline of the model")
-    editor = gr.ImageEditor(
-        label="Outline",
-        sources=(),
-        transforms=(),
-        layers=False,
-        type="numpy",
-        image_mode="RGBA",
-        format="png",
-        brush=gr.Brush(default_size=8, colors=["#56b4e9"], color_mode="fixed"),
-        eraser=gr.Eraser(default_size=12),
-        canvas_size=(LONGEST, LONGEST),
-        buttons=[],
-    )
+    begin = gr.Button("Take the scan with the mask of the model")
+    board = gr.HTML()
+    of = gr.State(None)  # the upload and the frame on the board, whatever is chosen meanwhile
+    drawn = gr.Textbox(visible="hidden")
     classes = desk.corrections.classes.names if desk.corrections is not None else ()
     label = gr.Radio([*classes, UNKNOWN], value=UNKNOWN, label="Class")
     save = gr.Button("Save", variant="primary")
@@ -149,22 +146,24 @@ def _correction_tab(desk: Desk, upload: Any, frame: Any, spacing: Any) -> None:
 
     def take(found: Upload | None, number: float) -> tuple[Any, ...]:
         if found is None:
-            return gr.skip(), gr.skip(), complaint_markup(_CHOOSE_FIRST)
+            return gr.skip(), gr.skip(), gr.skip(), complaint_markup(_CHOOSE_FIRST)
         try:
-            return *desk.drawing(found, int(number) - 1), ""
+            return *desk.drawing(found, int(number) - 1), (found, int(number) - 1), ""
         except UserError as error:
-            return gr.skip(), gr.skip(), as_complaint(error)
+            return gr.skip(), gr.skip(), gr.skip(), as_complaint(error)
 
-    def keep(found: Upload | None, number: float, mm: str, drawn: Any, chosen: str) -> str:
-        if found is None or drawn is None or drawn.get("background") is None:
+    def keep(taken: tuple[Upload, int] | None, mm: str, drawing: str, chosen: str) -> str:
+        if taken is None:
             return complaint_markup("nothing to save; take a scan first")
         try:
-            return desk.save(found, int(number) - 1, mm, drawn["layers"], chosen)
+            return desk.save(*taken, mm, drawing, chosen)
         except UserError as error:
             return as_complaint(error)
 
-    _on(begin.click, take, [upload, frame], [editor, label, said], "take")
-    _on(save.click, keep, [upload, frame, spacing, editor, label], said, "save")
+    began = _on(begin.click, take, [upload, frame], [board, label, of, said], "take")
+    began.then(None, js="() => window.busiDrawing.start()")
+    read = "(taken, mm, drawing, chosen) => [taken, mm, window.busiDrawing.value(), chosen]"
+    _on(save.click, keep, [of, spacing, drawn, label], said, "save", read)
 
 
 def _batch_tab(desk: Desk) -> None:

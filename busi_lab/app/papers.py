@@ -93,7 +93,7 @@ def _lines(finding: Finding, length: int) -> list[str]:
     lines = [shortened(finding.model.name, length), ""]
     if finding.probabilities is not None:
         lines.append("   ".join(f"{name} {share:.1%}" for name, share in probability_rows(finding)))
-        lines.append(f"({probability_note(finding)})")
+        lines.append(f"Class probabilities, {probability_note(finding)}")
     if sentence := set_sentence(finding):
         lines.append(sentence)
     lines += [f"{name}: {value}" for name, value in measure_rows(finding)]

@@ -5,14 +5,16 @@ import io
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from busi_lab.data.scan import Gray, Mask
+from busi_lab.errors import UserError, one_line
 from busi_lab.inference.explain import Heat
 from busi_lab.report.figures.overlay import PREDICTED, outline, resized
 
 LONGEST = 1200  # pixels of a side on the page; the model sees the scan as it is
+
+_LARGEST_DRAWING = 8_000_000  # characters
 
 
 def shown_size(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -50,19 +52,31 @@ def heat_layer(heat: Heat) -> Image.Image:
     return Image.fromarray(np.dstack([colours, alpha]), "RGBA")
 
 
-def mask_layer(mask: Mask) -> NDArray[np.uint8]:
-    """A mask bool ``[H, W]`` as a drawing that can be corrected, uint8 ``[H, W, 4]``."""
-    layer = np.zeros((*mask.shape, 4), np.uint8)
-    layer[mask] = (*PREDICTED, 255)
-    return layer
+def mask_layer(mask: Mask) -> Image.Image:
+    """A mask bool ``[H, W]`` as a drawing that can be corrected, transparent where there is none."""
+    small = resized(mask, shown_size(mask.shape))
+    layer = np.zeros((*small.shape, 4), np.uint8)
+    layer[small] = (*PREDICTED, 255)
+    return Image.fromarray(layer, "RGBA")
 
 
-def drawn_mask(layers: list[NDArray[np.uint8]], shape: tuple[int, ...]) -> Mask:
-    """What has been painted on layers uint8 ``[h, w, 4]``, as a mask bool ``[H, W]`` of the scan's size."""
-    mask = np.zeros(shape, np.bool_)
-    for layer in layers:
-        mask |= resized(layer[..., 3] > 127, shape)
-    return mask
+def drawn_mask(drawing: str, shape: tuple[int, ...]) -> Mask:
+    """What has been drawn, a PNG as a data URI, as a mask bool ``[H, W]`` of the scan's size.
+
+    Raises:
+        UserError: it is no such picture, or of another scan.
+    """
+    begin = "data:image/png;base64,"
+    try:
+        if not drawing.startswith(begin) or len(drawing) > _LARGEST_DRAWING:
+            raise ValueError("no PNG inside")
+        with Image.open(io.BytesIO(base64.b64decode(drawing[len(begin) :], validate=True)), formats=["PNG"]) as picture:
+            if picture.size[::-1] != shown_size(shape):
+                raise ValueError(f"{picture.size[0]} x {picture.size[1]} pixels")
+            alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"the drawing is no mask of this scan ({one_line(error)[:80]}); take the scan again") from None
+    return resized(alpha > 127, shape)
 
 
 def png(picture: Image.Image) -> bytes:

@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -81,16 +82,17 @@ def serve(
     Raises:
         UserError: Gradio is not installed, or a model cannot be used.
     """
-    with listener, _temporary_folder() as folder:
+    with suppress(KeyboardInterrupt), _ended_by_signals(), listener, _temporary_folder() as folder:
         require_gradio()
-        application = make_application(make_desk(Visits(folder / "visits")), folder, host, most_megabytes)
+        application = make_application(
+            make_desk(Visits(folder / "visits", folder / "gradio")), folder, host, most_megabytes
+        )
         uvicorn = importlib.import_module("uvicorn")
         logging.getLogger("httpx").setLevel(logging.WARNING)
         shown = f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{listener.getsockname()[1]}/")
         settings = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=3, ws="none")
-        with suppress(KeyboardInterrupt):
-            uvicorn.Server(settings).run(sockets=[listener])
+        uvicorn.Server(settings).run(sockets=[listener])
 
 
 def make_application(desk: Desk, folder: Path, host: str, most_megabytes: int) -> Any:
@@ -99,7 +101,7 @@ def make_application(desk: Desk, folder: Path, host: str, most_megabytes: int) -
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from busi_lab.app.page import CSS, build_page, theme
+    from busi_lab.app.page import CSS, SCRIPT, build_page, theme
 
     root = generate_phantoms(folder / "phantoms", dict.fromkeys(BUSI.names, 1), height=300, width=400)
     phantoms = {name: root / name / f"{name} (1).png" for name in BUSI.names}
@@ -114,6 +116,7 @@ def make_application(desk: Desk, folder: Path, host: str, most_megabytes: int) -
         max_file_size=f"{most_megabytes}mb",
         theme=theme(),
         css_paths=[CSS],
+        head=f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>",
         footer_links=[],
         ssr_mode=False,
         show_error=True,
@@ -140,6 +143,20 @@ class _Policy:
             await send(message)
 
         await self._app(scope, receive, send_with_policy if scope["type"] == "http" else send)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that it cleans up; uvicorn raises it anew when it has shut down."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -11,11 +11,13 @@ class Visits:
     """The visitors' folders. Methods may be called from any thread.
 
     Args:
-        root: an existing folder for all of them.
+        root: for all of them.
+        copies: where Gradio keeps copies of what it shows, which are removed when the last visitor leaves, and by
+            Gradio itself after minutes.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, copies: Path) -> None:
+        self._root, self._copies = root, copies
         self._lock = threading.Lock()
         self._folders: dict[str, Path] = {}
         self._sent: dict[str, set[Path]] = {}  # where Gradio has put what a visitor has sent
@@ -65,5 +67,8 @@ class Visits:
             for path in own:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
+            alone = not self._folders
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+        for item in self._copies.glob("*") if alone else ():
+            shutil.rmtree(item, ignore_errors=True)

@@ -23,7 +23,7 @@ def probability_note(finding: Finding) -> str:
     if finding.probabilities is None:
         return ""
     temperature = finding.model.temperature
-    return "not calibrated" if temperature is None else f"calibrated (temperature {temperature:.2g})"
+    return "not calibrated" if temperature is None else f"calibrated with temperature {temperature:.2g}"
 
 
 def set_sentence(finding: Finding) -> str:
@@ -53,4 +53,4 @@ def measure_rows(finding: Finding) -> list[tuple[str, str]]:
 def _measures(lesion: Lesion) -> str:
     if lesion.area_mm2 is not None and lesion.longest_diameter_mm is not None:
         return f"{lesion.longest_diameter_mm:.1f} mm long, {lesion.area_mm2:.0f} mm²"
-    return f"{lesion.longest_diameter_pixels:.0f} pixels long, {lesion.area_pixels:,} pixels (spacing not known)"
+    return f"{lesion.longest_diameter_pixels:.0f} pixels long, {lesion.area_pixels:,} pixels"
