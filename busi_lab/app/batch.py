@@ -73,7 +73,7 @@ def predict_many(
     write_rows(folder / "files" / "results.csv", rows, COLUMNS)
     archive = folder / "results.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for item in sorted((folder / "files").rglob("*")):
+        for item in sorted(path for path in (folder / "files").rglob("*") if path.is_file()):
             file.write(item, item.relative_to(folder / "files"))
     return BatchResult([[row.get(column, "") for column in COLUMNS] for row in rows], archive)
 

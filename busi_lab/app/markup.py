@@ -72,9 +72,12 @@ def _stack(finding: Finding, scan: Scan, picture: str) -> str:
         layers += f'<img class="busi-outline" src="{data_uri(outline_layer(finding.prediction.mask))}" alt="">'
         words.append(f"the outline of {finding.model.name}: {dict(measure_rows(finding))['lesions']}")
     alt = escape(" with ".join(words), quote=True)
-    return (
-        f'<div class="busi-stack" style="aspect-ratio:{width}/{height}"><img src="{picture}" alt="{alt}">{layers}</div>'
-    )
+    return f'<div class="busi-stack" style="{_shape(width, height)}"><img src="{picture}" alt="{alt}">{layers}</div>'
+
+
+def _shape(width: int, height: int) -> str:
+    """A box for a picture that leaves room for words below it."""
+    return f"aspect-ratio:{width}/{height};max-width:max(18rem,calc(65vh*{width / height:.3f}))"
 
 
 def _table(caption: str, rows: Sequence[tuple[str, str]]) -> str:
@@ -100,7 +103,7 @@ def drawing_markup(upload: Upload, scan: Scan, mask: Mask) -> str:
         f'<div class="busi-drawing"><h2 class="busi-title">{escape(_title(upload, scan))}</h2>'
         f'<div class="busi-tools" role="toolbar" aria-label="Tools">{tools}<label>Width '
         f'<input type="range" min="1" max="{max(20, width // 12)}" value="{wide}"></label></div>'
-        f'<div class="busi-stack" style="aspect-ratio:{width}/{height};max-width:{max(width, 320)}px">'
+        f'<div class="busi-stack" style="{_shape(width, height)}">'
         f'<img src="{data_uri(scan_picture(scan.pixels))}" alt="the scan">'
         f'<canvas width="{width}" height="{height}" aria-label="the mask"></canvas></div>'
         f'<img class="busi-mask" hidden src="{data_uri(mask_layer(mask))}" alt=""></div>'

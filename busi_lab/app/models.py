@@ -10,7 +10,9 @@ from busi_lab.data.known_scans import KnownScans
 from busi_lab.errors import UserError, one_line
 from busi_lab.inference.explain import Explainer
 from busi_lab.inference.predictor import Predictor, can_classify, can_segment
+from busi_lab.inference.thresholds import set_thresholds
 from busi_lab.plurals import counted
+from busi_lab.report.results.conformal import COVERAGES
 from busi_lab.summary import Summary, read_summary
 
 MOST = 4  # side by side
@@ -67,6 +69,8 @@ def load_models(
         raise UserError(
             f"{counted(len(runs), 'run')}: expected at most {MOST} side by side; make one with busi-ensemble"
         )
+    if coverage not in COVERAGES:
+        raise UserError(f"--sets {coverage:g}: expected one of {', '.join(map(str, COVERAGES))}")
     learnt = Learnt(check_learnt)
     names = distinct_names(runs)
     return [_load(run, name, device, coverage, learnt) for run, name in zip(runs, names, strict=True)]
@@ -103,14 +107,13 @@ def _load(run: Path, name: str, device: str, coverage: float, learnt: Learnt) ->
     segmenters = [run] if can_segment(summary.task) else []
     off = []
     kept: float | None = None
-    try:
-        predictor = Predictor(classifiers, segmenters, device, coverage=coverage if classifiers else None)
-        kept = coverage if classifiers else None
-    except UserError as error:
-        if "--sets" not in one_line(error):
-            raise
-        predictor = Predictor(classifiers, segmenters, device)
-        off.append(f"Prediction sets: {_reason(error)}.")
+    if classifiers:
+        try:
+            set_thresholds({run: summary}, coverage, changed=False)
+            kept = coverage
+        except UserError as error:
+            off.append(f"Prediction sets: {_reason(error)}.")
+    predictor = Predictor(classifiers, segmenters, device, coverage=kept)
     if classifiers and summary.temperature is None:
         off.append("Calibration: the run has found no temperature, so probabilities are as the network gives them.")
     explainer = None

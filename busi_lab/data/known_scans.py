@@ -33,15 +33,12 @@ class KnownScans:
     """
 
     def __init__(self, scans: Mapping[str, Callable[[], Gray]]) -> None:
-        self._names = list(scans)
+        self.names = tuple(scans)
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cpu_count()) as pool:
             self._scans = list(pool.map(lambda read: _described(read()), scans.values()))
             self._words = visual_words(self._scans)
             vectors = pool.map(lambda scan: scan_vector(scan, self._words), self._scans)
             self._vectors = stacked(vectors, len(self._scans))
-
-    def __len__(self) -> int:
-        return len(self._names)
 
     def near_copy(self, pixels: Gray) -> NearCopy | None:
         """The known scan that a scan uint8 ``[H, W]`` is most surely a near-copy of; None for none."""
@@ -55,7 +52,7 @@ class KnownScans:
                 for number in np.argsort(-scores)[:CANDIDATES]:
                     similarity, _ = compare(seen, self._scans[number], match(features, self._scans[number]))
                     if similarity >= (SIMILARITY if found is None else found.similarity):
-                        found = NearCopy(self._names[number], similarity)
+                        found = NearCopy(self.names[number], similarity)
         return found
 
 
