@@ -61,9 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.max_megabytes < 1:
             raise UserError(f"--max-megabytes {arguments.max_megabytes}: expected at least 1")
         runs = list(dict.fromkeys(finished_runs(arguments.runs)))
-        from busi_lab.app.server import LOOPBACK, bind, require_gradio, serve  # torch takes seconds: not for --help
+        from busi_lab.app.server import LOOPBACK, bind, serve  # torch takes seconds: not for --help
 
-        require_gradio()
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         logging.getLogger("busi_lab").setLevel(logging.INFO)
         listener = bind(arguments.host, arguments.port)

@@ -71,4 +71,7 @@ class Visits:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         for item in self._copies.glob("*") if alone else ():
-            shutil.rmtree(item, ignore_errors=True)
+            if item.is_dir():
+                shutil.rmtree(item, ignore_errors=True)
+            else:
+                item.unlink(missing_ok=True)

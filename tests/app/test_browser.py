@@ -107,11 +107,11 @@ def choose(page: Any, path: Path) -> None:
 
 def test_a_scan_is_dropped_and_shown(page: Any, server: Served, tmp_path: Path) -> None:
     pixels = np.repeat(np.repeat(noise(8, 10), 20, axis=0), 20, axis=1)
-    path = dicom(tmp_path / "<i>x.dcm", pixels, PatientName="Doe^Jane", PatientID="4711", Modality="CT")
+    path = dicom(tmp_path / "a&b.dcm", pixels, PatientName="Doe^Jane", PatientID="4711", Modality="CT")
     choose(page, path)
     page.wait_for_selector(".busi-model")
     assert page.locator(".busi-model").filter(visible=True).count() == 2
-    assert "<i>x.dcm" in page.locator(".busi-title").inner_text()
+    assert "a&b.dcm" in page.locator(".busi-title").inner_text()
     assert "The modality is CT, expected US." in page.locator(".busi-warnings").first.inner_text()
     assert "Doe" not in page.content()
     assert page.evaluate("document.documentElement.scrollWidth") <= 400

@@ -16,7 +16,7 @@ from tests.programs import outcome
 
 def test_without_gradio_it_says_what_to_install(trained: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    code, line = outcome("serve", str(trained["joint"]))
+    code, line = outcome("serve", str(trained["joint"]), "--port", "0")
     assert code == 2
     assert line.endswith("pip install 'busi-lab[app]'")
 

@@ -11,7 +11,7 @@ from busi_lab.data.phantom import generate_phantoms
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return generate_phantoms(tmp_path_factory.mktemp("known") / "set", {"benign": 4, "malignant": 4})
+    return generate_phantoms(tmp_path_factory.mktemp("known") / "set", {"benign": 3, "malignant": 3, "normal": 2})
 
 
 def test_a_copy_is_found_whatever_was_done_to_it_and_nothing_else(root: Path) -> None:
