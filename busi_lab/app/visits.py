@@ -54,8 +54,9 @@ class Visits:
             raise
         except OSError:  # another file system, or one without links
             shutil.copyfile(sent, place)
-        with self._lock:
-            self._sent.setdefault(visitor, set()).add(sent)
+        if self._copies in sent.parents:  # example scans stay
+            with self._lock:
+                self._sent.setdefault(visitor, set()).add(sent)
         return place
 
     def leave(self, visitor: str) -> None:

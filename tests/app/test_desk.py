@@ -74,15 +74,18 @@ def test_many_files_become_a_table_and_a_zip(desk: Desk, phantom_root: Path, tmp
 
 
 def test_what_a_visitor_sent_vanishes_when_the_last_who_sent_it_leaves(visits: Visits, tmp_path: Path) -> None:
-    sent = write(tmp_path / "sent.png", noise(8, 10))
     (tmp_path / "copies" / "x").mkdir(parents=True)
+    sent = write(tmp_path / "copies" / "x" / "sent.png", noise(8, 10))
+    example = write(tmp_path / "example.png", noise(8, 10))
     first, second = visits.take("first", sent), visits.take("second", sent)
+    visits.take("second", example)
     visits.leave("first")
     assert (first.exists(), second.exists(), sent.exists()) == (False, True, True)
     assert (tmp_path / "copies" / "x").exists()
     visits.leave("second")
     assert (second.exists(), sent.exists(), (tmp_path / "copies" / "x").exists()) == (False, False, False)
     visits.leave("stranger")
+    assert example.exists()
 
 
 def test_requests_at_once_get_the_same_answers(desk: Desk, opened: Callable[[str], Upload]) -> None:
