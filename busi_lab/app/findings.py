@@ -9,7 +9,7 @@ from busi_lab.app.models import Model
 from busi_lab.data.known_scans import NearCopy
 from busi_lab.data.scan import Scan
 from busi_lab.inference.explain import Heat
-from busi_lab.inference.predictor import Prediction
+from busi_lab.inference.prediction import Prediction
 
 
 @dataclass(frozen=True)

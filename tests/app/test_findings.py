@@ -16,7 +16,8 @@ from busi_lab.data.known_scans import NearCopy
 from busi_lab.data.reading import read_image
 from busi_lab.data.scan import Origin, Scan
 from busi_lab.errors import UserError
-from busi_lab.inference.predictor import Prediction, Predictor
+from busi_lab.inference.prediction import Prediction
+from busi_lab.inference.predictor import Predictor
 from busi_lab.summary import read_summary, write_summary
 from tests.inference.small_runs import make_classifier, make_segmenter, save_run
 
