@@ -17,6 +17,8 @@ CSS = Path(__file__).with_name("page.css")
 SCRIPT = Path(__file__).with_name("drawing.js")
 WAITING = 24
 """Requests that may wait; the next one is told to try again."""
+VISITORS = 64
+"""Visitors whose scan is remembered, about a megabyte each; of more, those who came first choose theirs again."""
 _CHOOSE_FIRST = "no scan is chosen; choose one above"
 
 
@@ -59,6 +61,7 @@ def build_page(desk: Desk, phantoms: dict[str, Path]) -> Any:
 
         page.load(arrive, queue=False, api_name=False)
         page.unload(leave)
+    page.state_session_capacity = VISITORS  # mounting has no argument for it
     page.queue(max_size=WAITING, default_concurrency_limit=1)
     return page
 
