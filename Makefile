@@ -29,7 +29,7 @@ pytest: $(VENV)/.installed # lint needs one core alone, and some tests wait
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(PYTEST)
 
 test-slow: $(VENV)/.installed ## Run the tests that take minutes each
-	$(BIN)/python -m pytest -m 'slow and not gpu and not network and not slurm and not ray' $(PYTEST)
+	$(BIN)/python -m pytest -m 'slow and not gpu and not network and not slurm and not ray and not app' $(PYTEST)
 
 test-slurm: $(VENV)/.installed ## Run the tests that need a SLURM on this machine
 	$(BIN)/python -m pytest -m 'slurm and not slow' $(PYTEST)

@@ -21,21 +21,20 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from operator import itemgetter
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from busi_lab.data.alignment import DescribedScan, Floats, compare, describe, hellinger, match, structure
+from busi_lab.data.alignment import Floats, compare, describe, hellinger, match
 from busi_lab.data.cache import locked_cache
 from busi_lab.data.groups import Group, Pair, components, group_numbers
 from busi_lab.data.index import Index, read_case
+from busi_lab.data.scan_vectors import VIEWS, View, scan_vector, stacked, visual_words
 from busi_lab.errors import UserError, one_line
 from busi_lab.files import write_json
 from busi_lab.machine import cpu_count
@@ -44,16 +43,9 @@ from busi_lab.plurals import counted
 SIMILARITY = 0.33  # of a verified pair; see the module's text
 
 _VERSION = 3  # raise when other groups would be found in the same dataset, or are stored in another form
-_THUMBNAIL = 24  # pixels
-_THUMBNAIL_WEIGHT = 0.5  # of its inner product, that of the VLAD being 1
-_WORDS = 32
-_SAMPLE = 20_000  # features that the words are learned from
-_CANDIDATES = 10
+CANDIDATES = 10
+"""Scans of nearest vector that are compared."""
 _BLOCK = 512  # rows of the product of all vectors that are in memory at once
-
-_View = tuple[bool, bool]  # mirrored, negative
-
-_VIEWS: tuple[_View, ...] = ((False, False), (True, False), (False, True), (True, True))
 
 log = logging.getLogger(__name__)
 
@@ -71,16 +63,16 @@ def find_groups(index: Index) -> list[Group]:
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max_workers=cpu_count()) as pool:
         described = pool.map(lambda case: describe(*read_case(index.root, case)), index.cases)
         scans = list(tqdm(described, "describe", len(index.cases), disable=None))  # on a terminal only
-        words = _words(scans)
-        straight = _vectors(pool.map(lambda scan: _vector(scan, words), scans), len(scans))
-        tasks: list[tuple[int, _View, list[int]]] = []
-        for view in _VIEWS:
-            queries = _vectors(pool.map(lambda scan, view=view: _vector(scan.seen(*view), words), scans), len(scans))
+        words = visual_words(scans)
+        straight = stacked(pool.map(lambda scan: scan_vector(scan, words), scans), len(scans))
+        tasks: list[tuple[int, View, list[int]]] = []
+        for view in VIEWS:
+            queries = stacked(pool.map(lambda scan, view=view: scan_vector(scan.seen(*view), words), scans), len(scans))
             tasks += [(first, view, others) for first, others in _candidates(straight, queries, pool).items()]
         count = sum(len(others) for _, _, others in tasks)
         log.info("comparing %s of %d images", counted(count, "pair"), len(scans))
 
-        def verify(task: tuple[int, _View, list[int]]) -> list[tuple[float, float]]:
+        def verify(task: tuple[int, View, list[int]]) -> list[tuple[float, float]]:
             first, view, others = task
             seen = scans[first].seen(*view)
             features = hellinger(seen.descriptors)
@@ -117,55 +109,10 @@ def _keep_freed_memory() -> None:
     np.empty(31 << 20, np.uint8)  # below the 32 MiB that it raises the threshold to at most
 
 
-def _words(scans: Sequence[DescribedScan]) -> Floats:
-    """Centres of clusters of features, at most ``[32, 128]``; none where there are no features."""
-    ends = np.cumsum([len(scan.descriptors) for scan in scans])
-    chosen = np.random.default_rng(0).permutation(ends[-1])[:_SAMPLE]
-    owners = np.searchsorted(ends, chosen, side="right")
-    rows = [scans[owner].descriptors[number - ends[owner]] for owner, number in zip(owners, chosen, strict=True)]
-    sample = hellinger(np.array(rows, np.uint8).reshape(-1, 128))
-    if len(sample) <= _WORDS:
-        return sample
-    # Started from given labels, as OpenCV's own start would draw from a generator that the process shares.
-    labels = _nearest(sample, sample[:_WORDS]).astype(np.int32)
-    stop = (cv2.TERM_CRITERIA_COUNT, 15, 0.0)
-    centres: Floats = cv2.kmeans(sample, _WORDS, labels, stop, 1, cv2.KMEANS_USE_INITIAL_LABELS)[2]
-    return centres
-
-
-def _nearest(features: Floats, words: Floats) -> NDArray[np.intp]:
-    nearest: NDArray[np.intp] = np.argmax(features @ words.T - (words**2).sum(axis=1) / 2, axis=1)
-    return nearest
-
-
-def _vector(scan: DescribedScan, words: Floats) -> Floats:
-    """VLAD ``[32 * 128]`` of length 1, then the weighted thumbnail ``[24 * 24]``."""
-    sums = np.zeros((_WORDS, 128), np.float32)
-    if len(scan.descriptors):
-        features = hellinger(scan.descriptors)
-        nearest = _nearest(features, words)
-        chosen = (nearest == np.arange(_WORDS)[:, None]).astype(np.float32)
-        sums = chosen @ (features - words[nearest])
-    sums /= np.linalg.norm(sums, axis=1, keepdims=True).clip(min=1e-9)
-    thumbnail = structure(cv2.resize(scan.pixels, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA), sigma=4)
-    parts = (part / np.linalg.norm(part).clip(min=1e-9) for part in (sums, thumbnail - thumbnail.mean()))
-    return np.concatenate(
-        [part.ravel() * weight for part, weight in zip(parts, (1, _THUMBNAIL_WEIGHT**0.5), strict=True)]
-    )
-
-
-def _vectors(rows: Iterable[Floats], count: int) -> Floats:
-    """Vectors of ``count`` scans, one below the other, ``[N, 32 * 128 + 24 * 24]``."""
-    vectors = np.empty((count, _WORDS * 128 + _THUMBNAIL**2), np.float32)
-    for number, row in enumerate(rows):
-        vectors[number] = row
-    return vectors
-
-
 def _candidates(straight: Floats, views: Floats, pool: Executor) -> dict[int, list[int]]:
     """Of each scan, the later ones that come nearest to its view, or it to theirs; vectors are ``[N, D]``."""
     found: dict[int, set[int]] = defaultdict(set)
-    count = min(_CANDIDATES, len(straight) - 1)
+    count = min(CANDIDATES, len(straight) - 1)
     if count < 1:
         return {}
 

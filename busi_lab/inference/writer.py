@@ -86,7 +86,7 @@ class Writer:
             names["overlay"] = f"{name}_overlay.png"
         if prediction.mask is not None:
             names["mask"] = f"{name}_mask.png"
-        record = _record(file, scan, prediction, names if self._out else {})
+        record = record_of(file, scan, prediction, names if self._out else {})
         if self._json_lines is not None:
             print(json.dumps(record), file=self._json_lines, flush=True)
         self._add_row(_row(file, scan, prediction))
@@ -110,7 +110,7 @@ class Writer:
             self._rows.writerow({key: no_formula(cell) if isinstance(cell, str) else cell for key, cell in row.items()})
 
 
-def _record(file: ScanFile, scan: Scan, prediction: Prediction, names: dict[str, str]) -> dict[str, Any]:
+def record_of(file: ScanFile, scan: Scan, prediction: Prediction, names: dict[str, str]) -> dict[str, Any]:
     """What ``NAME.json`` holds."""
     lesions = prediction.lesions
     return {

@@ -213,7 +213,7 @@ def test_matches_are_those_of_a_plain_search(index: Index) -> None:
 
 
 def test_candidates_are_the_nearest_of_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "_CANDIDATES", 3)
+    monkeypatch.setattr(duplicates, "CANDIDATES", 3)
     monkeypatch.setattr(duplicates, "_BLOCK", 4)  # the last block is short
     vectors, views = np.random.default_rng(0).standard_normal((2, 14, 5)).astype(np.float32)
     expected: dict[int, set[int]] = {}
