@@ -1,8 +1,10 @@
 """The network of an exported run, by onnxruntime or OpenVINO. Nothing here imports torch."""
 
+import ctypes
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -92,6 +94,30 @@ def require(name: str) -> Any:
         raise UserError(f"{name} is needed here ({one_line(error)[:80]}): pip install 'busi-lab[export]'") from None
 
 
+class _SignalStack(ctypes.Structure):
+    """``stack_t`` of Linux: where handlers of signals run, if not on the thread's own stack."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def _signal_stack_kept() -> Iterator[None]:
+    """Put back where this thread handles signals.
+
+    OpenVINO 2026.4 gives the thread that compiles a stack for that, and may free it with the network: the next Ctrl-C
+    or SIGTERM then was a segmentation fault.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    before, libc = _SignalStack(), ctypes.CDLL(None)
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)
+
+
 class _OnnxRuntime:
     name = "onnxruntime"
 
@@ -114,7 +140,8 @@ class _OpenVino:
         settings = {"INFERENCE_NUM_THREADS": runtime.threads or thread_count(), "PERFORMANCE_HINT": "LATENCY"}
         if runtime.precision in _HINTS:  # without it, bf16 where the CPU has it
             settings["INFERENCE_PRECISION_HINT"] = _HINTS[runtime.precision]
-        self._model = library.Core().compile_model(str(model), "CPU", settings)
+        with _signal_stack_kept():
+            self._model = library.Core().compile_model(str(model), "CPU", settings)
         self._names = [output.get_any_name() for output in self._model.outputs]
 
     def run(self, scans: "NDArray[np.uint8]") -> "Answers":

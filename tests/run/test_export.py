@@ -1,6 +1,9 @@
+import gc
 import hashlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -375,3 +378,17 @@ def test_a_joint_run_becomes_int8(trained: dict[str, Path], tmp_path: Path, monk
     monkeypatch.setattr("busi_lab.run.quantization.MAX_WORSE", -1.0)
     code, line = outcome("export", str(trained["joint"]), "--to", "openvino", "--int8", "--out", str(tmp_path / "no"))
     assert code == 1 and "INT8, with accuracy control: " in line and not (tmp_path / "no").exists()
+
+
+def test_a_backend_that_is_gone_leaves_signals_as_they_were(trained: dict[str, Path], onnx: Path) -> None:
+    for backend in ("onnxruntime", "openvino"):
+        loaded = predict.load(onnx, backend=backend, threads=1)
+        loaded.predict(noise(0))
+    del loaded
+    gc.collect()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):  # it was a segmentation fault
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)

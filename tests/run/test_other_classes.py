@@ -26,7 +26,11 @@ def test_a_run_predicts_the_classes_of_its_data(cysts: Path, phantom_root: Path,
 
     found, scan = tmp_path / "found", next((cysts / "solid").glob("solid (1).png"))
     assert call("predict", "--run", str(run), str(scan), "--out", str(found)) == 0
-    assert (found / "predictions.csv").read_text().startswith("file,frame,width,height,class,p_cyst,p_solid,lesions")
+    assert (
+        (found / "predictions.csv")
+        .read_text()
+        .startswith("file,frame,width,height,class,p_cyst,p_solid,prediction_set,lesions")
+    )
 
     again = tmp_path / "again"
     assert outcome("evaluate", f"run={run}", "trainer=cpu", "logger=none", f"hydra.run.dir={again}") == (0, "")
