@@ -2,6 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Any
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
 _FOLDERS = ("conf", "busi_lab", "tests", ".github")
@@ -22,6 +28,17 @@ def shell_lines(page: Path) -> list[str]:
     return [line for language, block in blocks if language in ("", "sh", "bash") for line in block.splitlines()]
 
 
+def commands(page: Path) -> list[str]:
+    """Our commands among them, also those that a container is to run."""
+    inside = (re.sub(r"^docker run .* busi-lab:\w+ ", "", line) for line in shell_lines(page))
+    return [line for line in inside if line.startswith("busi-")]
+
+
 def inline_commands(page: Path) -> list[str]:
     """Commands with arguments that stand in the text itself."""
     return re.findall(r"`(busi-\w+ [^`]+)`", prose(page))
+
+
+def project() -> dict[str, Any]:
+    """What ``pyproject.toml`` says."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from busi_lab.run_directory import CONFIG, LAST_CHECKPOINT
-from tests.documents.pages import PAGES, ROOT, inline_commands, shell_lines
+from tests.documents.pages import PAGES, ROOT, commands, inline_commands
 from tests.documents.understanding import alternatives, complaint, programs, stop_before_work, words
 
 pytestmark = pytest.mark.slow
@@ -18,9 +18,9 @@ _PLACEHOLDERS = {"FORMAT": "coco", "NAME": "coco"}
 """Words for what must be one of some choices."""
 
 
-def commands(page: Path) -> list[tuple[list[str], bool]]:
+def found_on(page: Path) -> list[tuple[list[str], bool]]:
     """Our commands on a page, and whether each is whole: in the text, arguments may be left out."""
-    blocks = [(words(line), True) for line in shell_lines(page) if line.startswith("busi-")]
+    blocks = [(words(line), True) for line in commands(page)]
     texts = [(found, False) for line in inline_commands(page) for found in alternatives(line)]
     return [item for item in blocks + texts if not _OF_A_PACKAGE.search(" ".join(item[0]))]
 
@@ -50,7 +50,7 @@ def test_commands_are_understood(
 ) -> None:
     stop_before_work(monkeypatch)
     wrong = []
-    for command, whole in commands(page):
+    for command, whole in found_on(page):
         assert command[0] in programs(), command
         message = complaint([_PLACEHOLDERS.get(word, word) for word in command], capsys)
         if message and (whole or "the following arguments are required" not in message):
@@ -79,5 +79,5 @@ def test_a_wrong_command_would_be_found(
 
 
 def test_there_are_commands_of_every_program() -> None:
-    found = {command[0] for page in PAGES for command, _ in commands(page)}
+    found = {command[0] for page in PAGES for command, _ in found_on(page)}
     assert set(programs()) <= found

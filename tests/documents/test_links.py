@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents.pages import PAGES, ROOT, prose
+from tests.documents.pages import PAGES, ROOT, prose, shell_lines
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -51,3 +51,11 @@ def test_modules_that_pages_call_exist() -> None:
     for page in PAGES:
         for name in re.findall(r"python -m (tests\.\w+)", page.read_text(encoding="utf-8")):
             assert (ROOT / f"{name.replace('.', '/')}.py").is_file(), f"{page.relative_to(ROOT)}: {name}"
+
+
+def test_targets_of_make_exist() -> None:
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for page in PAGES:
+        for line in shell_lines(page):
+            if line.startswith("make "):
+                assert line.split()[1] in targets, f"{page.relative_to(ROOT)}: {line}"

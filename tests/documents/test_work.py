@@ -13,7 +13,7 @@ from busi_lab.data.phantom import generate_phantoms
 from tests.conftest import SMALL
 from tests.data.image_files import dicom
 from tests.data.published_layouts import busbra, phantom_cases
-from tests.documents.pages import PAGES, shell_lines
+from tests.documents.pages import PAGES, commands
 from tests.documents.understanding import main_of, programs, words
 from tests.programs import call
 
@@ -24,15 +24,14 @@ _TINY = ("data.image_size=32", "data.subset=2", "trainer.max_epochs=1", "model.w
 
 _OTHERS = (
     *("busi-data download", "busi-export", "busi-bench", "--wandb", "hf://", "--bench", "exported/", "--help"),
-    *("search=", "sweep=", "resume=", "experiment=", "task=", "model.", "data=folder"),
+    *("search=", "sweep=", "resume=", "experiment=", "task=", "model.", "data=folder", "/scans --out"),
 )
 """What needs Kaggle, a hub, W&B, an extra or hours; ``test_commands.py`` checks that it is understood."""
 
 
 def everything() -> list[tuple[str, ...]]:
     """All commands of the blocks, each once."""
-    lines = (line for page in PAGES for line in shell_lines(page) if line.startswith("busi-"))
-    return list(dict.fromkeys(tuple(words(line)) for line in lines))
+    return list(dict.fromkeys(tuple(words(line)) for page in PAGES for line in commands(page)))
 
 
 WORKING = [command for command in everything() if not any(part in " ".join(command) for part in _OTHERS)]

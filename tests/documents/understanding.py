@@ -16,12 +16,7 @@ import busi_lab.sweep.launch
 import busi_lab.sweep.search.search
 import busi_lab.train
 from busi_lab.config import parse_config, parse_eval_config
-from tests.documents.pages import ROOT
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
+from tests.documents.pages import project
 
 _HYDRA = ("busi-train", "busi-eval")
 
@@ -32,8 +27,7 @@ class Understood(BaseException):
 
 def programs() -> dict[str, str]:
     """The module of each console script."""
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
-    return {name: target.partition(":")[0] for name, target in scripts.items()}
+    return {name: target.partition(":")[0] for name, target in project()["project"]["scripts"].items()}
 
 
 def words(line: str) -> list[str]:
