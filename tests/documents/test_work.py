@@ -23,7 +23,17 @@ _TINY = ("data.image_size=32", "data.subset=2", "trainer.max_epochs=1", "model.w
 """What is appended to training that is carried out."""
 
 _OTHERS = (
-    *("busi-data download", "busi-export", "busi-bench", "--wandb", "hf://", "--bench", "exported/", "--help"),
+    *(
+        "busi-data download",
+        "busi-export",
+        "busi-bench",
+        "busi-app",
+        "--wandb",
+        "hf://",
+        "--bench",
+        "exported/",
+        "--help",
+    ),
     *("search=", "sweep=", "resume=", "experiment=", "task=", "model.", "data=folder", "/scans --out"),
 )
 """What needs Kaggle, a hub, W&B, an extra or hours; ``test_commands.py`` checks that it is understood."""
@@ -110,6 +120,6 @@ def test_a_command_works(
         assert not ended.code
 
 
-def test_every_command_but_those_for_training_and_export_is_among_them() -> None:
-    assert {command[0] for command in WORKING} == set(programs()) - {"busi-export", "busi-bench"}
+def test_every_program_but_those_that_need_extras_or_minutes_is_among_them() -> None:
+    assert {command[0] for command in WORKING} == set(programs()) - {"busi-export", "busi-bench", "busi-app"}
     assert len(WORKING) > len(everything()) / 4
