@@ -9,9 +9,9 @@ import pytest
 
 
 def recipe(language: str) -> str:
-    """The first block of a language in the map of the code, which shows how a network is added."""
-    text = (Path(__file__).parents[1] / "busi_lab/README.md").read_text(encoding="utf-8")
-    found = re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    """The first block of a language where the page on networks shows how one is added."""
+    text = (Path(__file__).parents[1] / "busi_lab/models/README.md").read_text(encoding="utf-8")
+    found = re.search(rf"## A network of your own\n.*?```{language}\n(.*?)```", text, re.DOTALL)
     assert found
     return found[1]
 

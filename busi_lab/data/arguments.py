@@ -14,7 +14,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """What the command line says; :class:`busi_lab.errors.UserError` where it is wrong."""
     parser = OneLineParser(
         prog="busi-data",
-        description="Datasets: check, describe, index, deduplicate, make, import and export.",
+        description="Datasets: check, describe, index, deduplicate, make, import and export; and the cards of runs.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -84,6 +84,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     fetching.add_argument(
         "--from", dest="source", metavar="FILE_OR_URL", help="zip archive (default: Kaggle, needs kagglehub)"
     )
+
+    describing = add("card", "write the model card of a finished run, or of an ensemble, as Markdown")
+    describing.add_argument("run", type=Path, metavar="RUN", help="its directory")
+    describing.add_argument("--out", type=Path, metavar="FILE", help="new Markdown file (default: stdout)")
     return parser.parse_args(argv)
 
 

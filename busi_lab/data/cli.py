@@ -1,6 +1,6 @@
-"""``busi-data``: check, describe, index, label, make, fetch, import and export datasets, and find duplicates in them.
+"""The commands of ``busi-data`` on datasets, from ``check`` to ``export``.
 
-Each subcommand imports what it needs when it runs, so that ``--help`` is instant.
+Each imports what it needs when it runs, so that ``--help`` is instant.
 """
 
 import argparse
@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from busi_lab.classes import BUSI
-from busi_lab.data.arguments import parse_arguments
-from busi_lab.errors import UserError, exit_on_user_error, one_line
+from busi_lab.errors import UserError, one_line
 from busi_lab.files import new_folder, write_rows
 from busi_lab.plurals import counted
 
@@ -241,44 +240,45 @@ def _unwritable(path: Path, reason: str) -> UserError:
     return UserError(f"--out {path} cannot be written ({reason}); choose another place")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The console script."""
-    with exit_on_user_error():
-        given = parse_arguments(argv)
-        if not given.root:
-            raise UserError("no dataset folder: give ROOT, or set the environment variable BUSI_ROOT")
-        options = _options(given)
-        if given.command == "check":
-            if not check(given.root, options):
-                sys.exit(2)
-        elif given.command == "describe":
-            describe(given.root, given.out, options)
-        elif given.command == "index":
-            write_index(given.root, given.out, options)
-        elif given.command == "duplicates":
-            duplicates(given.root, given.out, options)
-        elif given.command == "labels":
-            propose(given.root, given.out)
-        elif given.command == "phantom":
-            phantom(
-                given.root,
-                {label: getattr(given, label) for label in BUSI.names},
-                given.seed,
-                given.height,
-                given.width,
-            )
-        elif given.command == "import":
-            from busi_lab.data.importers.command import import_dataset
+def carry_out(given: argparse.Namespace) -> None:
+    """Carry out one of these commands.
 
-            import_dataset(given.format, given.root, given.out, given.how)
-        elif given.command == "export":
-            from busi_lab.data.exporters.command import export_dataset
+    Args:
+        given: the command line, of :func:`busi_lab.data.arguments.parse_arguments`.
 
-            export_dataset(given.format, given.root, given.out, options)
-        else:
-            fetch(given.root, given.source)
-        sys.stdout.flush()
+    Raises:
+        UserError: an input is wrong.
+        SystemExit: ``check`` has found a defect; code 2.
+    """
+    if not given.root:
+        raise UserError("no dataset folder: give ROOT, or set the environment variable BUSI_ROOT")
+    options = _options(given)
+    if given.command == "check":
+        if not check(given.root, options):
+            sys.exit(2)
+    elif given.command == "describe":
+        describe(given.root, given.out, options)
+    elif given.command == "index":
+        write_index(given.root, given.out, options)
+    elif given.command == "duplicates":
+        duplicates(given.root, given.out, options)
+    elif given.command == "labels":
+        propose(given.root, given.out)
+    elif given.command == "phantom":
+        phantom(
+            given.root,
+            {label: getattr(given, label) for label in BUSI.names},
+            given.seed,
+            given.height,
+            given.width,
+        )
+    elif given.command == "import":
+        from busi_lab.data.importers.command import import_dataset
 
+        import_dataset(given.format, given.root, given.out, given.how)
+    elif given.command == "export":
+        from busi_lab.data.exporters.command import export_dataset
 
-if __name__ == "__main__":
-    main()
+        export_dataset(given.format, given.root, given.out, options)
+    else:
+        fetch(given.root, given.source)

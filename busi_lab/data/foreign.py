@@ -8,7 +8,7 @@ from PIL import Image
 
 from busi_lab.data.scan import EXPECTED
 
-_SLICES = "save it as PNG, a file a frame, with ITK-SNAP, 3D Slicer or SimpleITK (README, Other formats)"
+_SLICES = "save it as PNG, a file a frame, with ITK-SNAP, 3D Slicer or SimpleITK (see busi_lab/data/README.md)"
 _FRAMES = "save its frames as PNG: ffmpeg -i FILE frame%04d.png"
 _HEAD = 512  # bytes
 _NIFTI = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from busi_lab import datasets
 from busi_lab.classes import BUSI
-from busi_lab.data import cli, describe, duplicates
+from busi_lab.data import describe, duplicates
 from busi_lab.data.alignment import DescribedScan, hellinger, match
 from busi_lab.data.alignment import describe as describe_scan
 from busi_lab.data.duplicates import SIMILARITY, cached_groups, find_groups
@@ -281,7 +282,7 @@ def test_the_command_writes_a_table_and_a_picture(
 ) -> None:
     out = tmp_path / "a" / "out"
     cv2.setRNGSeed(99)  # every call finds the same, whatever was drawn before
-    cli.main(["duplicates", str(copies[0]), "--out", str(out)])
+    datasets.main(["duplicates", str(copies[0]), "--out", str(out)])
     assert sorted(path.name for path in out.iterdir()) == [GROUPS, "groups_01.png"]
     write_groups(tmp_path / GROUPS, groups, index)
     assert (out / GROUPS).read_bytes() == (tmp_path / GROUPS).read_bytes()
@@ -291,14 +292,14 @@ def test_the_command_writes_a_table_and_a_picture(
     text = capsys.readouterr().out
     assert "10 groups with 20 of 40 images" in text and "groups of several labels: 0" in text
     with pytest.raises(SystemExit) as caught:
-        cli.main(["duplicates", str(copies[0]), "--out", str(out)])
+        datasets.main(["duplicates", str(copies[0]), "--out", str(out)])
     assert caught.value.code == 2 and "is not empty" in capsys.readouterr().err
 
 
 def test_a_failure_leaves_nothing(phantom_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     next((phantom_copy / "normal").iterdir()).write_bytes(b"")
     with pytest.raises(SystemExit):
-        cli.main(["duplicates", str(phantom_copy), "--out", str(tmp_path / "out")])
+        datasets.main(["duplicates", str(phantom_copy), "--out", str(tmp_path / "out")])
     assert capsys.readouterr().err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == [phantom_copy.name]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from busi_lab.data import cli
+from busi_lab import datasets
 from busi_lab.data.index import Case, index_dataset, read_case
 from busi_lab.data.outlines import decode_runs
 from busi_lab.files import read_rows
@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> None:
-    cli.main([str(argument) for argument in arguments])
+    datasets.main([str(argument) for argument in arguments])
 
 
 def comparable(root: Path, case: Case) -> tuple[object, ...]:
@@ -100,8 +100,8 @@ def test_coco_has_an_annotation_for_each_lesion(root: Path, tmp_path: Path) -> N
 
 
 def test_what_cannot_be_exported_is_one_line(root: Path, tmp_path: Path) -> None:
-    code, message = outcome("data.cli", "export", "coco", "--root", str(root), "--out", str(root / "inside"))
+    code, message = outcome("datasets", "export", "coco", "--root", str(root), "--out", str(root / "inside"))
     assert code == 2 and "which is only read" in message
     (root / "labels.csv").write_text("file,label\nd.png,benign\n")
-    code, message = outcome("data.cli", "export", "coco", "--root", str(root), "--out", str(tmp_path / "out"))
+    code, message = outcome("datasets", "export", "coco", "--root", str(root), "--out", str(tmp_path / "out"))
     assert code == 2 and "found none" in message and not (tmp_path / "out").exists()

@@ -10,9 +10,9 @@ import pytest
 
 from busi_lab.classes import Classes
 from busi_lab.data.cache import open_cache
-from busi_lab.data.cli import main
 from busi_lab.data.index import index_dataset
 from busi_lab.data.options import DatasetOptions
+from busi_lab.datasets import main
 from busi_lab.errors import UserError
 from tests.programs import call
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from busi_lab.data import cli
+from busi_lab import datasets
 from busi_lab.data.index import check_dataset, index_dataset
 from busi_lab.files import read_rows
 from tests.data.published_layouts import LAYOUTS, sheet, small_cases, write
@@ -33,11 +33,11 @@ class Imported:
         return self.source
 
     def run(self, name: str, *options: str) -> None:
-        cli.main(["import", name, str(self.source), "--out", str(self.out), *options])
+        datasets.main(["import", name, str(self.source), "--out", str(self.out), *options])
         assert check_dataset(self.out)[1] == []
 
     def refused(self, name: str) -> str:
-        code, message = outcome("data.cli", "import", name, str(self.source), "--out", str(self.out))
+        code, message = outcome("datasets", "import", name, str(self.source), "--out", str(self.out))
         assert code == 2 and "\n" not in message and not self.out.exists()
         assert not list(self.out.parent.glob(".out*"))
         return message
@@ -298,13 +298,13 @@ def test_a_folder_that_is_not_of_the_format_is_one_line(imported: Imported, name
 
 def test_the_output_is_new_and_lies_elsewhere(imported: Imported) -> None:
     source = imported.make("pairs")
-    code, message = outcome("data.cli", "import", "pairs", str(source), "--out", str(source / "inside"))
+    code, message = outcome("datasets", "import", "pairs", str(source), "--out", str(source / "inside"))
     assert code == 2 and "which is only read" in message
     imported.out.mkdir()
     (imported.out / "mine").write_text("x")
-    code, message = outcome("data.cli", "import", "pairs", str(source), "--out", str(imported.out))
+    code, message = outcome("datasets", "import", "pairs", str(source), "--out", str(imported.out))
     assert code == 2 and "is not empty" in message and (imported.out / "mine").read_text() == "x"
-    code, message = outcome("data.cli", "import", "pear", str(source), "--out", str(imported.out))
+    code, message = outcome("datasets", "import", "pear", str(source), "--out", str(imported.out))
     assert code == 2 and "pear" in message
 
 

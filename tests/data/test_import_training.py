@@ -18,8 +18,8 @@ def test_an_imported_dataset_trains(
     if name in ("coco", "yolo", "oasbud", "udiat"):  # which have no scans without a lesion
         cases = [case for case in cases if case.label != "normal"]
     LAYOUTS[name](tmp_path / "source", cases)
-    assert call("data.cli", "import", name, "source", "--out", "set") == 0
-    assert call("data.cli", "check", "set") == 0
+    assert call("datasets", "import", name, "source", "--out", "set") == 0
+    assert call("datasets", "check", "set") == 0
     small = ("trainer=smoke", "logger=none", "data.image_size=32", "model.weights=none", "hydra.run.dir=run")
     if name == "pairs":
         small += ("task=segmentation", "model=mobilenet_unet")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from busi_lab import datasets
 from busi_lab.data import cli
 from busi_lab.data.formats import IMPORT_FORMATS
 from busi_lab.data.importers.oasbud import AXIAL_MM, b_mode
@@ -43,7 +44,7 @@ FURTHER = {
 
 
 def run(*arguments: object) -> None:
-    cli.main([str(argument) for argument in arguments])
+    datasets.main([str(argument) for argument in arguments])
 
 
 def test_every_format_has_a_module_and_a_layout_here() -> None:

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from busi_lab import datasets
 from busi_lab.data import cli
 from busi_lab.data.index import (
     CaseFiles,
@@ -264,7 +265,7 @@ def busi_data(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[i
     """Exit code, stdout and stderr."""
     code = 0
     try:
-        cli.main([str(argument) for argument in arguments])
+        datasets.main([str(argument) for argument in arguments])
     except SystemExit as end:
         code = int(end.code or 0)
     printed = capsys.readouterr()
@@ -398,7 +399,7 @@ def test_mistakes_are_one_line_and_exit_2(
 
 def test_no_subcommand_but_training_needs_torch(phantom_root: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from busi_lab.data.cli import main\n"
+        "import sys; from busi_lab.datasets import main\n"
         "assert 'numpy' not in sys.modules\n"
         "main(['check', sys.argv[1]]); main(['index', sys.argv[1]])\n"
         "main(['phantom', sys.argv[2] + '/set', '--benign', '1', '--malignant', '0', '--normal', '0'])\n"

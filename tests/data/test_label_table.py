@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from busi_lab import datasets
 from busi_lab.classes import BUSI
-from busi_lab.data import cli
 from busi_lab.data.cache import open_cache
 from busi_lab.data.index import index_dataset
 from busi_lab.data.label_columns import find_columns
@@ -266,7 +266,7 @@ def test_names_are_found_in_either_normal_form(tmp_path: Path) -> None:
 
 def test_check_tells_how_the_table_was_understood(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = dataset(tmp_path / "set", "file;label;case", "a.png;M;1", "b.png;B;2")
-    cli.main(["check", str(root), "--label-map", "m=malignant,b=benign,x=normal"])
+    datasets.main(["check", str(root), "--label-map", "m=malignant,b=benign,x=normal"])
     printed = capsys.readouterr().out.splitlines()
     assert printed[1] == "images: 2 (1 benign, 1 malignant, 0 normal)"
     assert printed[-5:] == [
@@ -277,5 +277,5 @@ def test_check_tells_how_the_table_was_understood(tmp_path: Path, capsys: pytest
         "0 defects",
     ]
     with pytest.raises(SystemExit):
-        cli.main(["check", str(root), "--label-map", "malignant"])
+        datasets.main(["check", str(root), "--label-map", "malignant"])
     assert "--label-map: expected pairs as Benign=benign" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from busi_lab import datasets
 from busi_lab.data import cli
 from busi_lab.data.cache import open_cache
 from busi_lab.data.case_files import CaseFiles
@@ -261,7 +262,7 @@ def test_all_defects_are_listed_and_an_error_counts_them(root: Path, capsys: pyt
     replaced("malignant", "cyst")(root)
     (root / "f.png").write_bytes(b"")
     with pytest.raises(SystemExit):
-        cli.main(["check", str(root)])
+        datasets.main(["check", str(root)])
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("defect")]
     assert [line.partition(";")[0] for line in printed] == [
         "defect: labels.csv: 1 unknown label: 'cyst' (line 2)",
@@ -302,12 +303,12 @@ def test_a_root_must_be_named_and_hold_a_dataset(root: Path) -> None:
 
 
 def test_check_and_index_tell_what_is_not_known(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["check", str(root)])
+    datasets.main(["check", str(root)])
     printed = capsys.readouterr().out.splitlines()
     assert printed[1] == "images: 6 (2 benign, 1 malignant, 1 normal, 2 without a label)"
     assert printed[5:7] == ["images without a known mask: 2", "patients: 3"]
     assert printed[-1] == "0 defects"
-    cli.main(["index", str(root)])
+    datasets.main(["index", str(root)])
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert list(rows[0]) == [*cli.COLUMNS, "patient"]
     assert (rows[4]["case_id"], rows[4]["masks"], rows[4]["patient"]) == (
@@ -347,25 +348,25 @@ def test_duplicates_and_describe_work_on_unknown_labels(
     root = Path(shutil.copytree(labelled, tmp_path / "set"))
     for kind in ("", "_mask"):
         shutil.copy(root / f"b/benign_1{kind}.png", root / f"m/malignant_1{kind}.png")
-    cli.main(["duplicates", str(root), "--out", str(tmp_path / "groups")])
+    datasets.main(["duplicates", str(root), "--out", str(tmp_path / "groups")])
     assert "1 group with 2 of 30 images" in capsys.readouterr().out
     rows = list(csv.DictReader((tmp_path / "groups" / GROUPS).open()))
     assert [row["image"] for row in rows] == ["b/benign_1", "m/malignant_1"]
     assert {row["conflict"] for row in rows} == {""}  # one label and one mask are not known
-    cli.main(["describe", str(root), "--out", str(tmp_path / "pictures")])
+    datasets.main(["describe", str(root), "--out", str(tmp_path / "pictures")])
     assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["benign", "8", "6"]
 
 
 @pytest.mark.parametrize("classes", [("benign", "malignant"), ("normal",)])
 def test_describe_works_on_some_classes(phantom_root: Path, tmp_path: Path, classes: tuple[str, ...]) -> None:
     root = relabel(phantom_root, tmp_path / "some", classes, unknown=False)
-    cli.main(["describe", str(root), "--out", str(tmp_path / "pictures")])
+    datasets.main(["describe", str(root), "--out", str(tmp_path / "pictures")])
 
 
 def test_describe_needs_a_label(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table(root, "e.bmp,,,,", "f.png,,,,")
     with pytest.raises(SystemExit):
-        cli.main(["describe", str(root), "--out", str(tmp_path / "pictures")])
+        datasets.main(["describe", str(root), "--out", str(tmp_path / "pictures")])
     assert "no image has a label" in capsys.readouterr().err
 
 

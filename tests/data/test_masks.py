@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from busi_lab.data import cli
+from busi_lab import datasets
 from busi_lab.data.cache import open_cache
 from busi_lab.data.index import index_dataset, inspect_dataset, read_case
 from busi_lab.data.masks import lesion_value_names, read_mask
@@ -206,13 +206,13 @@ def test_several_values_are_a_note_of_what_is_taken(root: Path, capsys: pytest.C
     more = "; data.lesion_values chooses; so in 1 more file"
     assert found(root) == ([], [f"{note}all are taken as lesion{more}"])
     assert found(root, "255") == ([], [f"{note}255 taken as lesion{more}"])
-    cli.main(["check", str(root), "--lesion-values", "255"])
+    datasets.main(["check", str(root), "--lesion-values", "255"])
     printed = capsys.readouterr().out.splitlines()
     assert printed[-3:] == [f"note: {note}255 taken as lesion{more}", "2 notes", "0 defects"]
-    cli.main(["index", str(root), "--lesion-values", "255"])
+    datasets.main(["index", str(root), "--lesion-values", "255"])
     assert [row.split(",")[6] for row in capsys.readouterr().out.splitlines()[1:]] == ["200", "200"]
     with pytest.raises(SystemExit):
-        cli.main(["check", str(root), "--lesion-values", "white"])
+        datasets.main(["check", str(root), "--lesion-values", "white"])
     assert "error: --lesion-values: 'white' is no value of a mask" in capsys.readouterr().err
 
 

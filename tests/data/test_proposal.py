@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from busi_lab.data import cli
+from busi_lab import datasets
 from busi_lab.data.index import check_dataset
 from busi_lab.data.proposal import propose_labels
 from busi_lab.errors import UserError
@@ -63,16 +63,16 @@ def test_own_classes_are_used_and_what_is_undecided_is_said(tmp_path: Path) -> N
 
 def test_the_proposal_is_a_dataset_and_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = folder(tmp_path / "set", "Benign/1.png", "Normal/2.png")
-    cli.main(["labels", str(root)])
+    datasets.main(["labels", str(root)])
     printed = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert printed[0] == {"file": "Benign/1.png", "label": "benign", "mask_file": "", "patient": ""}
-    cli.main(["labels", str(root), "--out", str(root / "labels.csv")])
+    datasets.main(["labels", str(root), "--out", str(root / "labels.csv")])
     assert capsys.readouterr().err.splitlines()[-1].endswith("proposes labels for 2 images; read it before you use it")
     index, defects = check_dataset(root)
     assert (index.counts, defects) == ({"benign": 1, "malignant": 0, "normal": 1}, [])
     before = (root / "labels.csv").read_bytes()
     with pytest.raises(SystemExit):
-        cli.main(["labels", str(root), "--out", str(root / "labels.csv")])
+        datasets.main(["labels", str(root), "--out", str(root / "labels.csv")])
     assert "it is there already and is not overwritten" in capsys.readouterr().err
     assert (root / "labels.csv").read_bytes() == before
     with pytest.raises(UserError, match="no scan found"):

@@ -9,6 +9,7 @@ from busi_lab.card import make_card
 from busi_lab.errors import UserError
 from busi_lab.run_directory import read_run
 from busi_lab.summary import Summary, write_summary
+from tests.programs import call, outcome
 
 
 def test_a_card_has_the_figures_of_its_run(trained: dict[str, Path]) -> None:
@@ -32,3 +33,22 @@ def test_what_has_no_card_is_one_line(tmp_path: Path) -> None:
     write_summary(tmp_path / "failed", Summary("failed", error="no memory"))
     with pytest.raises(UserError, match=r"the run failed \(no memory\); give a finished one"):
         make_card(tmp_path / "failed")
+
+
+def test_the_card_is_written_by_a_command(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = str(trained["joint"]), tmp_path / "cards" / "joint.md"
+    assert call("datasets", "card", run) == 0
+    card = make_card(trained["joint"])
+    assert capsys.readouterr().out.rstrip("\n") == card.rstrip("\n")
+    assert call("datasets", "card", run, "--out", str(out)) == 0
+    assert out.read_text(encoding="utf-8") == card
+    assert capsys.readouterr().out == f"{out} is the card of {run}\n"
+    expected = f"--out {out}: expected a new file; it is there already and is not overwritten; choose another"
+    assert outcome("datasets", "card", run, "--out", str(out)) == (2, expected)
+    beside = tmp_path / "other.md"
+    code, message = outcome("datasets", "card", str(tmp_path), "--out", str(beside))
+    assert code == 2 and message.endswith("give a finished run") and not beside.exists()
+    code, message = outcome("datasets", "card", run, "--out", str(out / "below.md"))
+    assert code == 2 and message.startswith(f"--out {out / 'below.md'} cannot be written (")
