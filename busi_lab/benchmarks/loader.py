@@ -12,10 +12,13 @@ from busi_lab.benchmarks.settings import Settings
 from busi_lab.config import AugmentConfig, SplitConfig
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.errors import UserError
+from busi_lab.files import new_folder
 
 _SMALL = 780
 _DRAWN = 512  # scans of a round
 _SIDE = 96
+_PAPER = AugmentConfig(rotation=5.0, shift=0.1, shear=0.05, zoom=0.05, brightness=[1.0, 1.4], horizontal_flip=True)
+"""As ``augment=paper``."""
 
 
 def measure(settings: Settings) -> Iterator[Figure]:
@@ -41,18 +44,17 @@ def measure(settings: Settings) -> Iterator[Figure]:
 
 def _many(root: Path, count: int) -> Path:
     """A folder of so many links to the images of another, without masks."""
-    folder = cache_folder() / f"bench-links-1-{count}"
-    if (folder / "done").exists():
-        return folder
+    root_of_links = cache_folder() / f"bench-links-2-{count}"
+    if root_of_links.is_dir():
+        return root_of_links
     sources = [path for path in sorted(root.glob("*/*.png")) if "_mask" not in path.stem]
-    for number in range(count):
-        source = sources[number % len(sources)]
-        link = folder / source.parent.name / f"{source.parent.name} ({number + 1}).png"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        os.link(source, link)
-    (folder / "done").touch()
-    return folder
+    with new_folder(root_of_links) as folder:
+        for number in range(count):
+            source = sources[number % len(sources)]
+            link = folder / source.parent.name / f"{source.parent.name} ({number + 1}).png"
+            link.parent.mkdir(exist_ok=True)
+            os.link(source, link)
+    return root_of_links
 
 
 def _datamodule(root: Path) -> BusiDataModule:
@@ -63,7 +65,7 @@ def _datamodule(root: Path) -> BusiDataModule:
         num_workers=0,
         cache_dir=str(cache_folder()),
         split=asdict(SplitConfig(protocol="holdout", groups="none")),
-        augment=asdict(AugmentConfig()),
+        augment=asdict(_PAPER),
         masks=False,
     )
     data.setup()
