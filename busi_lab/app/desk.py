@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from busi_lab.app.about import describe_model
 from busi_lab.app.batch import BatchResult, predict_many
-from busi_lab.app.card import make_card
 from busi_lab.app.corrections import Corrections
 from busi_lab.app.findings import Finding, find
-from busi_lab.app.markup import card_markup, complaint_markup, drawing_markup, findings_markup, said_markup
+from busi_lab.app.markup import about_markup, complaint_markup, drawing_markup, findings_markup, said_markup
 from busi_lab.app.models import Model
 from busi_lab.app.papers import write_papers
 from busi_lab.app.pictures import drawn_mask
@@ -128,7 +128,7 @@ class Desk:
 
     def cards(self) -> str:
         """What is known of the models, as HTML."""
-        cards = "".join(card_markup(model.name, make_card(model)) for model in self.models)
+        cards = "".join(about_markup(model.name, describe_model(model)) for model in self.models)
         return f'<div class="busi-models">{cards}</div>'
 
     def arrive(self, visitor: str) -> None:

@@ -10,6 +10,7 @@ from busi_lab.data.known_scans import NearCopy
 from busi_lab.data.scan import Scan
 from busi_lab.inference.explain import Heat
 from busi_lab.inference.prediction import Prediction
+from busi_lab.report.results.statistics import scale_temperature
 
 
 @dataclass(frozen=True)
@@ -40,23 +41,13 @@ def find(model: Model, scan: Scan) -> Finding:
     prediction = model.predictor.predict_batch([scan])[0]
     shares = prediction.probabilities
     if shares is not None and model.temperature is not None:
-        shares = calibrated(shares, model.temperature)
+        scaled = scale_temperature(np.array([list(shares.values())]), model.temperature)[0]
+        shares = dict(zip(shares, scaled.tolist(), strict=True))
     heat = None
     if model.explainer is not None and prediction.label is not None:
         heat = model.explainer.explain(scan.pixels, prediction.label)["gradcam"]
     copy = None if model.learnt is None else model.learnt.near_copy(scan.pixels)
     return Finding(model, prediction, shares, heat, warnings(prediction, model.coverage, copy, scan))
-
-
-def calibrated(probabilities: Mapping[str, float], temperature: float) -> dict[str, float]:
-    """Probabilities as they are when the logits are divided by a temperature (Guo et al., ICML 2017).
-
-    A softmax is known but for a constant of its logits, which drops out: they are the logarithms.
-    """
-    with np.errstate(divide="ignore"):
-        logits = np.log(np.array(list(probabilities.values()), np.float64)) / temperature
-    powers = np.exp(logits - logits.max())
-    return dict(zip(probabilities, (powers / powers.sum()).tolist(), strict=True))
 
 
 def warnings(prediction: Prediction, coverage: float | None, copy: NearCopy | None, scan: Scan) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from busi_lab.app.card import LIMITS, Card
+from busi_lab.app.about import LIMITS, About
 from busi_lab.app.findings import Finding
 from busi_lab.app.pictures import data_uri, heat_layer, mask_layer, outline_layer, scan_picture, shown_size
 from busi_lab.app.uploads import Upload
@@ -125,7 +125,7 @@ def said_markup(message: str) -> str:
     return f'<p class="busi-said" role="status">{escape(message)}</p>'
 
 
-def card_markup(name: str, card: Card) -> str:
+def about_markup(name: str, card: About) -> str:
     """What is known of a model."""
     figures = "".join(
         f'<tr><th scope="row">{escape(what)}</th><td>{escape(value)}</td><td>{escape(interval)}</td></tr>'

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from busi_lab.app.card import make_card
-from busi_lab.app.findings import calibrated, find, warnings
+from busi_lab.app.about import describe_model
+from busi_lab.app.findings import find, warnings
 from busi_lab.app.models import Model, common_classes, distinct_names, load_models
 from busi_lab.app.uploads import Upload, read_frame
 from busi_lab.app.words import measure_rows, set_sentence
@@ -32,8 +32,6 @@ def test_probabilities_are_those_of_the_calibrated_logits(models: list[Model], o
     expected = Predictor([classifier.directory], [], "cpu", calibrated=True).predict(scan).probabilities
     found = find(classifier, scan).probabilities
     assert found == pytest.approx(expected, abs=1e-6)
-    assert calibrated({"a": 1.0, "b": 0.0}, 2.0) == {"a": 1.0, "b": 0.0}
-    assert calibrated({"a": 0.8, "b": 0.2}, 0.5) == pytest.approx({"a": 0.64 / 0.68, "b": 0.04 / 0.68})
 
 
 def test_a_scan_that_a_model_has_learnt_from_is_named(models: list[Model], phantom_root: Path) -> None:
@@ -84,7 +82,7 @@ def test_checks_that_cannot_be_made_are_named(tmp_path: Path) -> None:
 
 
 def test_a_card_has_figures_with_intervals_and_leaks(models: list[Model]) -> None:
-    card = make_card(models[1])
+    card = describe_model(models[1])
     rows = dict(card.rows)
     assert rows["data"].endswith("made by a program: figures say nothing of patients")
     assert rows["leaks"] == "0 of 5 test images have a near-copy or their patient in training or validation"

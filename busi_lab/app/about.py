@@ -1,4 +1,7 @@
-"""What is known of a model, for its tab: data, protocol, leaks, figures with intervals, limits."""
+"""What the page says about a model: data, protocol, leaks, figures with intervals, limits.
+
+Unlike the card of a run (:mod:`busi_lab.card`), it is also of exported runs, and says which checks are off.
+"""
 
 from dataclasses import dataclass
 
@@ -30,7 +33,7 @@ _SHOWN = {
 
 
 @dataclass(frozen=True)
-class Card:
+class About:
     """Rows of name and value, figures of name, value and interval, and sentences."""
 
     rows: tuple[tuple[str, str], ...]
@@ -38,9 +41,9 @@ class Card:
     off: tuple[str, ...]
 
 
-def make_card(model: Model) -> Card:
+def describe_model(model: Model) -> About:
     """What is known of a model."""
-    return Card(tuple(_rows(model)), tuple(_figures(model)), model.off)
+    return About(tuple(_rows(model)), tuple(_figures(model)), model.off)
 
 
 def _rows(model: Model) -> list[tuple[str, str]]:
