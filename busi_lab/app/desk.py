@@ -49,8 +49,10 @@ class Desk:
         """
         try:
             place = self._visits.take(visitor, sent)
+        except FileNotFoundError:
+            raise UserError(f"{name}: the file is not there any more; choose it again") from None
         except OSError as error:
-            raise UserError(f"{name}: {one_line(error)}; choose it again") from None
+            raise UserError(f"{name}: cannot be kept here ({error.strerror}); choose it again") from None
         try:
             return open_upload(place, name)
         except UserError:

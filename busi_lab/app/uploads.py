@@ -58,7 +58,7 @@ def open_upload(path: Path, name: str) -> Upload:
             while part := file.read(1 << 20):
                 digest.update(part)
     except (UnreadableImageError, OSError) as error:
-        raise UserError(f"{shown}: {one_line(error)}; choose another file") from None
+        raise UserError(f"{shown}: {_reason(error)}; choose another file") from None
     return Upload(path, shown, frames, cut, digest.hexdigest()[:12])
 
 
@@ -74,6 +74,8 @@ def read_frame(upload: Upload, number: int, spacing: str = "") -> Scan:
         UserError: there is no such frame any more, or the spacing is none.
     """
     own = _spacing(spacing)
+    if not upload.path.exists():
+        raise UserError(f"{upload.name}: the file is not there any more; choose it again")
     try:
         with closing(read_scans(upload.path)) as scans:
             for position, scan in enumerate(scans):
@@ -81,8 +83,13 @@ def read_frame(upload: Upload, number: int, spacing: str = "") -> Scan:
                     told = scan.spacing is not None or scan.regions
                     return replace(scan, spacing=scan.spacing if told else own, origin=_anonymous(scan.origin))
     except (UnreadableImageError, OSError) as error:
-        raise UserError(f"{upload.name}: {one_line(error)}; choose it again") from None
+        raise UserError(f"{upload.name}: {_reason(error)}; choose it again") from None
     raise UserError(f"{upload.name}: frame {number + 1} is not there; choose another")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the path of a temporary file."""
+    return (error.strerror or "cannot be read") if isinstance(error, OSError) else one_line(error)
 
 
 def _spacing(text: str) -> Spacing | None:

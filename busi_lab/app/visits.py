@@ -20,7 +20,7 @@ class Visits:
         self._root, self._copies = root, copies
         self._lock = threading.Lock()
         self._folders: dict[str, Path] = {}
-        self._sent: dict[str, set[Path]] = {}  # where Gradio has put what a visitor has sent
+        self._sent: dict[str, dict[Path, int]] = {}  # where Gradio has put what a visitor has sent, and as which inode
         self._count = 0
 
     def folder(self, visitor: str) -> Path:
@@ -42,12 +42,14 @@ class Visits:
     def take(self, visitor: str, sent: Path) -> Path:
         """Take a file that a visitor has sent over into their folder; returns its new path.
 
-        Others may have sent the same one, so it stays where it is until the last of them leaves.
+        Others may have sent the same one, so it stays where it is until the last of them leaves. Gradio gives equal
+        files the same path: one that was sent again meanwhile is another inode, and is left to whoever sent it.
 
         Raises:
             OSError: it is not there any more.
         """
         place = self.place(visitor)
+        inode = sent.stat().st_ino
         try:
             os.link(sent, place)
         except FileNotFoundError:
@@ -56,18 +58,19 @@ class Visits:
             shutil.copyfile(sent, place)
         if self._copies in sent.parents:  # example scans stay
             with self._lock:
-                self._sent.setdefault(visitor, set()).add(sent)
+                self._sent.setdefault(visitor, {})[sent] = inode
         return place
 
     def leave(self, visitor: str) -> None:
         """Remove all that a visitor has sent or was given."""
         with self._lock:
             folder = self._folders.pop(visitor, None)
-            sent = self._sent.pop(visitor, set())
-            own = sent - {path for paths in self._sent.values() for path in paths}
-            for path in own:
+            sent = self._sent.pop(visitor, {})
+            others = {path for paths in self._sent.values() for path in paths}
+            for path, inode in sent.items():
                 with suppress(OSError):
-                    path.unlink(missing_ok=True)
+                    if path not in others and path.stat().st_ino == inode:
+                        path.unlink()
             alone = not self._folders
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)

@@ -88,6 +88,22 @@ def test_what_a_visitor_sent_vanishes_when_the_last_who_sent_it_leaves(visits: V
     assert example.exists()
 
 
+def test_what_others_have_sent_again_is_left_to_them(visits: Visits, desk: Desk) -> None:
+    sent = visits._copies / "hash" / "scan.png"
+    sent.parent.mkdir(parents=True)
+    write(sent, noise(40, 50))
+    desk.choose("first", sent, "scan.png")
+    write(sent.with_name("again.png"), noise(40, 50)).replace(sent)  # as Gradio does: equal files, one path
+    desk.arrive("second")
+    desk.leave("first")
+    upload = desk.choose("second", sent, "scan.png")
+    desk.leave("second")
+    assert not sent.exists()
+    for again in (lambda: desk.choose("third", sent, "scan.png"), lambda: desk.look(upload, 0, "")):
+        with pytest.raises(UserError, match=r"^scan.png: the file is not there any more; choose it again$"):
+            again()
+
+
 def test_requests_at_once_get_the_same_answers(desk: Desk, opened: Callable[[str], Upload]) -> None:
     uploads = [opened("benign"), opened("malignant")]
     expected = [desk.look(upload, 0, "") for upload in uploads]
