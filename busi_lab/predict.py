@@ -238,7 +238,9 @@ def _tell_notes(notes: Sequence[str]) -> None:
 
 
 def _tell_always(predictor: "Predictor") -> None:
-    """Name the classes that stand in every prediction set."""
+    """What holds for every scan, and the classes that stand in every prediction set."""
+    for note in predictor.notes:
+        print(f"note: {note}", file=sys.stderr)
     if always := [name for name, lowest in (predictor.set_thresholds or {}).items() if lowest == 0]:
         print(
             f"note: {', '.join(always)}: in every prediction set, because the run had too few validation images for a "

@@ -99,6 +99,13 @@ class DataRecord(_WithClasses):
     lesion_values: tuple[str, ...] = ()
     layout: str = "auto"
 
+    @property
+    def of_phantoms(self) -> bool:
+        """Whether a program made the scans; of an older run, the name of the data or of their folder says it."""
+        if self.synthetic is not None:
+            return self.synthetic
+        return any("phantom" in name.lower() for name in (str(self.name), Path(str(self.root)).name))
+
 
 @dataclass(frozen=True)
 class Source(_WithClasses):

@@ -54,7 +54,7 @@ def _rows(model: Model) -> list[tuple[str, str]]:
         ("task", summary.task or "unknown"),
         ("network", summary.model or "unknown"),
         ("classes", ", ".join(model.predictor.classes)),
-        ("data", f"{data.name or 'unknown'}{PHANTOMS if data.synthetic else ''}"),
+        ("data", f"{data.name or 'unknown'}{PHANTOMS if data.of_phantoms else ''}"),
         ("images", f"{_count(data.train)} training, {_count(data.val)} validation, {_count(data.test)} test"),
         ("split", f"{split.protocol or 'unknown'}{'' if split.fold is None else f', fold {split.fold}'}"),
         ("leaks", _leaks(summary)),

@@ -26,7 +26,8 @@ _WORKERS = min(8, cpu_count())
 class Tally:
     """What came of a call: scans done, seconds, and files with the reason why they could not be read.
 
-    ``left_out`` are sound files without a picture; ``notes`` has each note once for a file, however many frames.
+    ``left_out`` are sound files without a picture; ``notes`` has each note on a scan once for a file, however many
+    frames, and none of those that hold for every scan.
     """
 
     scans: int = 0
@@ -102,7 +103,8 @@ def _predict_batch(
         heat = explainer.explain(scan.pixels, prediction.label) if explainer and prediction.label else {}
         writer.write(file, scan, prediction, heat)
     pairs = zip(batch, predictions, strict=True)
-    return {(file.path, note): None for (file, _), prediction in pairs for note in prediction.notes}
+    always = len(predictor.notes)
+    return {(file.path, note): None for (file, _), prediction in pairs for note in prediction.notes[always:]}
 
 
 def _read_ahead(

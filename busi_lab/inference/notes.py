@@ -7,12 +7,25 @@ import numpy as np
 
 from busi_lab.data.scan import Gray, Scan
 from busi_lab.inference.measures import Lesion
+from busi_lab.inference.prediction import UsedRun
 
 _ULTRASOUND = ("US", "IVUS")
 _CONTRAST = 20  # gray levels between the darkest and the brightest hundredth; BUSI's scans have 121 at least
 _OF_A_MASK = 0.995  # share of pixels near the darkest or the brightest level
 _NEAR = 4  # gray levels; masks that were saved as JPEG are no sharper
 _AREA_MM2, _AREA_SHARE = 5.0, 0.001  # of a lesion that is no speck
+
+
+def notes_on_runs(runs: Sequence[UsedRun]) -> tuple[str, ...]:
+    """What holds for every scan that these runs are applied to, in short sentences; none where nothing is odd."""
+    of_phantoms = {run.directory: run.of_phantoms for run in runs}  # a joint run stands there once for each role
+    found = sum(of_phantoms.values())
+    if not found:
+        return ()
+    if len(of_phantoms) == 1:
+        return ("this run has learnt from phantoms alone: its answer says nothing about a patient",)
+    runs_have = f"{found} of these {len(of_phantoms)} runs {'has' if found == 1 else 'have'}"
+    return (f"{runs_have} learnt from phantoms alone: the answer says nothing about a patient",)
 
 
 def find_notes(

@@ -21,6 +21,7 @@ class UsedRun:
     split: Mapping[str, Any]
     temperature: float | None = None  # that was applied to its class logits
     backend: str = "torch"  # which library has applied it, with int8 where it was quantised
+    of_phantoms: bool = False  # whether it has learnt from scans that a program made, alone
 
 
 @dataclass(frozen=True)

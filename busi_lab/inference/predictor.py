@@ -21,7 +21,7 @@ from busi_lab.errors import UserError
 from busi_lab.exported.sessions import Runtime
 from busi_lab.inference.first_stage import recorded_runs
 from busi_lab.inference.measures import measure
-from busi_lab.inference.notes import find_notes
+from busi_lab.inference.notes import find_notes, notes_on_runs
 from busi_lab.inference.prediction import Prediction, UsedRun
 from busi_lab.inference.thresholds import set_thresholds
 from busi_lab.machine import cpu_count
@@ -98,6 +98,8 @@ class Predictor:
             ),
             *(replace(run, role="first stage") for run in first_runs.values()),
         )
+        self.notes = notes_on_runs(self.runs)
+        """What holds for every scan; the notes of each prediction begin with it."""
         self.classes = self._agreed_classes()
         self._without_lesion = self._tasks[(self.classifiers or self.segmenters)[0]].roles.without_lesion
         self.model_seconds = 0.0
@@ -180,7 +182,7 @@ class Predictor:
             lesions = None if mask is None else measure(mask, scan.spacing, scan.regions)
             prediction = Prediction(height, width, scan.spacing, shares, mask, lesions, self.runs)
             notes = find_notes(scan, prediction.label, lesions, self._without_lesion)
-            found.append(replace(prediction, notes=notes, prediction_set=self._set(shares)))
+            found.append(replace(prediction, notes=(*self.notes, *notes), prediction_set=self._set(shares)))
         return found
 
     def _set(self, probabilities: Mapping[str, float] | None) -> tuple[str, ...] | None:
@@ -288,7 +290,17 @@ def _used(path: Path, task: BaseTask, summary: Summary, role: str, temperature: 
     network, backend = task.network, "torch"
     if isinstance(network, Exported):
         backend = network.session.name + (" int8" if summary.export is not None and summary.export.int8 else "")
-    return UsedRun(str(path), role, summary.experiment, summary.model, summary.seed, split, temperature, backend)
+    return UsedRun(
+        str(path),
+        role,
+        summary.experiment,
+        summary.model,
+        summary.seed,
+        split,
+        temperature,
+        backend,
+        summary.data.of_phantoms,
+    )
 
 
 def find_device(name: str) -> torch.device:

@@ -43,6 +43,12 @@ def test_a_scan_that_a_model_has_learnt_from_is_named(models: list[Model], phant
     assert first.startswith(f"Near-copy of a scan that the model has learnt from ({learnt}, similarity ")
 
 
+def test_a_model_of_phantoms_says_so(models: list[Model], opened: Callable[[str], Upload]) -> None:
+    for model in models:
+        said = find(model, read_frame(opened("benign"), 0)).warnings
+        assert "This run has learnt from phantoms alone: its answer says nothing about a patient." in said
+
+
 def test_what_speaks_against_a_prediction_is_said() -> None:
     assert warnings(PREDICTION, 0.9, None, BLANK) == ()
     copy = NearCopy("benign (1)", 0.5)

@@ -10,8 +10,10 @@ from pydicom import uid
 from busi_lab.data.scan import Origin, Scan
 from busi_lab.inference.measures import measure
 from busi_lab.inference.notes import find_notes
+from busi_lab.predict import load
+from busi_lab.summary import DataRecord
 from tests.data.image_files import dicom, noise, region
-from tests.inference.small_runs import Cli, scan
+from tests.inference.small_runs import Cli, make_classifier, make_segmenter, save_run, scan
 
 SPECKLE = noise(40, 50)
 
@@ -106,3 +108,25 @@ def test_notes_and_origins_are_written_and_reports_are_left_out(cli: Cli, runs: 
         "note: cine.dcm: benign, but no lesion was found",
         "note: plain.png: benign, but no lesion was found",
     ]
+
+
+def test_runs_that_have_learnt_from_phantoms_alone_say_so(cli: Cli, runs: Path, tmp_path: Path) -> None:
+    phantoms = save_run(tmp_path / "phantoms", make_classifier(), data=DataRecord("busi", synthetic=True))
+    older = save_run(tmp_path / "older", make_segmenter(lesion=True), data=DataRecord("busi", "/data/phantoms"))
+    path = scan(tmp_path / "scans/one.png", 40, 50)
+    scan(tmp_path / "scans/two.png", 40, 50)
+    alone = "this run has learnt from phantoms alone: its answer says nothing about a patient"
+    called = cli(path.parent, "--run", phantoms)
+    assert [line["notes"] for line in called.lines] == [[alone]] * 2
+    assert [row["notes"] for row in called.table()] == [alone] * 2
+    assert called.errors[-1] == f"note: {alone}" and sum(alone in line for line in called.errors) == 1
+    assert [run["of_phantoms"] for run in called.lines[0]["runs"]] == [True]
+    mixed = load(classifier=[phantoms, runs / "random"], segmenter=older, device="cpu")
+    (note,) = mixed.notes
+    assert note == "2 of these 3 runs have learnt from phantoms alone: the answer says nothing about a patient"
+    assert load(runs / "random", device="cpu").notes == ()
+
+
+def test_a_joint_run_is_one_run(joint_run: Path) -> None:
+    (note,) = load(joint_run, device="cpu").notes
+    assert note.startswith("this run has learnt from phantoms alone")

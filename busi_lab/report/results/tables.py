@@ -110,7 +110,7 @@ class Table:
     @property
     def phantoms(self) -> bool:
         """Whether the images were made by a program."""
-        return is_phantom(self.rows[0].run.summary)
+        return self.rows[0].run.summary.data.of_phantoms
 
     @property
     def of_the_paper(self) -> bool:
@@ -167,14 +167,5 @@ class Comparison:
 
 def of_the_paper(summary: Summary) -> bool:
     """Whether a run was tested on BUSI, as the name and the classes of its data say."""
-    return (
-        summary.data.name == PAPER_DATASET and {*summary.data.roles.names} == {*BUSI.names} and not is_phantom(summary)
-    )
-
-
-def is_phantom(summary: Summary) -> bool:
-    """Whether a run was tested on synthetic scans; of an older one, the name of the data or of their folder says it."""
-    if summary.data.synthetic is not None:
-        return summary.data.synthetic
-    names = (str(summary.data.name), Path(str(summary.data.root)).name)
-    return any("phantom" in name.lower() for name in names)
+    data = summary.data
+    return data.name == PAPER_DATASET and {*data.roles.names} == {*BUSI.names} and not data.of_phantoms

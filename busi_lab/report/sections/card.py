@@ -56,7 +56,7 @@ def _what(item: Experiment, summary: Summary, place: str) -> Section:
 
 def _use(summary: Summary) -> Section:
     data = summary.data
-    made = "Its scans were made by a program, so it says nothing about patients. " if data.synthetic else ""
+    made = "Its scans were made by a program, so it says nothing about patients. " if data.of_phantoms else ""
     sentences = (
         "It is for research: to compare methods, and to study errors. It is not a medical device, and no decision "
         "about a patient may rest on it.",
