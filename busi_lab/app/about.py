@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from busi_lab.app.models import Model
 from busi_lab.report.results.cases import read_test_cases
 from busi_lab.report.results.estimates import estimate
+from busi_lab.report.words import NOT_A_DEVICE
 from busi_lab.run_directory import Run
 from busi_lab.summary import Summary
 
 LIMITS = (
-    "Research software, not a medical device: its output must not guide the care of anyone.",
+    NOT_A_DEVICE,
     "Figures hold for scans like those that were tested, of the same devices and clinics; elsewhere they are unknown.",
     "Grad-CAM shows where features speak for a class. It is no proof of a cause.",
 )

@@ -8,7 +8,6 @@ from busi_lab.app.findings import Finding
 from busi_lab.app.pictures import data_uri, heat_layer, mask_layer, outline_layer, scan_picture, shown_size
 from busi_lab.app.uploads import Upload
 from busi_lab.app.words import (
-    NOT_A_DEVICE,
     PRIVACY,
     measure_rows,
     probability_note,
@@ -16,6 +15,7 @@ from busi_lab.app.words import (
     set_sentence,
 )
 from busi_lab.data.scan import Mask, Scan
+from busi_lab.report.words import NOT_A_DEVICE
 
 HEAD = f"""<header class="busi-head"><h1>busi-lab</h1>
 <p class="busi-notice" role="note">{NOT_A_DEVICE}</p><p class="busi-small">{PRIVACY}</p></header>"""

@@ -12,12 +12,12 @@ from PIL import Image
 from busi_lab.app.findings import Finding
 from busi_lab.app.pictures import outline_layer, png, scan_picture
 from busi_lab.app.uploads import Upload
-from busi_lab.app.words import NOT_A_DEVICE, measure_rows, probability_note, probability_rows, set_sentence
+from busi_lab.app.words import measure_rows, probability_note, probability_rows, set_sentence
 from busi_lab.data.scan import Scan
 from busi_lab.files import write_atomically, write_json
 from busi_lab.inference.scans import ScanFile
 from busi_lab.inference.writer import record_of
-from busi_lab.report.words import shortened
+from busi_lab.report.words import NOT_A_DEVICE, shortened
 
 _A4 = 8.27, 11.69  # inches
 _LINE = 92  # characters of a line across the page

@@ -3,7 +3,6 @@
 from busi_lab.app.findings import Finding
 from busi_lab.inference.measures import Lesion
 
-NOT_A_DEVICE = "Research only. Not a medical device: what it says must not guide the care of anyone."
 PRIVACY = (
     "Files stay on this computer and are deleted when you close the page. Of DICOM files the picture, pixel spacing "
     "and the modality are read; names, dates and numbers of patients are neither shown nor stored. What is written "

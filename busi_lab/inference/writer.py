@@ -19,6 +19,7 @@ from busi_lab.inference.explain import Heat
 from busi_lab.inference.prediction import Prediction
 from busi_lab.inference.scans import ScanFile
 from busi_lab.report.figures.overlay import draw_heat, draw_overlay
+from busi_lab.report.words import NOT_A_DEVICE
 
 SCHEMA = 1
 TABLE = "predictions.csv"
@@ -86,7 +87,7 @@ class Writer:
             names["overlay"] = f"{name}_overlay.png"
         if prediction.mask is not None:
             names["mask"] = f"{name}_mask.png"
-        record = record_of(file, scan, prediction, names if self._out else {})
+        record = {"notice": NOT_A_DEVICE, **record_of(file, scan, prediction, names if self._out else {})}
         if self._json_lines is not None:
             print(json.dumps(record), file=self._json_lines, flush=True)
         self._add_row(_row(file, scan, prediction))
@@ -111,7 +112,7 @@ class Writer:
 
 
 def record_of(file: ScanFile, scan: Scan, prediction: Prediction, names: dict[str, str]) -> dict[str, Any]:
-    """What ``NAME.json`` holds."""
+    """What ``NAME.json`` holds below its notice."""
     lesions = prediction.lesions
     return {
         "schema": SCHEMA,

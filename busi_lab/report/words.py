@@ -9,6 +9,9 @@ from busi_lab.plurals import counted as counted
 MISSING = "–"  # noqa: RUF001 (an en dash is meant)
 """What a cell without a value shows."""
 
+NOT_A_DEVICE = "Research only. Not a medical device: what it says must not guide the care of anyone."
+"""What stands on every report, page and prediction."""
+
 _DIGITS = {"hd95": 1, "hd95_pixels": 1, "hd95_mm": 2}
 
 

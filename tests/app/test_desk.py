@@ -36,7 +36,7 @@ def test_models_stand_side_by_side(desk: Desk, opened: Callable[[str], Upload]) 
     assert "0.1 mm per pixel" in shown
     cards = desk.cards()
     assert "95 % interval" in cards
-    assert "not a medical device" in cards
+    assert "Not a medical device" in cards
 
 
 def test_files_say_the_same_as_the_page(desk: Desk, opened: Callable[[str], Upload]) -> None:

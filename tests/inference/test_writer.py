@@ -65,6 +65,12 @@ def test_an_overlay_has_the_scans_gray_levels_and_none_looks_like_an_outline() -
     assert (drawn[:320] == np.minimum(levels, 254)[..., None]).all()
 
 
+def test_every_json_says_what_it_is_not_for(cli: Cli, runs: Path, tmp_path: Path) -> None:
+    called = cli(scan(tmp_path / "scan.png"), "--run", runs / "random", "--no-overlays")
+    notice = "Research only. Not a medical device: what it says must not guide the care of anyone."
+    assert called.lines[0]["notice"] == called.record("scan")["notice"] == notice
+
+
 def test_overlays_can_be_left_out(cli: Cli, runs: Path, tmp_path: Path) -> None:
     called = cli(scan(tmp_path / "scan.png"), "--run", runs / "all", "--no-overlays")
     assert called.lines[0]["pictures"] == {"mask": "scan_mask.png"}

@@ -339,6 +339,7 @@ def test_phantoms_are_called_so_and_stand_beside_no_paper(runs: Path, tmp_path: 
     make_run(runs, data={"name": "busi", "digest": "dd", "root": "/data/phantoms", "test": 12})
     comparison, _, page = report(runs, tmp_path / "made")
     assert said(comparison)["What was found"].notes == (
+        "Research only. Not a medical device: what it says must not guide the care of anyone.",
         "These are synthetic phantoms: the figures say that the program works, nothing about patients.",
     )
     assert "paper 0.98" not in page.words and "Published figures" not in page.words

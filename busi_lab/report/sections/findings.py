@@ -44,14 +44,14 @@ def findings(analysis: Analysis) -> list[Section]:
     kinds.sort(key=lambda kind: kind[2][0].table.evaluated)  # what runs found on their own test images comes first
     told = [_of_scope(number, *kind) for number, kind in enumerate(kinds[:_SHOWN], start=1)]
     if len(told) == 1:
-        return [replace(told[0], title="What was found")]
+        return [replace(told[0], title="What was found", notes=(words.NOT_A_DEVICE, *told[0].notes))]
     more = len(kinds) - len(told)
     sentences = (
         (f"{words.counted(more, 'further test set')} {'stands' if more == 1 else 'stand'} in the tables alone.",)
         if more
         else ()
     )
-    return [Section("What was found", sentences, parts=tuple(told), terminal=True)]
+    return [Section("What was found", sentences, (words.NOT_A_DEVICE,), parts=tuple(told), terminal=True)]
 
 
 def _of_scope(number: int, scope: Scope, task: str, items: Sequence[Experiment]) -> Section:
