@@ -115,12 +115,15 @@ def _one_process(settings: Settings, precision: str, count: int) -> dict[str, An
     run = Path(settings.runs[0])
     predictor = load(run, threads=settings.threads, precision=precision)
     task = predictor.task((predictor.segmenters or predictor.classifiers)[0])
-    image = torch.randint(256, (1, 1, task.image_size, task.image_size), dtype=torch.uint8)
+    shape = 1, 1, task.image_size, task.image_size
+    image = torch.randint(256, shape, dtype=torch.uint8, device=predictor.device)
     times = []
     with torch.inference_mode():
         for _ in range(_SINGLE + 5):
             clock = time.perf_counter()
             task(image)
+            if image.is_cuda:
+                torch.cuda.synchronize()
             times.append(1e3 * (time.perf_counter() - clock))
     listed, _ = list_scans([Path(settings.scans or phantoms(_FEW * 5))])
     repeated = itertools.islice(itertools.cycle(listed), count)
