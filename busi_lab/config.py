@@ -180,6 +180,7 @@ class RunConfig:
     callbacks: dict[str, Dict | None] = field(default_factory=dict)
     logger: dict[str, Dict | None] = field(default_factory=dict)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    ema: float | None = None
     compile: bool = False
     test: bool = True
     trust: list[str] = field(default_factory=list)
@@ -287,6 +288,8 @@ def _check_ranges(config: RunConfig) -> None:
     if optim.layer_decay is not None and not 0 < optim.layer_decay <= 1:
         raise UserError(f"optim.layer_decay={optim.layer_decay}: expected null or a factor above 0 and at most 1")
     check_positive(positive)
+    if config.ema is not None and not 0 < config.ema < 1:
+        raise UserError(f"ema={config.ema}: expected null or a decay between 0 and 1, as 0.999")
     epochs = config.trainer.get("max_epochs")
     if not isinstance(epochs, int) or epochs < 1:
         raise UserError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")

@@ -20,6 +20,7 @@ from busi_lab.errors import UserError, one_line
 from busi_lab.files import PROBABILITY_DIGITS, read_rows, write_rows
 from busi_lab.models.transfer import describe_weights
 from busi_lab.plurals import counted
+from busi_lab.run.averaging import WeightAverage
 from busi_lab.run.build import (
     build_callbacks,
     build_data,
@@ -104,7 +105,8 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     epochs = config.trainer["max_epochs"]
     state = find_state(directory, task, data.manifest.digest, epochs, data.origin) if config.resume else None
     record = EpochRecord(directory)
-    trainer = build_trainer(settings, [EpochSeed(config.seed), record, *callbacks], directory)
+    average = [] if config.ema is None else [WeightAverage(config.ema)]
+    trainer = build_trainer(settings, [EpochSeed(config.seed), *average, record, *callbacks], directory)
     summary = start_summary(config, data, task, trainer)
     if not trainer.is_global_zero:
         _fit(task, data, trainer, state)

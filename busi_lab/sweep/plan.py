@@ -256,7 +256,7 @@ def _refuse_another_split(jobs: Sequence[Job]) -> None:
 
 _OF_A_JOB = (
     *("name", "seed", "data", "split", "augment", "model", "task", "optim", "scheduler", "epochs", "test"),
-    *("trainer", "callbacks"),
+    *("trainer", "callbacks", "ema"),
 )
 _OF_THE_MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "benchmark", "enable_progress_bar")
 

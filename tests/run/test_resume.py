@@ -97,13 +97,17 @@ def test_five_kills(programs: Programs, undisturbed: Path, phantom_root: Path, t
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-@pytest.mark.parametrize(("signum", "scheduler"), [(signal.SIGTERM, "none"), (signal.SIGINT, "cosine")])
+EVERYTHING_RANDOM = ("scheduler=cosine", "ema=0.9")
+"""What has a state of its own, or draws numbers while it trains."""
+
+
+@pytest.mark.parametrize(("signum", "more"), [(signal.SIGTERM, ()), (signal.SIGINT, EVERYTHING_RANDOM)])
 def test_a_polite_stop_saves_the_middle_of_an_epoch(
-    programs: Programs, undisturbed: Path, phantom_root: Path, tmp_path: Path, signum: int, scheduler: str
+    programs: Programs, undisturbed: Path, phantom_root: Path, tmp_path: Path, signum: int, more: tuple[str, ...]
 ) -> None:
     run, whole = tmp_path / "run", undisturbed
-    settings = (f"data.root={phantom_root}", *RUN, f"scheduler={scheduler}")
-    if scheduler != "none":
+    settings = (f"data.root={phantom_root}", *RUN, *more)
+    if more:
         whole = tmp_path / "whole"
         programs.run("train", *settings, f"hydra.run.dir={whole}", cwd=tmp_path)
     started = programs.start("train", *settings, *SLOWLY, f"hydra.run.dir={run}", cwd=tmp_path)
