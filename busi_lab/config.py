@@ -152,6 +152,7 @@ class SchedulerConfig:
     warmup_fraction: float = 0.3
     factor: float = 0.3
     patience: int = 5
+    final: float = 0.0
 
 
 @dataclass
@@ -309,6 +310,8 @@ def _check_ranges(config: RunConfig) -> None:
         "scheduler.factor": config.scheduler.factor,
     }
     check_fractions(fractions)
+    if not 0 <= config.scheduler.final < 1:
+        raise UserError(f"scheduler.final={config.scheduler.final}: expected a share of at least 0 and less than 1")
     _check_freeze(model.freeze, model.unfreeze_epoch)
     if not 0 <= model.dropout < 1:
         raise UserError(f"model.dropout={model.dropout}: expected at least 0 and less than 1")
@@ -331,7 +334,7 @@ def _check_ranges(config: RunConfig) -> None:
         raise UserError(f"augment.brightness={brightness}: expected [lowest, highest] factor")
     choices: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "model.in_chans": (model.in_chans, (1, 3)),
-        "scheduler.name": (config.scheduler.name, ("none", "cosine", "onecycle", "plateau")),
+        "scheduler.name": (config.scheduler.name, ("none", "cosine", "warmup_cosine", "onecycle", "plateau")),
         "task.monitor_mode": (config.task.get("monitor_mode"), ("max", "min")),
     }
     for key, (value, allowed) in choices.items():

@@ -192,6 +192,7 @@ def test_seed_zero_is_a_seed() -> None:
         ("optim.layer_decay=1.5", r"optim\.layer_decay=1\.5: expected null or a factor above 0"),
         ("optim.layer_decay=0.5 optim.backbone_lr=1e-5", r"optim\.backbone_lr beside optim\.layer_decay"),
         ("ema=1", r"ema=1\.0: expected null or a decay between 0 and 1, as 0\.999"),
+        ("scheduler=warmup_cosine scheduler.final=1", r"scheduler\.final=1\.0: expected a share of at least 0"),
         ("model.dropout=1", r"model\.dropout"),
         ("task.label_smoothing=2", r"task\.label_smoothing"),
         ("task.monitor_mode=up", r"task\.monitor_mode=up: expected max or min"),

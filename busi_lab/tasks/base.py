@@ -37,7 +37,7 @@ class BaseTask(LightningModule):
         image_size: side of the input, pixels.
         optim: ``name`` (timm's optimiser name), ``lr``, ``weight_decay``, ``backbone_lr`` (None: as ``lr``),
             ``layer_decay`` (None: one rate for all layers).
-        scheduler: ``name`` (none, cosine, onecycle, plateau) and its settings.
+        scheduler: ``name`` (none, cosine, warmup_cosine, onecycle, plateau) and its settings.
         monitor: validation metric that chooses the best epoch.
         monitor_mode: ``max`` or ``min``.
         channels_last: keep tensors in the memory layout that convolutions prefer.

@@ -1,5 +1,6 @@
 """Optimiser and scheduler of a task from their settings: groups of parameters with a rate each."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -120,7 +121,7 @@ def make_scheduler(
     """The scheduler as Lightning takes it; None for none.
 
     Args:
-        settings: ``name`` (none, cosine, onecycle, plateau) and what belongs to it.
+        settings: ``name`` (none, cosine, warmup_cosine, onecycle, plateau) and what belongs to it.
         optimizer: whose rates it changes.
         trainer: of the run.
         monitor: validation metric that ``plateau`` follows.
@@ -129,6 +130,9 @@ def make_scheduler(
     name = settings["name"]
     if name == "cosine":
         return {"scheduler": lr_scheduler.CosineAnnealingLR(optimizer, T_max=trainer.max_epochs or 1)}
+    if name == "warmup_cosine":
+        curve = _WarmupCosine(trainer.estimated_stepping_batches, settings["warmup_fraction"], settings["final"])
+        return {"scheduler": lr_scheduler.LambdaLR(optimizer, curve), "interval": "step"}
     if name == "onecycle":
         peaks = [group["lr"] for group in optimizer.param_groups]
         steps = int(trainer.estimated_stepping_batches) + 1  # it is stepped once more after the last batch
@@ -145,3 +149,21 @@ def make_scheduler(
         )
         return {"scheduler": plateau, "monitor": monitor}
     return None
+
+
+class _WarmupCosine:
+    """Factor of the rate at a step, counted from 0: it rises in equal parts, then falls by half a cosine.
+
+    The first step has the rate already, where nothing is to be warmed up; the last one has ``final``.
+    """
+
+    def __init__(self, steps: float, warmup_fraction: float, final: float) -> None:
+        self._rising = round(steps * warmup_fraction)
+        self._falling = max(1, steps - 1 - self._rising)
+        self._final = final
+
+    def __call__(self, step: int) -> float:
+        if step < self._rising:
+            return (step + 1) / (self._rising + 1)
+        done = min(1.0, (step - self._rising) / self._falling)
+        return self._final + (1 - self._final) * (1 + math.cos(math.pi * done)) / 2
