@@ -87,6 +87,11 @@ class AugmentConfig:
     speckle: float = 0.0
     blur: float = 0.0
     elastic: float = 0.0
+    crop: list[float] | None = None
+    crop_ratio: list[float] = field(default_factory=lambda: [0.75, 1.3333])
+    trivial: bool = False
+    erase: float = 0.0
+    erase_share: list[float] = field(default_factory=lambda: [0.02, 0.2])
 
 
 @dataclass
@@ -299,12 +304,8 @@ def _check_ranges(config: RunConfig) -> None:
     nonnegative = {
         "seed": config.seed,
         "optim.weight_decay": optim.weight_decay,
-        **{f"augment.{key}": value for key, value in vars(config.augment).items() if isinstance(value, float)},
     }
     check_nonnegative(nonnegative)
-    for key in ("shift", "zoom", "contrast", "gamma", "speckle"):
-        if (amount := getattr(config.augment, key)) >= 1:
-            raise UserError(f"augment.{key}={amount}: expected at least 0 and less than 1")
     fractions = {
         "scheduler.warmup_fraction": config.scheduler.warmup_fraction,
         "scheduler.factor": config.scheduler.factor,
@@ -329,9 +330,7 @@ def _check_ranges(config: RunConfig) -> None:
     failures = config.sweep.max_failures
     if failures is not None and failures < 1:
         raise UserError(f"sweep.max_failures={failures}: expected null or at least 1")
-    brightness = config.augment.brightness
-    if brightness is not None and not (len(brightness) == 2 and 0 <= brightness[0] <= brightness[1]):
-        raise UserError(f"augment.brightness={brightness}: expected [lowest, highest] factor")
+    _check_augment(config.augment)
     choices: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "model.in_chans": (model.in_chans, (1, 3)),
         "scheduler.name": (config.scheduler.name, ("none", "cosine", "warmup_cosine", "onecycle", "plateau")),
@@ -340,6 +339,23 @@ def _check_ranges(config: RunConfig) -> None:
     for key, (value, allowed) in choices.items():
         if value not in allowed:
             raise UserError(f"{key}={value}: expected {' or '.join(map(str, allowed))}")
+
+
+def _check_augment(augment: AugmentConfig) -> None:
+    """Amplitudes of 0 or more, and pairs in their order."""
+    check_nonnegative({f"augment.{key}": value for key, value in vars(augment).items() if isinstance(value, float)})
+    for key in ("shift", "zoom", "contrast", "gamma", "speckle"):
+        if (amount := getattr(augment, key)) >= 1:
+            raise UserError(f"augment.{key}={amount}: expected at least 0 and less than 1")
+    if augment.erase > 1:
+        raise UserError(f"augment.erase={augment.erase}: expected a probability from 0 to 1")
+    if (factors := augment.brightness) is not None and not (len(factors) == 2 and 0 <= factors[0] <= factors[1]):
+        raise UserError(f"augment.brightness={factors}: expected [lowest, highest] factor")
+    for key in ("crop", "erase_share"):
+        if (pair := getattr(augment, key)) is not None and not (len(pair) == 2 and 0 < pair[0] <= pair[1] <= 1):
+            raise UserError(f"augment.{key}={pair}: expected [lowest, highest] share of the area, as [0.6,1.0]")
+    if not (len(augment.crop_ratio) == 2 and 0 < augment.crop_ratio[0] <= augment.crop_ratio[1]):
+        raise UserError(f"augment.crop_ratio={augment.crop_ratio}: expected [lowest, highest] width by height")
 
 
 def _check_freeze(freeze: Any, unfreeze_epoch: int | None) -> None:

@@ -198,6 +198,9 @@ def test_seed_zero_is_a_seed() -> None:
         ("task.monitor_mode=up", r"task\.monitor_mode=up: expected max or min"),
         ("augment.rotation=-5", r"augment\.rotation"),
         ("augment.brightness=[1.4,1.0]", r"augment\.brightness"),
+        ("augment=trivial augment.crop=[0,1]", r"augment\.crop=\[0\.0, 1\.0\]: expected \[lowest, highest\] share"),
+        ("augment=trivial augment.crop_ratio=[2,1]", r"augment\.crop_ratio=\[2\.0, 1\.0\]: expected \[lowest, "),
+        ("augment=trivial augment.erase=2", r"augment\.erase=2\.0: expected a probability from 0 to 1"),
         ("data.subset=0", r"data\.subset=0"),
     ],
 )

@@ -140,7 +140,7 @@ def test_scan_and_mask_move_together(name: str) -> None:
     assert moved > 20
 
 
-@pytest.mark.parametrize("name", ["paper", "strong"])
+@pytest.mark.parametrize("name", ["paper", "strong", "trivial"])
 def test_a_seed_means_one_result(name: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
     before = image.copy()
@@ -172,3 +172,50 @@ def test_speckle_has_the_deviation_asked_for() -> None:
     noisy = [scan.std() for scan in scans if scan.std() > 0]
     assert 4 < len(noisy) < 16
     assert np.allclose(noisy, 10, atol=0.3)
+
+
+def test_a_crop_is_a_window_of_so_much_of_the_area_in_the_whole_size() -> None:
+    maps = warps({"crop": [0.5, 0.8], "crop_ratio": [0.75, 1.3333]})
+    across, down = maps[:, 0, 0], maps[:, 1, 1]
+    assert_fills(1 / (across * down), 0.5, 0.8, 0.01)
+    assert_fills(down / across, 0.75, 1.3333, 0.02)
+    corners = np.abs(maps[:, [0, 1], 2]) - (np.stack([across, down], axis=1) - 1) * SIDE / 2
+    assert corners.max() < 1.5  # nothing from beyond the scan
+    tall = np.zeros((40, 90), np.uint8)
+    assert Augmentation({"crop": [0.5, 0.8]})(tall, tall, 0)[0].shape == (40, 90)
+
+
+def test_an_erased_box_has_one_gray_level_and_stays_in_the_mask() -> None:
+    draw = np.random.default_rng(0)
+    image, mask = (draw.integers(0, high, (SIDE, SIDE), dtype=np.uint8) for high in (256, 2))
+    shares = []
+    for seed in SEEDS:
+        scan, lesion = Augmentation({"erase": 0.5, "erase_share": [0.05, 0.1]})(image, mask, seed)
+        assert lesion is not None and np.array_equal(lesion, mask)
+        changed = np.argwhere(scan != image)
+        if len(changed):
+            (top, left), (bottom, right) = changed.min(axis=0), changed.max(axis=0) + 1
+            assert len(np.unique(scan[top:bottom, left:right])) == 1
+            shares.append((bottom - top) * (right - left) / SIDE**2)
+    assert 0.4 < len(shares) / len(SEEDS) < 0.6
+    assert_fills(np.array(shares), 0.05, 0.1, 0.005)
+
+
+def test_trivial_changes_one_thing_and_moves_the_mask_with_the_scan() -> None:
+    image = np.full((SIDE, SIDE), 60, np.uint8)
+    image[60:120, 40:110] = 200
+    image[::9] += 10
+    mask = (image > 150).astype(np.uint8)
+    before = image.copy()
+    kinds = {"none": 0, "levels": 0, "geometry": 0}
+    for seed in range(400):
+        scan, lesion = Augmentation({"trivial": True})(image, mask, seed)
+        assert lesion is not None and set(np.unique(lesion)) <= {0, 1}
+        if np.array_equal(lesion, mask):
+            kinds["none" if np.array_equal(scan, image) else "levels"] += 1
+            continue
+        kinds["geometry"] += 1
+        assert dice(scan > 135, lesion > 0) > 0.9
+        assert scan.min() >= 60 and scan.max() <= 210  # gray levels stay
+    assert np.array_equal(image, before)
+    assert kinds["none"] > 10 and kinds["levels"] > 120 and 110 < kinds["geometry"] < 190  # 5 of 13 move
