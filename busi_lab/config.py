@@ -14,7 +14,10 @@ from busi_lab.errors import UserError
 from busi_lab.exported.sessions import BACKENDS
 from busi_lab.suggestions import one_of
 
-LATER_OF_TASKS: dict[str, Any] = {"class_focal_gamma": 0.0, "refine": "none", "class_loss": "cross_entropy"}
+LATER_OF_TASKS: dict[str, Any] = {
+    **{"class_focal_gamma": 0.0, "refine": "none", "class_loss": "cross_entropy"},
+    **{"mixup": 0.0, "cutmix": 0.0},
+}
 """Options that tasks were given later, with the values that older configurations mean."""
 
 MAX_IMAGE_SIZE = 4096  # pixels; a network for more would take the memory of any machine

@@ -18,6 +18,7 @@ from busi_lab.errors import UserError
 from busi_lab.models import BuiltModel, Outputs, Wanted, build_network, find_network, network_settings
 from busi_lab.models.freezing import FrozenPart
 from busi_lab.tasks.checkpoint import SCHEMA
+from busi_lab.tasks.mixing import NOTHING_MIXED, Mix, Mixing
 from busi_lab.tasks.optimisation import check_layer_decay, make_optimizer, make_scheduler
 
 Batch = dict[str, Any]
@@ -42,6 +43,8 @@ class BaseTask(LightningModule):
         monitor_mode: ``max`` or ``min``.
         channels_last: keep tensors in the memory layout that convolutions prefer.
         roles: ``names``, ``positive`` and ``without_lesion`` of :class:`Classes`; None for BUSI's.
+        mixup: see :class:`Mixing`. What is mixed is judged in training against its own labels and masks alone.
+        cutmix: see :class:`Mixing`.
     """
 
     kind: str
@@ -63,6 +66,8 @@ class BaseTask(LightningModule):
         monitor_mode: str,
         channels_last: bool = True,
         roles: Mapping[str, Any] | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -75,6 +80,7 @@ class BaseTask(LightningModule):
         self.learnt: Sequence[str] = self.roles.names  # which classes it has learnt, or will
         self._optim = dict(optim)
         self._scheduler = dict(scheduler)
+        self._mixing = Mixing(mixup, cutmix)
         built = self.configure_network()
         self.network = built.network
         self.initial = built.initial
@@ -193,10 +199,16 @@ class BaseTask(LightningModule):
         scaled = ((image.float() / 255 - mean.float()) / std.float()).to(mean.dtype)  # type: ignore[operator,arg-type]
         return scaled.contiguous(memory_format=torch.channels_last) if self._channels_last else scaled
 
-    def forward(self, image: Tensor) -> Outputs:
-        """Logits of scans uint8 ``[B, 1, S, S]``."""
-        outputs: Outputs = self.network(self.scale(image))
+    def forward(self, image: Tensor, mix: Mix = NOTHING_MIXED) -> Outputs:
+        """Logits of scans uint8 ``[B, 1, S, S]``, which are mixed when they are scaled."""
+        outputs: Outputs = self.network(mix.images(self.scale(image)))
         return outputs
+
+    def draw_mix(self, batch: Batch, split: str) -> Mix:
+        """How a batch is mixed: in training alone, and where that is wanted."""
+        if split != "train":
+            return NOTHING_MIXED
+        return self._mixing.draw(len(batch["image"]), batch["image"].shape[-1])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One optimisation step."""

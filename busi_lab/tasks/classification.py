@@ -126,6 +126,8 @@ class ClassificationTask(BaseTask):
         roles: see :class:`BaseTask`.
         class_focal_gamma: see :class:`ClassificationPart`.
         class_loss: its ``kind``, see :class:`ClassificationPart`.
+        mixup: see :class:`BaseTask`.
+        cutmix: see :class:`BaseTask`.
     """
 
     kind = "classification"
@@ -145,8 +147,11 @@ class ClassificationTask(BaseTask):
         roles: Mapping[str, Any] | None = None,
         class_focal_gamma: float = 0.0,
         class_loss: str = "cross_entropy",
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
     ) -> None:
-        super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles)
+        common = (model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles, mixup, cutmix)
+        super().__init__(*common)
         self.classes = ClassificationPart(label_smoothing, class_weights, self.roles, class_focal_gamma, class_loss)
 
     @property
@@ -155,9 +160,10 @@ class ClassificationTask(BaseTask):
         return list(self.classes.names)
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        logits = self(batch["image"]).classes
+        mix = self.draw_mix(batch, split)
+        logits = self(batch["image"], mix).classes
         self.gather(split, logits=logits.detach().float())
-        return self.classes.loss(logits, batch["label"], split)
+        return mix.loss_of_labels(batch["label"], lambda label: self.classes.loss(logits, label, split))
 
     def summarize(self, split: str, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
         """The contract's metrics."""

@@ -19,6 +19,7 @@ from busi_lab.models.interface import Wanted
 from busi_lab.models.registry import build_network
 from busi_lab.tasks.base import Batch
 from busi_lab.tasks.classification import ClassificationPart
+from busi_lab.tasks.mixing import NOTHING_MIXED, Mix
 from busi_lab.tasks.segmentation import MaskTask, SegmentationPart
 
 LOCALIZATION_METRICS = ("pointing_game", "box_iou", "lesions_hit_iou50", "lesions_hit_centre")
@@ -56,6 +57,8 @@ class LocalizationTask(MaskTask):
         share: of the way from the map's minimum to its maximum, from which on a place is lesion.
         resolution: see :class:`SegmentationPart`.
         roles: see :class:`BaseTask`.
+        mixup: see :class:`BaseTask`.
+        cutmix: see :class:`BaseTask`.
 
     Raises:
         UserError: a setting outside its range, or a network without class activation maps.
@@ -80,6 +83,8 @@ class LocalizationTask(MaskTask):
         share: float = 0.2,
         resolution: str = "network",
         roles: Mapping[str, Any] | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
     ) -> None:
         if localize != "cam":
             raise UserError(f"task.localize={localize}: expected cam; for classes alone choose task=classification")
@@ -88,7 +93,8 @@ class LocalizationTask(MaskTask):
                 f"task.share={share}: expected a share of the maximum between 0 and 1; it is not chosen on validation, "
                 "which would need masks"
             )
-        super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles)
+        common = (model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles, mixup, cutmix)
+        super().__init__(*common)
         self.classes = ClassificationPart(label_smoothing, class_weights, self.roles, class_focal_gamma)
         self.masks = SegmentationPart(None, float(share), resolution)
 
@@ -113,9 +119,9 @@ class LocalizationTask(MaskTask):
         """Names of the scalar metrics."""
         return [*self.classes.names, *self.masks.names, *LOCALIZATION_METRICS]
 
-    def forward(self, image: Tensor) -> Outputs:
+    def forward(self, image: Tensor, mix: Mix = NOTHING_MIXED) -> Outputs:
         """Class logits of scans uint8 ``[B, 1, S, S]`` and, when it does not train, mask logits from the maps."""
-        outputs = super().forward(image)
+        outputs = super().forward(image, mix)
         if self.training or outputs.class_maps is None:
             return outputs
         shares = self._shares(outputs, image.shape[-2:])
@@ -135,10 +141,14 @@ class LocalizationTask(MaskTask):
         return shares * _with_lesion(called, self.roles)[:, None, None, None]
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        outputs = self(batch["image"])
+        mix = self.draw_mix(batch, split)
+        outputs = self(batch["image"], mix)
         known = split != "test" or bool((batch["label"] >= 0).all())  # an evaluation may know masks alone
-        loss = self.classes.loss(outputs.classes, batch["label"], split) if known else outputs.classes.new_zeros(())
-        gathered = {"logits": outputs.classes.detach().float()} if known else {}
+        loss: Tensor = outputs.classes.new_zeros(())
+        gathered: dict[str, Tensor] = {}
+        if known:
+            loss = mix.loss_of_labels(batch["label"], lambda label: self.classes.loss(outputs.classes, label, split))
+            gathered["logits"] = outputs.classes.detach().float()
         if outputs.masks is not None and "mask" in batch:
             gathered |= self.masks.count(outputs.masks, batch, split)
             gathered |= self._judge(outputs, batch["mask"])

@@ -42,6 +42,8 @@ class MultiTask(MaskTask):
         refine: ``none``, or ``paper``: figures with the ending ``_refined`` stand beside the plain ones, for which a
             scan that is called without a lesion has an empty mask, and one with an empty mask is called without a
             lesion (Aumente-Maestro et al., CMPB 260, 2025). What is predicted does not change.
+        mixup: see :class:`BaseTask`.
+        cutmix: see :class:`BaseTask`.
 
     Raises:
         UserError: a setting outside its range, or nothing that ``refine`` could refer to.
@@ -72,13 +74,16 @@ class MultiTask(MaskTask):
         class_focal_gamma: float = 0.0,
         class_loss: str = "cross_entropy",
         refine: str = "none",
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
     ) -> None:
         for key, weight in (("classification", classification_weight), ("segmentation", segmentation_weight)):
             if not isinstance(weight, int | float) or weight <= 0:
                 raise UserError(
                     f"task.{key}_weight={weight}: expected more than 0; for one task alone choose its task="
                 )
-        super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles)
+        common = (model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles, mixup, cutmix)
+        super().__init__(*common)
         if refine not in ("none", "paper"):
             raise UserError(f"task.refine={refine}: expected none or paper")
         if refine == "paper" and self.roles.without_lesion is None:
@@ -96,15 +101,16 @@ class MultiTask(MaskTask):
         return [*self.classes.names, *self.masks.names, *own, *refined]
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        outputs = self(batch["image"])
+        mix = self.draw_mix(batch, split)
+        outputs = self(batch["image"], mix)
         class_logits, mask_logits = outputs.classes, outputs.masks
         losses = [torch.full((), math.nan, device=class_logits.device)] * 2
         gathered: dict[str, Tensor] = {}
         if split != "test" or bool((batch["label"] >= 0).all()):  # an evaluation may know labels or masks alone
-            losses[0] = self.classes.loss(class_logits, batch["label"], split)
+            losses[0] = mix.loss_of_labels(batch["label"], lambda label: self.classes.loss(class_logits, label, split))
             gathered["logits"] = class_logits.detach().float()
         if "mask" in batch:
-            losses[1] = self.masks.total_loss(outputs, batch["mask"], split)
+            losses[1] = mix.loss_of_masks(batch["mask"], lambda mask: self.masks.total_loss(outputs, mask, split))
             gathered |= self.masks.count(mask_logits, batch, split)
         images = len(batch["image"])
         self.gather(split, losses=torch.stack(losses).detach().float().expand(images, 2), **gathered)

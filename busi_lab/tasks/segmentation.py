@@ -295,6 +295,8 @@ class SegmentationTask(MaskTask):
         focal_gamma: see :class:`SegmentationLoss`.
         tversky_beta: see :class:`SegmentationLoss`.
         roles: see :class:`BaseTask`.
+        mixup: see :class:`BaseTask`.
+        cutmix: see :class:`BaseTask`.
     """
 
     kind = "segmentation"
@@ -314,8 +316,11 @@ class SegmentationTask(MaskTask):
         focal_gamma: float = 2.0,
         tversky_beta: float = 0.7,
         roles: Mapping[str, Any] | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
     ) -> None:
-        super().__init__(model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles)
+        common = (model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles, mixup, cutmix)
+        super().__init__(*common)
         self.masks = SegmentationPart(loss, threshold, resolution, focal_gamma, tversky_beta)
 
     @property
@@ -324,9 +329,10 @@ class SegmentationTask(MaskTask):
         return list(self.masks.names)
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        outputs = self(batch["image"])
+        mix = self.draw_mix(batch, split)
+        outputs = self(batch["image"], mix)
         self.gather(split, **self.masks.count(outputs.masks, batch, split))
-        return self.masks.total_loss(outputs, batch["mask"], split)
+        return mix.loss_of_masks(batch["mask"], lambda mask: self.masks.total_loss(outputs, mask, split))
 
     def summarize(self, split: str, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
         """The contract's metrics."""
