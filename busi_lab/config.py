@@ -20,6 +20,9 @@ LATER_OF_TASKS: dict[str, Any] = {
 }
 """Options that tasks were given later, with the values that older configurations mean."""
 
+LATER_OF_NETWORKS: dict[str, Any] = {"drop_path": 0.0}
+"""The same of networks."""
+
 MAX_IMAGE_SIZE = 4096  # pixels; a network for more would take the memory of any machine
 Dict = dict[str, Any]
 C = TypeVar("C", "RunConfig", "EvalConfig")

@@ -15,6 +15,7 @@ from torch import nn
 
 from busi_lab.config import NetworkSettings
 from busi_lab.errors import UserError, one_line
+from busi_lab.models.drop_path import no_paths
 
 _PROBE_SECONDS = 5.0
 
@@ -78,6 +79,8 @@ def _create(make: Callable[..., nn.Module], backbone: str, described: str, pretr
     try:
         return make(pretrained=pretrained)
     except (RuntimeError, KeyError, ValueError, TypeError, OSError, NotImplementedError, AssertionError) as error:
+        if "'drop_path_rate'" in str(error):
+            raise no_paths(described) from None
         if not pretrained:
             raise UserError(f"{described} cannot be built: {one_line(error)[:300]}") from None
         _create(make, backbone, described, pretrained=False)  # raises where the weights are not to blame

@@ -15,6 +15,7 @@ from torch import nn
 from busi_lab.config import NetworkSettings
 from busi_lab.errors import UserError, one_line
 from busi_lab.models.decoder import five_stages
+from busi_lab.models.drop_path import check_drop_path, drop_path_options, no_paths
 from busi_lab.models.inputs import PaddedNetwork, match_channels
 from busi_lab.models.interface import BuiltModel, Outputs, Wanted, answering
 from busi_lab.models.pretrained import create_with_weights, hub_access
@@ -31,11 +32,13 @@ class SmpSettings(NetworkSettings):
         arch: smp's architecture, as ``Unet``, ``UnetPlusPlus``, ``FPN`` or ``DeepLabV3Plus``.
         encoder: ``tu-`` and the name of a timm model, or an encoder of smp, to which ``weights`` belong.
         decoder_channels: filters of the five stages of the decoder, the deepest first; None for smp's own.
+        drop_path: probability with which the last residual block of a ``tu-`` encoder is left out in training.
     """
 
     arch: str = "Unet"
     encoder: str = "tu-mobilenetv1_100"
     decoder_channels: list[int] | None = None
+    drop_path: float = 0.0
 
     @property
     def label(self) -> str:
@@ -53,13 +56,16 @@ def build(settings: SmpSettings, wanted: Wanted) -> BuiltModel:
     """Build it; ``dropout`` is before the class logits and, where the architecture has any, in its decoder.
 
     Raises:
-        UserError: unknown architecture or encoder, or weights that are unavailable or do not fit.
+        UserError: unknown architecture or encoder, weights that are unavailable or do not fit, or an option that does
+            not suit them.
     """
     network = answering(_create(settings, wanted.classes), _outputs)
     heads = tuple(module for child, module in network.named_children() if child != "encoder" and module is not None)
     constants = _normalisation(settings.encoder, settings.weights)
     mean, std = (match_channels(tuple(values), settings.in_chans) for values in constants)
-    return BuiltModel(PaddedNetwork(network), heads, mean, std)
+    padded, size = PaddedNetwork(network), wanted.image_size
+    check_drop_path(padded, settings.drop_path, settings.in_chans, size, f"model.encoder={settings.encoder}")
+    return BuiltModel(padded, heads, mean, std)
 
 
 def _outputs(output: Any) -> Outputs:
@@ -79,6 +85,9 @@ def _create(settings: SmpSettings, num_classes: int | None) -> nn.Module:
         options["decoder_channels"] = _decoder_channels(settings)
     if num_classes is not None:
         options["aux_params"] = {"classes": num_classes, "pooling": "avg", "dropout": settings.dropout or None}
+    options |= drop_path_options(settings.drop_path)
+    if settings.drop_path and not encoder.startswith("tu-"):
+        raise no_paths(f"model.encoder={encoder}, which is none of timm,")
     make: Callable[..., nn.Module] = partial(smp.create_model, **options)
     if encoder.startswith("tu-"):
         backbone = encoder.removeprefix("tu-")

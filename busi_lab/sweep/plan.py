@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from busi_lab.config import LATER_OF_TASKS, DataConfig, may_change_on_resume, parse_config
+from busi_lab.config import LATER_OF_NETWORKS, LATER_OF_TASKS, DataConfig, may_change_on_resume, parse_config
 from busi_lab.data.manifest import read_version
 from busi_lab.data.splits import version_of
 from busi_lab.errors import UserError
@@ -219,6 +219,7 @@ def _refuse_another_run(job: Job) -> None:
         for key in ("layout", "roi_mode", "roi_margin"):  # older configurations do not have them
             part["data"].setdefault(key, getattr(DataConfig, key))
         part["task"] = {**LATER_OF_TASKS, **(part.get("task") or {})}
+        part["model"] = {**LATER_OF_NETWORKS, **part["model"]}
         part["manifest"] = (part.get("split") or {}).pop("manifest", None)
         part["callbacks"] = {name: _settings(item) for name, item in (part.get("callbacks") or {}).items() if item}
     for key in _OF_A_JOB:

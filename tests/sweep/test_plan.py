@@ -50,7 +50,7 @@ def test_the_sweep_over_protocols_has_a_job_for_each_and_for_each_fold() -> None
 
 def test_a_job_of_an_older_version_names_the_keys_of_all_networks(tmp_path: Path) -> None:
     later = {"data": {"layout": "auto"}, "optim": {"layer_decay": None}, "task": {"refine": "none"}}
-    model = {"name": "custom_cnn", "dropout": 0.5, "unfreeze_epoch": None}
+    model = {"name": "custom_cnn", "dropout": 0.5, "unfreeze_epoch": None, "drop_path": 0.0}
     job = Job(tmp_path, (), OmegaConf.create({"run_dir": "", "model": model, **later}))
     older = {"run_dir": "", "model": {"name": "custom_cnn", "backbone": None, "dropout": 0.5}}
     OmegaConf.save(OmegaConf.create(older), tmp_path / "config.yaml")

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from busi_lab.config import LATER_OF_TASKS, RunConfig
+from busi_lab.config import LATER_OF_NETWORKS, LATER_OF_TASKS, RunConfig
 from busi_lab.run_directory import CONFIG, SOURCE_CONFIG, Run
 
 Settings = Mapping[str, str]
@@ -70,6 +70,8 @@ def _with_defaults(content: dict[str, Any]) -> dict[str, Any]:
     filled = dict(content)
     if isinstance(task := content.get("task"), dict):
         filled["task"] = {**LATER_OF_TASKS, **task}
+    if isinstance(model := content.get("model"), dict):
+        content = {**content, "model": {**LATER_OF_NETWORKS, **model}}
     for item in fields(RunConfig):
         default: Any = item.default_factory
         if isinstance(default, type) and is_dataclass(default) and isinstance(content.get(item.name, {}), dict):
