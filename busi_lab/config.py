@@ -20,7 +20,7 @@ LATER_OF_TASKS: dict[str, Any] = {
 }
 """Options that tasks were given later, with the values that older configurations mean."""
 
-LATER_OF_NETWORKS: dict[str, Any] = {"drop_path": 0.0}
+LATER_OF_NETWORKS: dict[str, Any] = {"drop_path": 0.0, "deep_supervision": False}
 """The same of networks."""
 
 MAX_IMAGE_SIZE = 4096  # pixels; a network for more would take the memory of any machine

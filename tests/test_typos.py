@@ -61,7 +61,10 @@ def test_a_typo_is_one_line_with_the_nearest_name(
     ("overrides", "known"),
     [
         (["model=custom_cnn"], f"custom_cnn: name, {OF_EVERY_NETWORK}"),
-        (["experiment=paper/unet_smp"], f"smp: name, arch, encoder, decoder_channels, drop_path, {OF_EVERY_NETWORK}"),
+        (
+            ["experiment=paper/unet_smp"],
+            f"smp: name, arch, encoder, decoder_channels, drop_path, deep_supervision, {OF_EVERY_NETWORK}",
+        ),
     ],
 )
 def test_the_known_keys_of_a_network_are_its_own(

@@ -34,7 +34,7 @@ class PaddedNetwork(nn.Module):
         outputs = self.network(F.pad(image, (0, beside, 0, below), mode="replicate"))
         masks = None if outputs.masks is None else outputs.masks[..., :height, :width]
         auxiliary = outputs.auxiliary and tuple(logits[..., :height, :width] for logits in outputs.auxiliary)
-        return Outputs(outputs.classes, masks, auxiliary)
+        return Outputs(outputs.classes, masks, auxiliary, auxiliary_factors=outputs.auxiliary_factors)
 
 
 def check_network(built: BuiltModel, wanted: Wanted, settings: NetworkSettings) -> None:

@@ -22,12 +22,14 @@ class Outputs(NamedTuple):
             network with deep supervision trains; None otherwise.
         class_maps: how much each place speaks for each class, ``[B, K, h, w]``, from a network that can say it; None
             while it trains.
+        auxiliary_factors: of the losses of ``auxiliary``; None for 1 / (n + 1) of number n, counted from 1.
     """
 
     classes: Tensor | None = None
     masks: Tensor | None = None
     auxiliary: tuple[Tensor, ...] | None = None
     class_maps: Tensor | None = None
+    auxiliary_factors: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

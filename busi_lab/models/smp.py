@@ -15,12 +15,14 @@ from torch import nn
 from busi_lab.config import NetworkSettings
 from busi_lab.errors import UserError, one_line
 from busi_lab.models.decoder import five_stages
+from busi_lab.models.deep_supervision import SupervisedUnet
 from busi_lab.models.drop_path import check_drop_path, drop_path_options, no_paths
 from busi_lab.models.inputs import PaddedNetwork, match_channels
 from busi_lab.models.interface import BuiltModel, Outputs, Wanted, answering
 from busi_lab.models.pretrained import create_with_weights, hub_access
 from busi_lab.models.registry import register
 
+_UNET_CHANNELS = (256, 128, 64, 32, 16)  # smp's own
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -33,12 +35,14 @@ class SmpSettings(NetworkSettings):
         encoder: ``tu-`` and the name of a timm model, or an encoder of smp, to which ``weights`` belong.
         decoder_channels: filters of the five stages of the decoder, the deepest first; None for smp's own.
         drop_path: probability with which the last residual block of a ``tu-`` encoder is left out in training.
+        deep_supervision: whether a ``Unet`` is taught at all resolutions of its decoder (:class:`SupervisedUnet`).
     """
 
     arch: str = "Unet"
     encoder: str = "tu-mobilenetv1_100"
     decoder_channels: list[int] | None = None
     drop_path: float = 0.0
+    deep_supervision: bool = False
 
     @property
     def label(self) -> str:
@@ -59,7 +63,11 @@ def build(settings: SmpSettings, wanted: Wanted) -> BuiltModel:
         UserError: unknown architecture or encoder, weights that are unavailable or do not fit, or an option that does
             not suit them.
     """
-    network = answering(_create(settings, wanted.classes), _outputs)
+    if settings.deep_supervision and settings.arch.lower() != "unet":
+        raise UserError(f"model.deep_supervision=true belongs to model.arch=Unet; found model.arch={settings.arch}")
+    plain = _create(settings, wanted.classes)
+    channels = tuple(settings.decoder_channels or _UNET_CHANNELS)
+    network = SupervisedUnet(plain, channels) if settings.deep_supervision else answering(plain, _outputs)
     heads = tuple(module for child, module in network.named_children() if child != "encoder" and module is not None)
     constants = _normalisation(settings.encoder, settings.weights)
     mean, std = (match_channels(tuple(values), settings.in_chans) for values in constants)

@@ -79,13 +79,16 @@ class SegmentationPart(nn.Module):
     def total_loss(self, outputs: Outputs, mask: Tensor, split: str) -> Tensor:
         """Loss of masks against ``[B, 1, S, S]`` of 0 and 1.
 
-        In training, output number n of a network with deep supervision is added with the factor 1 / (n + 1), where
-        number 0 is the final one (Aumente-Maestro et al., CMPB 260, 2025).
+        In training, what a network with deep supervision answers besides is added with its factors, by default 1 / (n
+        + 1) of output number n, where number 0 is the final one (Aumente-Maestro et al., CMPB 260, 2025).
         """
         assert self.loss is not None
         total: Tensor = self.loss(outputs.masks, mask)
-        for number, logits in enumerate(outputs.auxiliary or () if split == "train" else (), start=1):
-            total = total + self.loss(logits, mask) / (number + 1)
+        auxiliary = (outputs.auxiliary or ()) if split == "train" else ()
+        for number, logits in enumerate(auxiliary, start=1):
+            loss = self.loss(logits, mask)
+            factors = outputs.auxiliary_factors
+            total = total + (loss / (number + 1) if factors is None else factors[number - 1] * loss)
         return total
 
     def count(self, logits: Tensor, batch: Batch, split: str) -> dict[str, Tensor]:
