@@ -16,7 +16,7 @@ from busi_lab.suggestions import one_of
 
 LATER_OF_TASKS: dict[str, Any] = {
     **{"class_focal_gamma": 0.0, "refine": "none", "class_loss": "cross_entropy"},
-    **{"mixup": 0.0, "cutmix": 0.0},
+    **{"mixup": 0.0, "cutmix": 0.0, "views": "none"},
 }
 """Options that tasks were given later, with the values that older configurations mean."""
 

@@ -44,6 +44,7 @@ class Explainer:
 
     Methods: ``gradcam`` (Selvaraju et al., ICCV 2017) on the last features that have a place in the image;
     ``occlusion`` (Zeiler & Fergus, ECCV 2014): how far the class's probability falls where a window is grayed out.
+    Both are of the scan itself, whatever ``task.views``.
 
     Args:
         tasks: with a class output; their maps are averaged.
@@ -152,7 +153,8 @@ def last_features(task: BaseTask) -> nn.Module:
     hooks = [module.register_forward_hook(note) for module in task.network.modules()]
     try:
         with torch.no_grad():
-            task(torch.zeros(1, 1, task.image_size, task.image_size, dtype=torch.uint8, device=task.device))
+            blank = torch.zeros(1, 1, task.image_size, task.image_size, dtype=torch.uint8, device=task.device)
+            task.network(task.scale(blank))
     finally:
         for hook in hooks:
             hook.remove()

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from busi_lab.config import NetworkSettings
 from busi_lab.errors import UserError
 from busi_lab.models.interface import BuiltModel, Outputs, Wanted
+from busi_lab.models.mean import mean_of
 from busi_lab.models.registry import build_network, network_settings, register
 
 
@@ -66,26 +66,10 @@ class Ensemble(nn.Module):
         self.register_buffer("_weights", torch.tensor(weights), persistent=False)
 
     def forward(self, image: Tensor) -> Outputs:
-        """Logits of scans float ``[B, 1, S, S]`` from 0 to 1.
-
-        Returns:
-            classes ``[B, K]``, whose softmax is the mean of the members' softmax, and masks ``[B, 1, S, S]``, whose
-            sigmoid is the mean of their sigmoid; either in float32, and None where the members do not give it.
-        """
+        """Logits of scans float ``[B, 1, S, S]`` from 0 to 1, as :func:`mean_of` gives them."""
         answers: list[Outputs] = [member(image) for member in self.members]
-        classes = [answer.classes.float().log_softmax(dim=1) for answer in answers if answer.classes is not None]
-        masks = [answer.masks.float() for answer in answers if answer.masks is not None]
-        inside = self._log_mean([F.logsigmoid(logits) for logits in masks])
-        outside = self._log_mean([F.logsigmoid(-logits) for logits in masks])
-        logits = None if inside is None or outside is None else inside - outside
-        return Outputs(self._log_mean(classes), logits)
-
-    def _log_mean(self, logarithms: list[Tensor]) -> Tensor | None:
-        """Logarithm of the weighted mean of what has these logarithms, which are finite; None of nothing."""
-        if not logarithms:
-            return None
-        shares: Any = self._weights.float().log()  # type: ignore[operator]
-        return torch.stack([each + share for each, share in zip(logarithms, shares, strict=True)]).logsumexp(dim=0)
+        weights: Any = self._weights
+        return mean_of(answers, weights.float().log())
 
 
 @register("ensemble", EnsembleSettings, gives=("classes", "masks", "both"), trained=False)

@@ -191,6 +191,7 @@ def _record(run: Path, task: BaseTask, to: str, outputs: Sequence[str], librarie
     threshold = None if task.mask_threshold is None else float(task.mask_threshold)
     settings: dict[str, Any] = {key: value for key, value in task.hparams.items() if key != "model"}
     settings |= {"optim": asdict(OptimConfig()), "scheduler": asdict(SchedulerConfig()), "channels_last": False}
+    settings["views"] = "none"  # the graph has them all
     if "threshold" in settings:  # perhaps one that was chosen on validation
         settings["threshold"] = threshold
     return ExportRecord(

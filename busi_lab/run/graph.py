@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from busi_lab.errors import UserError, one_line
 from busi_lab.exported.sessions import require
+from busi_lab.models.views import answer_to_views
 from busi_lab.tasks import BaseTask
 
 
 class Graph(nn.Module):
-    """What is exported of a task: the scaling and the network.
+    """What is exported of a task: the scaling, the network, and the mean over views of a scan.
 
     Args:
         task: in evaluation mode.
@@ -30,11 +31,12 @@ class Graph(nn.Module):
         self.register_buffer("mean", task.get_buffer("_mean").clone())
         self.register_buffer("std", task.get_buffer("_std").clone())
         self._outputs = tuple(outputs)
+        self._views = task.views
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Logits of scans uint8 ``[N, 1, S, S]``."""
         scaled = (image.float() / 255 - self.mean) / self.std  # type: ignore[operator]
-        answers = self.network(scaled)
+        answers = answer_to_views(self.network, scaled, self._views)
         return tuple(getattr(answers, name).float() for name in self._outputs)
 
 

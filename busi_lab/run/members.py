@@ -38,7 +38,7 @@ def read_members(directories: Sequence[Path]) -> list[Member]:
 
     Raises:
         UserError: fewer than two, one that cannot be used, or runs whose answers have no mean: of several tasks,
-            classes, datasets, image sizes or resolutions.
+            classes, datasets, image sizes, views or resolutions.
     """
     if len(directories) < 2:
         raise UserError(f"an ensemble needs two different runs at least, found {len(directories)}; give more")
@@ -69,6 +69,7 @@ def _refuse_different(first: Member, other: Member) -> None:
         ("the learnt classes", *(", ".join(each.summary.data.classes) for each in (first, other))),
         ("the dataset", *(f"{each.summary.data.name} ({each.summary.data.digest})" for each in (first, other))),
         ("data.image_size", first.task.image_size, other.task.image_size),
+        ("task.views", first.task.views, other.task.views),
         ("task.resolution", first.task.hparams.get("resolution"), other.task.hparams.get("resolution")),
     ):
         if ours != theirs:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from busi_lab.errors import UserError
+from busi_lab.models.views import answer_to_views
 from busi_lab.tasks import BaseTask
 
 TOLERANCE = 1e-4
@@ -40,7 +41,7 @@ class GateError(UserError):
 def torch_logits(task: BaseTask, scans: Scans, outputs: Sequence[str]) -> Logits:
     """Logits by name of scans uint8 ``[N, 1, S, S]``, by the run itself."""
     parts = [
-        task.network(task.scale(torch.from_numpy(scans[start : start + _AT_ONCE])))
+        answer_to_views(task.network, task.scale(torch.from_numpy(scans[start : start + _AT_ONCE])), task.views)
         for start in range(0, len(scans), _AT_ONCE)
     ]
     return {name: torch.cat([getattr(part, name).float() for part in parts]).numpy() for name in outputs}
@@ -94,8 +95,7 @@ def _exact_logits(task: BaseTask, scans: Scans, outputs: Sequence[str]) -> Logit
     """Logits by the run itself in 64 bits."""
     network = copy.deepcopy(task.network).double()
     mean, std = (task.get_buffer(name).double() for name in ("_mean", "_std"))
-    parts = [
-        network((torch.from_numpy(scans[start : start + _AT_ONCE]).double() / 255 - mean) / std)
-        for start in range(0, len(scans), _AT_ONCE)
-    ]
+    batches = (scans[start : start + _AT_ONCE] for start in range(0, len(scans), _AT_ONCE))
+    scaled = ((torch.from_numpy(batch).double() / 255 - mean) / std for batch in batches)
+    parts = [answer_to_views(network, each, task.views) for each in scaled]
     return {name: torch.cat([getattr(part, name) for part in parts]).float().numpy() for name in outputs}

@@ -17,6 +17,7 @@ from busi_lab.classes import BUSI, Classes
 from busi_lab.errors import UserError
 from busi_lab.models import BuiltModel, Outputs, Wanted, build_network, find_network, network_settings
 from busi_lab.models.freezing import FrozenPart
+from busi_lab.models.views import VIEWS, answer_to_views
 from busi_lab.tasks.checkpoint import SCHEMA
 from busi_lab.tasks.mixing import NOTHING_MIXED, Mix, Mixing
 from busi_lab.tasks.optimisation import check_layer_decay, make_optimizer, make_scheduler
@@ -45,6 +46,10 @@ class BaseTask(LightningModule):
         roles: ``names``, ``positive`` and ``without_lesion`` of :class:`Classes`; None for BUSI's.
         mixup: see :class:`Mixing`. What is mixed is judged in training against its own labels and masks alone.
         cutmix: see :class:`Mixing`.
+        views: of a scan, whose answers are averaged outside training; see :func:`answer_to_views`.
+
+    Raises:
+        UserError: a setting outside its range, or a network that cannot be built or does not suit the task.
     """
 
     kind: str
@@ -68,12 +73,16 @@ class BaseTask(LightningModule):
         roles: Mapping[str, Any] | None = None,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        views: str = "none",
     ) -> None:
         super().__init__()
+        if views not in VIEWS:
+            raise UserError(f"task.views={views}: expected {' or '.join(VIEWS)}")
         self.save_hyperparameters()
         self._settings = network_settings(model)
         self.hparams["model"] = self.model_settings = asdict(self._settings)
         self.image_size = image_size
+        self.views = views
         self.monitor = monitor
         self.monitor_mode = monitor_mode
         self.roles = BUSI if roles is None else Classes(**{**roles, "names": tuple(roles["names"])})
@@ -200,9 +209,8 @@ class BaseTask(LightningModule):
         return scaled.contiguous(memory_format=torch.channels_last) if self._channels_last else scaled
 
     def forward(self, image: Tensor, mix: Mix = NOTHING_MIXED) -> Outputs:
-        """Logits of scans uint8 ``[B, 1, S, S]``, which are mixed when they are scaled."""
-        outputs: Outputs = self.network(mix.images(self.scale(image)))
-        return outputs
+        """Logits of scans uint8 ``[B, 1, S, S]``: in training of mixed ones, otherwise the mean over their views."""
+        return answer_to_views(self.network, mix.images(self.scale(image)), "none" if self.training else self.views)
 
     def draw_mix(self, batch: Batch, split: str) -> Mix:
         """How a batch is mixed: in training alone, and where that is wanted."""

@@ -128,6 +128,7 @@ class ClassificationTask(BaseTask):
         class_loss: its ``kind``, see :class:`ClassificationPart`.
         mixup: see :class:`BaseTask`.
         cutmix: see :class:`BaseTask`.
+        views: see :class:`BaseTask`.
     """
 
     kind = "classification"
@@ -149,9 +150,10 @@ class ClassificationTask(BaseTask):
         class_loss: str = "cross_entropy",
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        views: str = "none",
     ) -> None:
-        common = (model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles, mixup, cutmix)
-        super().__init__(*common)
+        common = (model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles)
+        super().__init__(*common, mixup, cutmix, views)
         self.classes = ClassificationPart(label_smoothing, class_weights, self.roles, class_focal_gamma, class_loss)
 
     @property

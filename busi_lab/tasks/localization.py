@@ -59,6 +59,7 @@ class LocalizationTask(MaskTask):
         roles: see :class:`BaseTask`.
         mixup: see :class:`BaseTask`.
         cutmix: see :class:`BaseTask`.
+        views: see :class:`BaseTask`.
 
     Raises:
         UserError: a setting outside its range, or a network without class activation maps.
@@ -85,6 +86,7 @@ class LocalizationTask(MaskTask):
         roles: Mapping[str, Any] | None = None,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        views: str = "none",
     ) -> None:
         if localize != "cam":
             raise UserError(f"task.localize={localize}: expected cam; for classes alone choose task=classification")
@@ -93,8 +95,8 @@ class LocalizationTask(MaskTask):
                 f"task.share={share}: expected a share of the maximum between 0 and 1; it is not chosen on validation, "
                 "which would need masks"
             )
-        common = (model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles, mixup, cutmix)
-        super().__init__(*common)
+        common = (model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles)
+        super().__init__(*common, mixup, cutmix, views)
         self.classes = ClassificationPart(label_smoothing, class_weights, self.roles, class_focal_gamma)
         self.masks = SegmentationPart(None, float(share), resolution)
 

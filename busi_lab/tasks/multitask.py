@@ -44,6 +44,7 @@ class MultiTask(MaskTask):
             lesion (Aumente-Maestro et al., CMPB 260, 2025). What is predicted does not change.
         mixup: see :class:`BaseTask`.
         cutmix: see :class:`BaseTask`.
+        views: see :class:`BaseTask`.
 
     Raises:
         UserError: a setting outside its range, or nothing that ``refine`` could refer to.
@@ -76,14 +77,15 @@ class MultiTask(MaskTask):
         refine: str = "none",
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        views: str = "none",
     ) -> None:
         for key, weight in (("classification", classification_weight), ("segmentation", segmentation_weight)):
             if not isinstance(weight, int | float) or weight <= 0:
                 raise UserError(
                     f"task.{key}_weight={weight}: expected more than 0; for one task alone choose its task="
                 )
-        common = (model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles, mixup, cutmix)
-        super().__init__(*common)
+        common = (model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles)
+        super().__init__(*common, mixup, cutmix, views)
         if refine not in ("none", "paper"):
             raise UserError(f"task.refine={refine}: expected none or paper")
         if refine == "paper" and self.roles.without_lesion is None:

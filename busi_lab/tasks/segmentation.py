@@ -300,6 +300,7 @@ class SegmentationTask(MaskTask):
         roles: see :class:`BaseTask`.
         mixup: see :class:`BaseTask`.
         cutmix: see :class:`BaseTask`.
+        views: see :class:`BaseTask`.
     """
 
     kind = "segmentation"
@@ -321,9 +322,10 @@ class SegmentationTask(MaskTask):
         roles: Mapping[str, Any] | None = None,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        views: str = "none",
     ) -> None:
-        common = (model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles, mixup, cutmix)
-        super().__init__(*common)
+        common = (model, image_size, optim, scheduler, monitor, monitor_mode, channels_last, roles)
+        super().__init__(*common, mixup, cutmix, views)
         self.masks = SegmentationPart(loss, threshold, resolution, focal_gamma, tversky_beta)
 
     @property

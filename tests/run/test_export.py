@@ -291,7 +291,8 @@ def test_a_network_that_amplifies_rounding_is_given_twice_its_own(
     off: float, refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     buffers = {"_mean": torch.zeros(1, 1, 1, 1), "_std": torch.ones(1, 1, 1, 1)}
-    task: Any = SimpleNamespace(network=Lossy(), get_buffer=buffers.get, scale=lambda image: image.float() / 255)
+    of_task = {"network": Lossy(), "get_buffer": buffers.get, "scale": lambda image: image.float() / 255}
+    task: Any = SimpleNamespace(**of_task, views="none")
     scans = np.stack([noise(seed) for seed in range(32)])[:, None]
     answers = {"classes": torch_logits(task, scans, ["classes"])["classes"] + np.float32(off)}
     monkeypatch.setattr("busi_lab.run.parity.written_logits", lambda *_: answers)
