@@ -79,7 +79,8 @@ class Mixing:
             return NOTHING_MIXED
         cuts = self._cutmix > 0 and (not self._mixup or bool(torch.rand(()) < 0.5))
         alpha = self._cutmix if cuts else self._mixup
-        share = float(Beta(torch.tensor(alpha), torch.tensor(alpha)).sample())
+        parameter = torch.tensor(alpha, dtype=torch.float32)  # also where all else is of half precision
+        share = float(Beta(parameter, parameter).sample())
         partner = torch.randperm(images)
         if not cuts:
             return Mix(partner, share)

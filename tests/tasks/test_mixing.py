@@ -42,6 +42,17 @@ def test_shares_and_boxes_are_drawn_as_asked() -> None:
     assert 120 < sum(kinds) < 180
 
 
+def test_shares_are_drawn_in_half_precision_as_well() -> None:
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        torch.manual_seed(0)
+        found = Mixing(0.4, 0).draw(4, 64).share
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.manual_seed(0)
+    assert Mixing(0.4, 0).draw(4, 64).share == found
+
+
 def test_what_is_mixed() -> None:
     image = torch.rand(4, 3, 64, 64)
     assert NOTHING_MIXED.images(image) is image
