@@ -17,10 +17,12 @@ from busi_lab.suggestions import one_of
 LATER_OF_TASKS: dict[str, Any] = {
     **{"class_focal_gamma": 0.0, "refine": "none", "class_loss": "cross_entropy"},
     **{"mixup": 0.0, "cutmix": 0.0, "views": "none"},
+    **{"semi": "none", "semi_weight": 1.0, "semi_threshold": 0.9, "semi_ramp": 0.3},
+    **{"teacher": None, "teacher_weight": 1.0, "teacher_temperature": 2.0},
 }
 """Options that tasks were given later, with the values that older configurations mean."""
 
-LATER_OF_NETWORKS: dict[str, Any] = {"drop_path": 0.0, "deep_supervision": False}
+LATER_OF_NETWORKS: dict[str, Any] = {"drop_path": 0.0, "deep_supervision": False, "standardize": False}
 """The same of networks."""
 
 MAX_IMAGE_SIZE = 4096  # pixels; a network for more would take the memory of any machine
@@ -49,6 +51,8 @@ class DataConfig:
     eval_batch_size: int = 32
     balanced_sampling: bool = True
     subset: int | None = None
+    annotated: float = 1.0
+    epoch_images: int | None = None
     classes: list[str] | None = None
     lesion_values: list[int | str] | None = None
     num_workers: int | None = None
@@ -56,6 +60,7 @@ class DataConfig:
     labels: str | None = None
     label_map: Dict | None = None
     copies_before_split: int = 0
+    sources: list[Any] | None = None
     phantom: Dict | None = None
     roi: str | None = None
     roi_mode: str = "crop"
@@ -112,6 +117,7 @@ class NetworkSettings:
         dropout: probability before the last layer.
         freeze: ``none``; ``backbone``, whose weights and batch-norm statistics then stay; or a list of layers.
         unfreeze_epoch: first epoch, from 0, in which everything is trained; None for never.
+        standardize: whether each scan is brought to mean 0 and standard deviation 1.
     """
 
     name: str = "timm"
@@ -121,6 +127,7 @@ class NetworkSettings:
     dropout: float = 0.0
     freeze: Any = "none"
     unfreeze_epoch: int | None = None
+    standardize: bool = False
 
     @property
     def label(self) -> str:
@@ -180,6 +187,7 @@ class RunConfig:
 
     run_dir: str
     name: str | None = None
+    variant: str | None = None
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -419,11 +427,34 @@ def _check_data(data: DataConfig, split: SplitConfig) -> None:
     check_nonnegative({"data.roi_margin": data.roi_margin})
     if data.subset is not None:
         check_positive({"data.subset": data.subset})
+    if not 0 < data.annotated <= 1:
+        raise UserError(f"data.annotated={data.annotated}: expected a share above 0 and at most 1")
+    if data.epoch_images is not None:
+        check_positive({"data.epoch_images": data.epoch_images})
+    if data.sources is not None:
+        _check_sources(data)
     if data.phantom is not None and data.copies_before_split:
         raise UserError("data.copies_before_split: copies are made of a folder; leave it out, or data.phantom")
     check_nonnegative({"data.copies_before_split": data.copies_before_split})
     check_nonnegative({"split.seed": split.seed, "data.num_workers": data.num_workers or 0})
     check_fractions({"split.test_fraction": split.test_fraction, "split.val_fraction": split.val_fraction})
+
+
+def _check_sources(data: DataConfig) -> None:
+    """What belongs to one dataset does not belong to several."""
+    given = {
+        "root": data.root,
+        "labels": data.labels,
+        "label_map": data.label_map,
+        "lesion_values": data.lesion_values,
+        "phantom": data.phantom,
+        "copies_before_split": data.copies_before_split,
+    }
+    if found := [key for key, value in given.items() if value]:
+        raise UserError(
+            f"data.{found[0]} beside data.sources: it belongs to one dataset; leave it out, or set it in an item of "
+            "data.sources where that has such a key"
+        )
 
 
 def check_arguments(group: str, target: Any, arguments: Mapping[str, Any]) -> None:

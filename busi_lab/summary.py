@@ -160,6 +160,23 @@ STATUSES = ("finished", "failed", "pruned")
 
 
 @dataclass(frozen=True)
+class TeacherRecord:
+    """The run whose answers another has learnt (``task.teacher``); None for what is not known.
+
+    Attributes:
+        directory: of the teacher, absolute.
+        model: its network, in a word.
+        data: name of the data that it has learnt from.
+        leaked: test images that it has learnt from, or whose near-copy or patient it has.
+    """
+
+    directory: str | None = None
+    model: str | None = None
+    data: str | None = None
+    leaked: int | None = None
+
+
+@dataclass(frozen=True)
 class FirstStageRecord:
     """The runs whose predicted masks have cut the scans of a run (``data.roi``); None for what is not known.
 
@@ -243,6 +260,7 @@ class Summary:
     best_epoch: int | None = None
     initial: InitialWeights | None = None
     first_stage: FirstStageRecord | None = None
+    teacher: TeacherRecord | None = None
     objective: Objective = field(default_factory=Objective)
     metrics: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -314,6 +332,7 @@ _NESTED: Mapping[str, type] = {
     "source": Source,
     "initial": InitialWeights,
     "first_stage": FirstStageRecord,
+    "teacher": TeacherRecord,
     "export": ExportRecord,
 }
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from busi_lab.classes import Classes
+from busi_lab.data.annotation import choose_annotated, describe_annotated
 from busi_lab.data.cache import PixelCache, open_cache, resolve_cache_dir
 from busi_lab.data.duplicates import cached_groups
 from busi_lab.data.groups import NO_SEARCH, join_patients, read_groups
@@ -18,7 +20,7 @@ from busi_lab.data.manifest import Manifest, read_manifest
 from busi_lab.data.options import AS_FOUND, DatasetOptions
 from busi_lab.data.sampler import EpochSampler
 from busi_lab.data.scan import Gray
-from busi_lab.data.scan_dataset import ScanDataset, collate
+from busi_lab.data.scan_dataset import ScanDataset, WithUnlabelled, collate
 from busi_lab.data.splits import make_manifest, read_exclusions
 from busi_lab.data.transforms import Augmentation
 from busi_lab.data.workers import begin_worker
@@ -34,7 +36,8 @@ class BusiDataModule(LightningDataModule):
 
     Batch keys: ``image`` (uint8 ``[B, 1, S, S]``), ``label`` (int64 ``[B]``), ``case_id`` (list of str) and, with
     ``masks``, ``mask`` (uint8 ``[B, 1, S, S]``), ``size`` and ``spacing`` (``[B, 2]``), in the test on demand
-    ``original_mask`` (list of bool ``[1, H, W]``).
+    ``original_mask`` (list of bool ``[1, H, W]``), in training on demand ``unlabelled``, and everywhere on demand
+    ``view`` (uint8 ``[B, 1, S, S]``).
     Scaling and channels are the model's affair.
 
     Args:
@@ -48,6 +51,8 @@ class BusiDataModule(LightningDataModule):
         augment: settings of :class:`Augmentation` for training.
         balanced_sampling: draw the classes equally often in training.
         subset: at most so many scans of each class in each split.
+        annotated: share of the training scans whose annotation counts, see :func:`choose_annotated`.
+        epoch_images: draws of an epoch; None for as many as there are annotated training scans.
         classes: those that take part; None for all, and for scans without a class. The split is made before, so
             that whatever classes two runs use, neither tests on what the other has learnt from.
         labels: leave scans out whose class is not known.
@@ -57,6 +62,8 @@ class BusiDataModule(LightningDataModule):
         original_masks: deliver test masks at the scans' resolution, too.
         options: how the folder is to be read.
         num_workers: loader processes; None chooses by the machine.
+        unlabelled: deliver with each training scan one whose annotation does not count, or that has none.
+        two_views: deliver each scan in two views.
         cache_dir: folder of the pixel cache, see :func:`resolve_cache_dir`; None keeps pixels in memory alone.
         seed: of order and augmentation.
     """
@@ -71,6 +78,8 @@ class BusiDataModule(LightningDataModule):
         augment: Mapping[str, Any] | None = None,
         balanced_sampling: bool = True,
         subset: int | None = None,
+        annotated: float = 1.0,
+        epoch_images: int | None = None,
         classes: Sequence[str] | None = None,
         roles: Classes | None = None,
         labels: bool = True,
@@ -78,6 +87,8 @@ class BusiDataModule(LightningDataModule):
         either: bool = False,
         original_masks: bool = False,
         options: DatasetOptions = AS_FOUND,
+        unlabelled: bool = False,
+        two_views: bool = False,
         num_workers: int | None = None,
         cache_dir: str | None = "auto",
         seed: int = 0,
@@ -91,6 +102,8 @@ class BusiDataModule(LightningDataModule):
         self._augment = dict(augment or {})
         self._balanced = balanced_sampling
         self._subset = subset
+        self._annotated, self._epoch_images = annotated, epoch_images
+        self._wants_unlabelled, self._two_views = unlabelled, two_views
         self._classes = None if classes is None else tuple(classes)
         self._roles = roles
         self._labels = labels
@@ -142,12 +155,33 @@ class BusiDataModule(LightningDataModule):
         self._further = {case.case_id: case.further for case in cache.index.cases}
         labels = {case.case_id: case.label for case in cache.index.cases}
         self.manifest: Manifest = self.full_manifest.subset(labels, self._subset, self._classes)
+        self._choose_annotated(cache.index, labels, unusable)
         augmentation = Augmentation(self._augment)
-        self.train_set = ScanDataset(cache, self.manifest.train, augmentation, self._masks, classes=roles)
-        self.val_set = ScanDataset(cache, self.manifest.val, masks=self._masks, classes=roles)
+        two = self._two_views
+        self.train_set = ScanDataset(cache, self.manifest.train, augmentation, self._masks, False, roles, two)
+        self.val_set = ScanDataset(cache, self.manifest.val, augmentation, self._masks, False, roles, two)
+        self.unlabelled_set = ScanDataset(cache, self.unlabelled, augmentation, masks=False, classes=roles)
         originals = self._masks and self._original_masks
-        self.test_set = ScanDataset(cache, self.manifest.test, None, self._masks, originals, roles)
+        viewed = augmentation if two else None
+        self.test_set = ScanDataset(cache, self.manifest.test, viewed, self._masks, originals, roles, two)
         self.cache = cache
+
+    def _choose_annotated(self, index: Index, labels: Mapping[str, str], unusable: Collection[str]) -> None:
+        """Leave the annotated scans in the manifest; :attr:`unlabelled` has what else may be learnt from.
+
+        That is the other training scans, and those that lack what the task needs, but for near-copies and patients of
+        validation and test.
+        """
+        training = self.manifest.train
+        chosen = choose_annotated(training, labels, self.groups, self._annotated, int(self._split.get("seed", 0)))
+        self.manifest = replace(self.manifest, train=chosen)
+        self.unlabelled: tuple[str, ...] = ()
+        if self._wants_unlabelled:
+            judged = {self.group(case_id) for case_id in (*self.full_manifest.val, *self.full_manifest.test)}
+            free = {case_id for case_id in unusable if self.group(case_id) not in judged}
+            self.unlabelled = tuple(sorted({*training, *free} - {*chosen}))
+        if self._annotated < 1 or self.unlabelled:
+            log.info(describe_annotated(len(chosen), len(training), len(self.unlabelled)))
 
     def _near_copies(self, index: Index, groups: str | None) -> dict[str, int]:
         """Groups of near-copies: found, read, or none."""
@@ -249,7 +283,7 @@ class BusiDataModule(LightningDataModule):
         """
         assert self.cache is not None
         self.cache, self.origin = self.cache.with_images(scans), origin
-        for part in (self.train_set, self.val_set, self.test_set):
+        for part in (self.train_set, self.val_set, self.test_set, self.unlabelled_set):
             part.cache = self.cache
 
     def leaked(self) -> int | None:
@@ -284,10 +318,12 @@ class BusiDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Augmented scans in the order of :class:`EpochSampler`."""
         rank, ranks = self._ranks()
-        sampler = EpochSampler(self.train_set.labels, self._balanced, self._seed, self._epoch, rank, ranks)
+        labels, draws = self.train_set.labels, self._epoch_images
+        sampler = EpochSampler(labels, self._balanced, self._seed, self._epoch, rank, ranks, draws)
         sampler.skip(*self._resumed)
         lonely = len(sampler) > 1 and len(sampler) % self.batch_size == 1  # batch norm needs two
-        return self._loader(self.train_set, self.batch_size, sampler, drop_last=lonely)
+        scans = WithUnlabelled(self.train_set, self.unlabelled_set) if self.unlabelled else self.train_set
+        return self._loader(scans, self.batch_size, sampler, drop_last=lonely)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Validation scans in the manifest's order."""

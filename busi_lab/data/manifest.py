@@ -229,7 +229,7 @@ def verify_manifest(manifest: Manifest, cases: Sequence[Case], source: str) -> N
     """Check that every case of the dataset is in one list and that every split has every class that is used.
 
     With the protocol ``all`` everything is tested, and with that of an ensemble nothing may be left to test: no split
-    needs a class.
+    needs a class. With ``by_source`` the test set is a dataset as it is.
 
     Raises:
         UserError: with the first cases that are wrong.
@@ -249,7 +249,8 @@ def verify_manifest(manifest: Manifest, cases: Sequence[Case], source: str) -> N
             f"{source}: {counted(len(missing), 'case')} of the dataset in no split, the first '{missing[0]}'"
         )
     needed = {known[case_id] for case_id, split in used.items() if split != "excluded"} - {""}
-    for split in SPLITS if manifest.protocol not in ("all", JOINED) else ():
+    tested = () if manifest.protocol == "by_source" else ("test",)  # a dataset need not have every class
+    for split in ("train", "val", *tested) if manifest.protocol not in ("all", JOINED) else ():
         present = {known[case_id] for case_id in getattr(manifest, split)}
         if absent := sorted(needed - present):
             raise UserError(f"{source}: {split} has no {absent[0]} image; every split needs every class")

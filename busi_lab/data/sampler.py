@@ -13,8 +13,8 @@ class EpochSampler(Sampler[Draw]):
     """Training order and augmentation seeds as a function of seed and epoch alone.
 
     An epoch is the same whatever the number of workers, and the same when a killed run is continued. With
-    ``balanced``, an epoch has as many draws as there are images, an equal share from each class: every image
-    of a class is drawn once before any is drawn twice. In a distributed run each rank takes every n-th draw.
+    ``balanced``, every class has an equal share of the draws: every image of a class is drawn once before any is
+    drawn twice. In a distributed run each rank takes every n-th draw.
 
     Args:
         labels: of the training images.
@@ -23,6 +23,7 @@ class EpochSampler(Sampler[Draw]):
         epoch: tells the epoch when an iteration starts.
         rank: of this process.
         ranks: number of processes.
+        draws: of an epoch; None for as many as there are images.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class EpochSampler(Sampler[Draw]):
         epoch: Callable[[], int],
         rank: int = 0,
         ranks: int = 1,
+        draws: int | None = None,
     ) -> None:
         self._labels = np.asarray(labels)
         self._balanced = balanced
@@ -41,25 +43,30 @@ class EpochSampler(Sampler[Draw]):
         self._ranks = ranks
         self._epoch = epoch
         self._skip = (-1, 0)
+        self._draws = len(self._labels) if draws is None else draws
 
     def skip(self, epoch: int, draws: int) -> None:
         """Leave out the first draws of one epoch, which a run that is continued has behind it."""
         self._skip = (epoch, draws)
 
     def __len__(self) -> int:
-        return max(1, len(self._labels) // self._ranks)
+        return max(1, self._draws // self._ranks)
 
     def __iter__(self) -> Iterator[Draw]:
         epoch = self._epoch()
         random = np.random.default_rng([self._seed, epoch])
-        order = self._balanced_order(random) if self._balanced else random.permutation(len(self._labels))
+        order = self._balanced_order(random) if self._balanced else self._plain_order(random)
         seeds = random.integers(2**31, size=len(order))
         done = self._skip[1] if self._skip[0] == epoch else 0
         for draw in range(self._rank + done * self._ranks, len(self) * self._ranks, self._ranks):
             yield int(order[draw % len(order)]), int(seeds[draw % len(order)])
 
+    def _plain_order(self, random: np.random.Generator) -> np.ndarray[Any, Any]:
+        rounds = -(-self._draws // len(self._labels))
+        return np.concatenate([random.permutation(len(self._labels)) for _ in range(rounds)])[: self._draws]
+
     def _balanced_order(self, random: np.random.Generator) -> np.ndarray[Any, Any]:
-        count = len(self._labels)
+        count = self._draws
         present = np.unique(self._labels)
         shares = np.full(len(present), count // len(present))
         shares[random.permutation(len(present))[: count % len(present)]] += 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from busi_lab.data.by_source import LeftOut, leave_out
 from busi_lab.data.groups import join_patients
 from busi_lab.data.index import Case, Index
 from busi_lab.data.manifest import Manifest, strata
@@ -17,8 +18,9 @@ from busi_lab.data.partition import Unit, partition
 from busi_lab.errors import UserError, one_line
 from busi_lab.plurals import counted
 
-PROTOCOLS = ("published", "holdout", "grouped_holdout", "grouped_kfold", "curated", "all")
-GROUPED = ("grouped_holdout", "grouped_kfold", "curated")
+PROTOCOLS = ("published", "holdout", "grouped_holdout", "grouped_kfold", "curated", "by_source", "all")
+GROUPED = ("grouped_holdout", "grouped_kfold", "curated", "by_source")
+FOLDED = ("grouped_kfold", "by_source")
 PUBLISHED_FRACTION = 0.2
 UNEVEN = 0.1
 """How far the share of a class may be from what was wanted before a grouped split warns."""
@@ -52,6 +54,8 @@ def make_manifest(
       from ``seed`` and partition the images.
     - ``curated``: the largest image of each patient, or of each group of near-copies, alone, and no near-copies of
       different classes; then as ``grouped_holdout``.
+    - ``by_source``: of several datasets (:mod:`busi_lab.data.mix`), number ``fold`` by name is tested; scans of the
+      others that share a group with it are left out.
     - ``all``: everything is tested, whatever its class, and nothing is learnt.
 
     All others carve ``val_fraction`` of what remains, class by class, as validation set; the grouped ones by groups.
@@ -63,7 +67,7 @@ def make_manifest(
         seed: of the random parts.
         test_fraction: share of each class, but for ``grouped_kfold``.
         val_fraction: share of each class in what is not tested.
-        fold: the part that is tested, from 0, for ``grouped_kfold``.
+        fold: the part that is tested, from 0, for ``grouped_kfold``, or the dataset, for ``by_source``.
         folds: number of parts.
         groups: case id -> number of its group of near-copies; a case that is missing has none. The images of a
             patient, who stands in the index, are joined to them.
@@ -81,26 +85,30 @@ def make_manifest(
     together = join_patients(index.cases, groups or {}) if grouped else {}
     if protocol == "curated":
         kept = _curated(kept, groups or {}, together)
+    place = f"split={protocol} of {index.root}"
+    left_out = leave_out(place, kept, together, fold) if protocol == "by_source" else None
+    if left_out is not None:
+        folds, kept = left_out.datasets, [c for c in kept if c.case_id in left_out.tested or c in left_out.learnt]
     labels = {case.case_id: case.label for case in kept}
     needed = {case.label for case in index.cases if case.case_id not in unusable} - {""}
     units = _units(kept, together)
-    place = f"split={protocol} of {index.root}"
     if grouped:
         _refuse_few_groups(place, units, labels, needed, folds if protocol == "grouped_kfold" else None)
     wanted = _Wanted(seed, test_fraction, val_fraction, fold, folds)
-    test, val = _test_and_val(protocol, kept, units, labels, needed, wanted)
+    test, val = _test_and_val(protocol, kept, units, labels, needed, wanted, left_out)
     rest = sorted(set(units) - set(test))
     train = sorted(set(rest) - set(val))
     lists = {split: _case_ids(part) for split, part in (("test", test), ("val", val), ("train", train))}
     if protocol != "all":
-        for split, ids in lists.items():
+        for split, ids in lists.items() if left_out is None else [item for item in lists.items() if item[0] != "test"]:
             _check_classes(place, index.classes.names, split, units, labels, ids, needed)
     if choose_on_test:
         lists |= {"val": lists["test"], "train": _case_ids(rest)}
     tested = 1 / folds if protocol == "grouped_kfold" else test_fraction
     ideal = {"test": tested, "val": (1 - tested) * val_fraction}
     left = tuple(sorted({case.case_id for case in index.cases} - set(labels)))
-    which, of = (fold, folds) if protocol == "grouped_kfold" else (None, None)
+    which, of = (fold, folds) if protocol in FOLDED else (None, None)
+    even = grouped and left_out is None and not choose_on_test
     return Manifest(
         protocol,
         seed,
@@ -113,7 +121,7 @@ def make_manifest(
         folds=of,
         version=version_of(protocol),
         invalid=CHOSEN_ON_TEST if choose_on_test else "",
-        imbalance=_imbalance(lists, labels, units, ideal) if grouped and not choose_on_test else (),
+        imbalance=_imbalance(lists, labels, units, ideal) if even else (),
     )
 
 
@@ -143,6 +151,7 @@ def _test_and_val(
     labels: Mapping[str, str],
     needed: Collection[str],
     wanted: _Wanted,
+    left_out: LeftOut | None,
 ) -> tuple[list[Unit], list[Unit]]:
     """What is tested and what validates; training has the rest."""
     random = np.random.default_rng([wanted.seed, 20])
@@ -154,14 +163,18 @@ def _test_and_val(
         learnt = {label: count - tested[label] - validated[label] for label, count in counts.items()}
         test, val, _ = partition(units, labels, [tested, validated, learnt], needed, random)
         return test, val
-    if protocol == "grouped_kfold":
-        shares = [{label: count / wanted.folds for label, count in counts.items()}] * wanted.folds
-        test = partition(units, labels, shares, needed, random)[wanted.fold]
+    if protocol in FOLDED:
+        if left_out is not None:
+            test = [unit for unit in units if left_out.tested.intersection(unit)]
+        else:
+            shares = [{label: count / wanted.folds for label, count in counts.items()}] * wanted.folds
+            test = partition(units, labels, shares, needed, random)[wanted.fold]
         rest = sorted(set(units) - set(test))
         random = np.random.default_rng([wanted.seed, 20, wanted.fold])
         validated = _counts(rest, labels, wanted.validated)
         learnt = {label: count - validated[label] for label, count in _counts(rest, labels, float).items()}
-        return test, partition(rest, labels, [validated, learnt], needed, random)[0]
+        held = needed if left_out is None else {labels[case_id] for unit in rest for case_id in unit} - {""}
+        return test, partition(rest, labels, [validated, learnt], held, random)[0]
     if protocol == "all":
         return list(units), []
     if protocol == "published":
@@ -187,9 +200,9 @@ def _check_settings(
         raise UserError(
             f"split.test_fraction={test_fraction}: split=published is fixed at {PUBLISHED_FRACTION}; use split=holdout"
         )
-    if protocol != "grouped_kfold" and fold != 0:
+    if protocol not in FOLDED and fold != 0:
         raise UserError(f"split.fold={fold}: split={protocol} has no folds; use split=grouped_kfold")
-    if not 0 <= fold < folds:
+    if protocol != "by_source" and not 0 <= fold < folds:
         raise UserError(f"split.fold={fold}: expected 0 to {folds - 1}, as split.folds={folds}")
     if unknown := sorted(set(exclude) - {case.case_id for case in index.cases}):
         raise UserError(

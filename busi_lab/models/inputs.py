@@ -17,6 +17,18 @@ def match_channels(values: tuple[float, ...], in_chans: int) -> tuple[float, ...
     return tuple(values) if len(values) == in_chans else (sum(values) / len(values),) * in_chans
 
 
+def standardize(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A hook before a network's forward: each image ``[C, H, W]`` to mean 0 and standard deviation 1 in each channel.
+
+    Scans of machines with another gain then look alike. What scaled the image before makes no difference.
+    """
+    image, *rest = inputs
+    wide = image.float()
+    mean = wide.mean(dim=(2, 3), keepdim=True)
+    deviation = (wide - mean).square().mean(dim=(2, 3), keepdim=True).sqrt()
+    return ((wide - mean) / (deviation + 1e-3)).to(image.dtype), *rest
+
+
 class PaddedNetwork(nn.Module):
     """Let a network of stride 32 take images of any size: edge pixels are repeated to the next multiple."""
 

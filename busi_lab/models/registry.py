@@ -12,7 +12,7 @@ from busi_lab.checking import checked
 from busi_lab.config import NetworkSettings
 from busi_lab.errors import UserError
 from busi_lab.extensions import installed, load_extension
-from busi_lab.models.inputs import check_network
+from busi_lab.models.inputs import check_network, standardize
 from busi_lab.models.interface import BuiltModel, Gives, Wanted
 from busi_lab.models.pretrained import local_file
 from busi_lab.models.transfer import Source, open_source, take_weights
@@ -138,6 +138,8 @@ def build_network(settings: NetworkSettings, wanted: Wanted) -> BuiltModel:
     if source is not None:
         initial = take_weights(built, wanted, source, settings.label, settings.weights_data)
         built = replace(built, initial=initial)
+    if settings.standardize:
+        built.network.register_forward_pre_hook(standardize)
     check_network(built, wanted, settings)
     return built
 

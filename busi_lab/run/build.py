@@ -1,11 +1,9 @@
 """What a run is made of, from its checked configuration: task, data, callbacks and trainer."""
 
-import hashlib
-import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +18,17 @@ from busi_lab.classes import BUSI, Classes
 from busi_lab.config import AugmentConfig, DataConfig, RunConfig, SplitConfig, check_arguments
 from busi_lab.data.cache import resolve_cache_dir
 from busi_lab.data.datamodule import BusiDataModule
-from busi_lab.data.dataset import DATASET
-from busi_lab.data.index import index_dataset
-from busi_lab.data.invalid_copies import make_copies
-from busi_lab.data.label_words import plain_label_map
+from busi_lab.data.dataset import DATASET, read_classes
 from busi_lab.data.layout import absent_classes, require_layout
 from busi_lab.data.layouts import classes_of, find_root
-from busi_lab.data.masks import lesion_value_names
 from busi_lab.data.options import DatasetOptions
-from busi_lab.data.phantom import generate_phantoms
 from busi_lab.errors import UserError, one_line
 from busi_lab.models import find_network
 from busi_lab.run.checkpoints import AtomicCheckpointIO, BestCheckpoint
+from busi_lab.run.made_data import dataset_options, made_root, mixed_root
 from busi_lab.suggestions import one_of
 from busi_lab.tasks import BaseTask
+from busi_lab.tasks.guidance import Guidance
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +53,9 @@ def find_classes(data: DataConfig) -> Classes:
         UserError: there is no such dataset, it does not say its classes soundly, or ``data.classes`` names others.
     """
     classes = BUSI
-    if data.phantom is None:
+    if data.sources is not None:
+        classes = read_classes(mixed_root(data))
+    elif data.phantom is None:
         options = dataset_options(data)
         if data.layout == "auto":
             require_layout(data.root, data.name, options)  # a name of the user's own allows both layouts
@@ -76,7 +73,8 @@ def find_classes_to_learn(data: DataConfig) -> Classes:
         UserError: as :func:`find_classes`, or a class has no folder.
     """
     classes, options = find_classes(data), dataset_options(data)
-    if data.phantom is not None or data.classes is not None or data.layout != "auto":
+    made = data.phantom is not None or data.sources is not None
+    if made or data.classes is not None or data.layout != "auto":
         return classes
     root = find_root(data.root, options)
     if absent := absent_classes(root, options):
@@ -86,16 +84,6 @@ def find_classes_to_learn(data: DataConfig) -> Classes:
             f"the folder, or name the classes in {DATASET}"
         )
     return classes
-
-
-def dataset_options(data: DataConfig) -> DatasetOptions:
-    """How the folder of the data is to be read.
-
-    Raises:
-        UserError: ``data.label_map`` gives a word two meanings.
-    """
-    lesions = lesion_value_names(data.lesion_values)
-    return DatasetOptions(data.labels, plain_label_map(data.label_map), lesions, data.layout)
 
 
 def build_task(config: RunConfig, classes: Classes) -> BaseTask:
@@ -121,6 +109,8 @@ def build_task(config: RunConfig, classes: Classes) -> BaseTask:
         raise UserError(f"task._target_={target}: cannot be imported ({one_line(error)})") from None
     if not (isinstance(task_class, type) and issubclass(task_class, BaseTask)):
         raise UserError(f"task._target_={target}: expected a subclass of busi_lab.tasks.BaseTask")
+    for item in fields(Guidance):  # see run/teaching.py
+        arguments.pop(item.name, None)
     check_arguments("task", task_class, arguments)
     if arguments.get("class_weights") is not None:
         arguments["class_weights"] = _weights(arguments["class_weights"], config.data.classes, classes)
@@ -177,16 +167,14 @@ def build_data(
     settings = asdict(data_config)
     for key in ("name", "roi", "roi_mode", "roi_margin"):  # data.roi is cut when the data are there
         settings.pop(key)
-    phantom = settings.pop("phantom")
-    copies = settings.pop("copies_before_split")
+    for key in ("phantom", "sources", "copies_before_split"):
+        settings.pop(key)
     del settings["labels"], settings["label_map"], settings["lesion_values"], settings["layout"]
     folder = resolve_cache_dir(settings["cache_dir"])
     settings["cache_dir"] = None if folder is None else str(folder)
-    if phantom is not None:
-        settings["root"] = str(_phantom_root(folder, phantom))
     options = dataset_options(data_config)
-    if copies:
-        settings["root"], options = str(_copies_root(folder, data_config)), DatasetOptions()
+    if (made := made_root(data_config)) is not None:
+        settings["root"], options = str(made), options if data_config.phantom is not None else DatasetOptions()
     data = BusiDataModule(
         **settings,
         split=asdict(split),
@@ -197,45 +185,12 @@ def build_data(
         either=either,
         original_masks=task.original_masks,
         options=options,
+        unlabelled=bool(task.guides),
+        two_views=task.two_views,
         seed=seed,
     )
     data.setup()
     return data
-
-
-def _copies_root(cache_dir: Path | None, data: DataConfig) -> Path:
-    """The folder of a dataset with copies (:mod:`busi_lab.data.invalid_copies`), made if it is not there yet."""
-    if cache_dir is None:
-        raise UserError("data.copies_before_split needs data.cache_dir, the folder to make the copies in; found null")
-    index = index_dataset(data.root, options=dataset_options(data))
-    root = cache_dir / f"copies-2-{index.digest}-{data.copies_before_split}"
-    if not root.is_dir():
-        log.info("making augmented copies in %s: an invalid protocol", root)
-        try:
-            make_copies(index, root, data.copies_before_split)
-        except (OSError, UserError) as error:
-            if not root.is_dir():  # else another job was faster, with the same copies
-                raise UserError(f"data.cache_dir={cache_dir}: copies cannot be made: {one_line(error)}") from None
-    return root
-
-
-def _phantom_root(cache_dir: Path | None, settings: dict[str, Any]) -> Path:
-    """The folder of the wanted phantoms, made if it is not there yet."""
-    if cache_dir is None:
-        raise UserError("data=phantom needs data.cache_dir, the folder to make the phantoms in; found null")
-    check_arguments("data.phantom", generate_phantoms, settings)
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    root = cache_dir / f"phantoms-2-{key}"  # raise the number when the generator draws or writes otherwise
-    if not root.is_dir():
-        log.info("making phantoms in %s", root)
-        try:
-            generate_phantoms(root, **settings)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"data.phantom={settings}: {one_line(error)}; see conf/data/phantom.yaml") from None
-        except (OSError, UserError) as error:
-            if not root.is_dir():  # else another job was faster, with the same phantoms
-                raise UserError(f"data.cache_dir={cache_dir}: phantoms cannot be made: {one_line(error)}") from None
-    return root
 
 
 def build_callbacks(config: RunConfig, task: BaseTask) -> list[Callback]:

@@ -34,7 +34,7 @@ from busi_lab.run.callbacks import EpochRecord, EpochSeed, MaskPanel
 from busi_lab.run.checkpoints import LastCheckpoint
 from busi_lab.run.environment import quieten
 from busi_lab.run.first_stage import FirstStage, find_first_stage
-from busi_lab.run.leaks import inherited
+from busi_lab.run.leaks import inherited, known_to
 from busi_lab.run.precision import AUTO, decide_precision
 from busi_lab.run.record import (
     class_line,
@@ -52,6 +52,7 @@ from busi_lab.run.resume import check_resumable, refuse_occupied
 from busi_lab.run.session import session
 from busi_lab.run.state import State, find_state
 from busi_lab.run.stop import StopRequest
+from busi_lab.run.teaching import add_guides, find_teacher, refuse_without_unlabelled
 from busi_lab.run_directory import (
     BEST_CHECKPOINT,
     MASKS,
@@ -92,6 +93,7 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     classes = find_classes_to_learn(config.data)
     task = build_task(config, classes)
+    add_guides(config, task)
     first_stage = find_first_stage(config.data, classes, task) if config.data.roi else None
     data = _build_training_data(config, task)
     cut = first_stage.cut(data) if first_stage else None
@@ -157,13 +159,18 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
 def _note_earlier_runs(
     task: BaseTask, first_stage: FirstStage | None, cut: FirstStageRecord | None, data: BusiDataModule, summary: Summary
 ) -> None:
-    """Record what the network started from, what has cut its scans, and the test images that these have learnt from."""
+    """Record what the network started from, who taught it, what has cut its scans, and what test images these know."""
     learnt: set[str] = set()
     if task.initial is not None:
         learnt |= (found := inherited(task.initial, data))
         summary.initial = replace(task.initial, leaked=len(found))
         log.info(describe_weights(task.initial))
         _warn_of_leaks("behind these weights has", len(found), summary)
+    if (teacher := find_teacher(task)) is not None:
+        learnt |= (taught := set(known_to(Path(str(teacher.directory)), data)))
+        summary.teacher = replace(teacher, leaked=len(taught))
+        log.info("teacher: %s, which has learnt from %s", teacher.model, teacher.data)
+        _warn_of_leaks("that teaches this one (task.teacher) has", len(taught), summary)
     if first_stage is not None and cut is not None:
         learnt |= (known := set(first_stage.leaked(data)))
         summary.first_stage = replace(cut, leaked=len(known))
@@ -183,6 +190,7 @@ def _build_training_data(config: RunConfig, task: BaseTask) -> BusiDataModule:
     if config.split.protocol == "all" and not config.split.manifest:
         raise UserError(_NOTHING_TO_TRAIN_ON)
     data = build_data(config.data, config.split, task, config.augment, config.seed)
+    refuse_without_unlabelled(task, data)
     if data.full_manifest.protocol == "all":
         raise UserError(f"split.manifest={config.split.manifest}: {_NOTHING_TO_TRAIN_ON}")
     for name in ("train", "val", *(("test",) if config.test else ())):

@@ -73,20 +73,25 @@ def inherited(initial: InitialWeights, data: BusiDataModule) -> set[str]:
 
 
 def known_to(run: Path, data: BusiDataModule) -> dict[str, str]:
-    """Test images that a run, or one whose weights it began with, has learnt from, as :func:`find_leaked`."""
+    """Test images that a run has learnt from, or one whose weights it began with or that taught it, by that image."""
     found: dict[str, str] = {}
     seen: set[Path] = set()
-    folder: Path | None = run
-    while folder is not None and folder not in seen:
+    waiting: list[Path | None] = [run]
+    while waiting:
+        folder = waiting.pop(0)
+        if folder is None or folder in seen:
+            continue
         seen.add(folder)
         try:
             summary = read_summary(folder)
         except UserError as error:
             log.info("leaks: %s", one_line(error))
-            break
+            continue
         found |= find_leaked(summary, folder, data) or {}
-        before = summary.initial
-        folder = None if before is None or before.source is None else parent_run(Path(before.source))
+        if summary.initial is not None and summary.initial.source is not None:
+            waiting.append(parent_run(Path(summary.initial.source)))
+        if summary.teacher is not None and summary.teacher.directory is not None:
+            waiting.append(Path(summary.teacher.directory))
     return found
 
 

@@ -13,7 +13,7 @@ from omegaconf.errors import InterpolationResolutionError
 
 from busi_lab.config import LATER_OF_NETWORKS, LATER_OF_TASKS, DataConfig, may_change_on_resume, parse_config
 from busi_lab.data.manifest import read_version
-from busi_lab.data.splits import version_of
+from busi_lab.data.splits import FOLDED, version_of
 from busi_lab.errors import UserError
 from busi_lab.run.resume import trusted_packages
 from busi_lab.run_directory import CONFIG, SPLIT, quoted
@@ -299,14 +299,14 @@ def of_the_jobs(hydra: Any, jobs: Sequence[Sequence[str]]) -> list[tuple[str, ..
     own_folds = _FOLD in (hydra.sweeper.get("params") or {}) and _FOLD not in typed and "split" in typed
     found = []
     for job in jobs:
-        split = next((item.split("=", 1)[1] for item in job if item.startswith("split=")), _WITH_FOLDS)
-        drop = own_folds and split != _WITH_FOLDS
+        split = next((item.split("=", 1)[1] for item in job if item.startswith("split=")), None)
+        drop = own_folds and split is not None and split not in FOLDED
         kept = (item for item in job if not _of_the_launcher(item))
         found.append(tuple(item for item in kept if not (drop and item.startswith(f"{_FOLD}="))))
     return found
 
 
-_FOLD, _WITH_FOLDS = "split.fold", "grouped_kfold"
+_FOLD = "split.fold"
 
 
 def command_flags(hydra: Any) -> list[str]:

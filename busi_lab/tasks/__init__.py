@@ -6,6 +6,7 @@ from busi_lab.tasks.loading import load_task
 from busi_lab.tasks.localization import LocalizationTask
 from busi_lab.tasks.multitask import MultiTask
 from busi_lab.tasks.segmentation import MaskTask, SegmentationTask
+from busi_lab.tasks.self_supervised import SelfSupervisedTask
 
 __all__ = [
     "BaseTask",
@@ -14,5 +15,6 @@ __all__ = [
     "MaskTask",
     "MultiTask",
     "SegmentationTask",
+    "SelfSupervisedTask",
     "load_task",
 ]

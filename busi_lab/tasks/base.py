@@ -1,5 +1,6 @@
 """What all tasks share: input scaling, freezing, optimiser, scheduler, checkpoints."""
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from busi_lab.models import BuiltModel, Outputs, Wanted, build_network, find_net
 from busi_lab.models.freezing import FrozenPart
 from busi_lab.models.views import VIEWS, answer_to_views
 from busi_lab.tasks.checkpoint import SCHEMA
+from busi_lab.tasks.guidance import Guide
 from busi_lab.tasks.mixing import NOTHING_MIXED, Mix, Mixing
 from busi_lab.tasks.optimisation import check_layer_decay, make_optimizer, make_scheduler
 
@@ -61,6 +63,9 @@ class BaseTask(LightningModule):
     needs_masks = False
     """Whether it learns the masks of scans; its network then has a mask output."""
 
+    two_views = False
+    """Whether it wants each scan in two views, ``image`` and ``view``."""
+
     def __init__(
         self,
         model: Mapping[str, Any],
@@ -79,6 +84,8 @@ class BaseTask(LightningModule):
         if views not in VIEWS:
             raise UserError(f"task.views={views}: expected {' or '.join(VIEWS)}")
         self.save_hyperparameters()
+        for name in self.hparams.keys() - inspect.signature(type(self)).parameters.keys():
+            del self.hparams[name]  # an option of this class that the task does not have
         self._settings = network_settings(model)
         self.hparams["model"] = self.model_settings = asdict(self._settings)
         self.image_size = image_size
@@ -104,6 +111,8 @@ class BaseTask(LightningModule):
         self._thawed = False
         self._frozen.hold()
         self.train()  # Lightning keeps the modes that it finds, so a frozen backbone must be set now
+        self.guides: list[Guide] = []  # losses beside those of annotations; no part of a checkpoint's settings
+        self._guided: list[dict[str, Tensor]] = []
         self.results: dict[str, dict[str, Tensor]] = {}
         self._average = MeanMetric(nan_strategy="disable")  # by default it leaves out what is no number
         self._gathered: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}, "test": {}}
@@ -135,7 +144,7 @@ class BaseTask(LightningModule):
 
     @abstractmethod
     def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
-        """Columns of ``predictions.csv`` behind ``image`` and ``label``, from what was gathered."""
+        """Columns of ``predictions.csv`` behind ``image`` and ``label``, from what was gathered; none: no such file."""
 
     @property
     @abstractmethod
@@ -188,6 +197,15 @@ class BaseTask(LightningModule):
         if epoch is not None and self.trainer.world_size > 1:
             raise UserError(f"model.unfreeze_epoch={epoch}: expected trainer.devices=1, found several; leave one out")
         self._thaw_if_due()
+        for guide, state in zip(self.guides, self._guided, strict=False):
+            guide.restore(state)
+        for guide in self.guides:
+            guide.begin(self)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Let what guides the training follow the network."""
+        for guide in self.guides:
+            guide.after_step(self)
 
     def _thaw_if_due(self) -> None:
         epoch = self._settings.unfreeze_epoch
@@ -220,7 +238,12 @@ class BaseTask(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One optimisation step."""
-        return self._gathered_step(batch, "train")
+        loss = self._gathered_step(batch, "train")
+        if not self.guides:
+            return loss
+        guidance = torch.stack([guide.loss(self, batch) for guide in self.guides]).sum()
+        self.gather("train", guidance=guidance.detach().float().expand(len(batch["image"])))
+        return loss + guidance
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Judge one validation batch."""
@@ -272,7 +295,10 @@ class BaseTask(LightningModule):
     def _log_summary(self, split: str) -> None:
         gathered = {name: torch.cat(parts) for name, parts in self._gathered[split].items()}
         self._gathered[split].clear()
-        values = {"loss": self.mean(gathered.pop("loss")), **self.summarize(split, gathered)}
+        means = {"loss": self.mean(gathered.pop("loss"))}
+        if "guidance" in gathered:
+            means["guidance_loss"] = self.mean(gathered.pop("guidance"))
+        values = {**means, **self.summarize(split, gathered)}
         if split in self._rows:
             self._rows[split] = self._tabulate(split, gathered)
         self.results[split] = values
@@ -293,7 +319,10 @@ class BaseTask(LightningModule):
 
     def _tabulate(self, split: str, gathered: dict[str, Tensor]) -> list[dict[str, Any]]:
         labels = [self.roles.name(number) for number in gathered["label"].tolist()]
-        columns = {"image": list(self._case_ids[split]), "label": labels, **self.columns(gathered)}
+        predicted = self.columns(gathered)
+        if not predicted:
+            return []
+        columns = {"image": list(self._case_ids[split]), "label": labels, **predicted}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def predicted_masks(self) -> dict[str, NDArray[np.bool_]]:
@@ -305,6 +334,8 @@ class BaseTask(LightningModule):
         checkpoint["gathered"] = {name: torch.cat(parts) for name, parts in self._gathered["train"].items()}
         checkpoint["schema"] = SCHEMA
         checkpoint["packages"] = self._packages()
+        if "optimizer_states" in checkpoint:  # to go on from, not the weights alone
+            checkpoint["guides"] = [guide.state() for guide in self.guides]
         parameters = dict(checkpoint["hyper_parameters"])
         parameters["model"] = {**parameters["model"], "weights": "none"}
         checkpoint["hyper_parameters"] = parameters
@@ -316,6 +347,7 @@ class BaseTask(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the batches of an epoch that was cut."""
+        self._guided = checkpoint.get("guides", [])
         self._gathered["train"] = {name: [rows] for name, rows in checkpoint.get("gathered", {}).items()}
 
     def configure_optimizers(self) -> Any:

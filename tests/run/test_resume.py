@@ -97,7 +97,10 @@ def test_five_kills(programs: Programs, undisturbed: Path, phantom_root: Path, t
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-EVERYTHING_RANDOM = ("scheduler=warmup_cosine", "ema=0.9", "task.mixup=0.4", "task.cutmix=1.0")
+EVERYTHING_RANDOM = (
+    *("scheduler=warmup_cosine", "ema=0.9", "task.mixup=0.4", "task.cutmix=1.0"),
+    *("data.annotated=0.5", "task.semi=mean_teacher", "data.epoch_images=20"),
+)
 """What has a state of its own, or draws numbers while it trains."""
 
 

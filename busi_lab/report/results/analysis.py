@@ -18,7 +18,7 @@ from busi_lab.run_directory import Run
 ESTIMATED = 200
 """Experiments of a scope that get intervals at most, best by validation first."""
 
-_PROTOCOLS = ("published", "holdout", "grouped_holdout", "grouped_kfold", "curated")
+_PROTOCOLS = ("published", "holdout", "grouped_holdout", "grouped_kfold", "curated", "by_source")
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def compare_models(experiments: Sequence[Experiment]) -> list[Difference]:
         family = [
             test for first, second in combinations(known, 2) if (test := _paired(first, second, measure)) is not None
         ]
-        found += _corrected(family)
+        found += corrected(family)
     return found
 
 
@@ -98,11 +98,11 @@ def _paired(first: Experiment, second: Experiment, measure: str) -> Difference |
     return Difference(first, second, measure, "groups swapped", int(known.sum()), values, estimate, p, p)
 
 
-def _corrected(family: Sequence[Difference]) -> list[Difference]:
+def corrected(family: Sequence[Difference]) -> list[Difference]:
     """The tests with their p after Holm; those of too few groups claim nothing and cost the others nothing."""
     tested = [test for test in family if np.isfinite(test.p)]
-    corrected = dict(zip(map(id, tested), holm([test.p for test in tested]), strict=True))
-    return [replace(test, corrected=corrected.get(id(test), np.nan)) for test in family]
+    found = dict(zip(map(id, tested), holm([test.p for test in tested]), strict=True))
+    return [replace(test, corrected=found.get(id(test), np.nan)) for test in family]
 
 
 def compare_protocols(experiments: Sequence[Experiment]) -> list[Difference]:
@@ -114,29 +114,40 @@ def compare_protocols(experiments: Sequence[Experiment]) -> list[Difference]:
     found = []
     for measure in MEASURES:
         known = [item for item in experiments if item.whole and measure in item.estimates]
-        found += _corrected([_between(first, second, measure) for first, second in combinations(known, 2)])
+        found += corrected([_between(first, second, measure) for first, second in combinations(known, 2)])
     return found
 
 
 def _between(first: Experiment, second: Experiment, measure: str) -> Difference:
+    return between(first, second, [measure])[measure]
+
+
+def between(first: Experiment, second: Experiment, measures: Sequence[str]) -> dict[str, Difference]:
+    """``first`` minus ``second`` in figures that both have, by the cluster bootstrap."""
     left, right = first.cases, second.cases
     assert left is not None and right is not None
     files = [(item.settings or {}).get("split.groups") for item in (first, second)]
     images, left_weights, right_weights, relation = joint_weights(left, right, files[0] == files[1])
 
-    def figure(cases: Cases, weights: Floats) -> dict[str, Floats]:
-        return {measure: cases.figures_of(measure, weights)}
+    def figures(cases: Cases, weights: Floats) -> dict[str, Floats]:
+        if set(measures) <= MEASURES.keys():  # the others would take their time
+            return {measure: cases.figures_of(measure, weights) for measure in measures}
+        return dict(cases.figures(weights))
 
     resampled = [
-        mean_figures(list(item.parts.values()), cases, weights, figure)[measure]
+        mean_figures(list(item.parts.values()), cases, weights, figures)
         for item, cases, weights in ((first, left, left_weights), (second, right, right_weights))
     ]
-    values = (first.estimates[measure].value, second.estimates[measure].value)
-    gap = resampled[0] - resampled[1]
-    estimate = difference_of(left, right, measure, values[0] - values[1], gap)
-    effective = min(left.effective_groups(measure), right.effective_groups(measure))
-    p = np.nan if estimate.few else bootstrap_p(gap, effective)
-    return Difference(first, second, measure, "cluster bootstrap", images, values, estimate, p, p, relation)
+    found = {}
+    for measure in measures:
+        values = (first.estimates[measure].value, second.estimates[measure].value)
+        gap = resampled[0][measure] - resampled[1][measure]
+        estimate = difference_of(left, right, measure, values[0] - values[1], gap)
+        effective = min(left.effective_groups(measure), right.effective_groups(measure))
+        p = np.nan if estimate.few else bootstrap_p(gap, effective)
+        test = "cluster bootstrap"
+        found[measure] = Difference(first, second, measure, test, images, values, estimate, p, p, relation)
+    return found
 
 
 def joint_weights(left: Cases, right: Cases, same_names: bool = True) -> tuple[int, Floats, Floats, str]:

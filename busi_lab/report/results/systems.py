@@ -10,7 +10,7 @@ from busi_lab.report.results.published import PAPER_DATASET, PUBLISHED, Publishe
 from busi_lab.report.results.tables import of_the_paper
 from busi_lab.report.words import number, text
 
-LEAK_FREE = ("grouped_kfold", "grouped_holdout", "curated")
+LEAK_FREE = ("grouped_kfold", "grouped_holdout", "curated", "by_source")
 """Protocols without near-copies across the parts, the one with the most test images first."""
 
 _LEAKY = ("published", "holdout")

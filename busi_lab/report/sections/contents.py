@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 from busi_lab.report.results.analysis import Analysis
+from busi_lab.report.sections.ablation import ablation
+from busi_lab.report.sections.annotations import annotations
 from busi_lab.report.sections.basis import basis
 from busi_lab.report.sections.evaluations import evaluations
 from busi_lab.report.sections.failures import failures
@@ -25,6 +27,8 @@ SECTIONS: tuple[Callable[[Analysis], list[Section]], ...] = (
     findings,  # what was found
     basis,  # what that rests on
     search,
+    ablation,
+    annotations,
     systems,  # our runs of published systems, beside the figures of their sources
     protocols,  # then the details
     evaluations,

@@ -1,0 +1,54 @@
+"""What each ingredient of a recipe is worth, where runs are variants of another experiment."""
+
+from collections.abc import Mapping
+
+from busi_lab.report import words
+from busi_lab.report.results.ablation import Ablation, ablations
+from busi_lab.report.results.analysis import Analysis, Scope
+from busi_lab.report.results.experiments import Experiment
+from busi_lab.report.results.pairwise import Difference
+from busi_lab.report.results.uncertainty import RESAMPLES
+from busi_lab.report.sections.scopes import where
+from busi_lab.report.sections.section import Cell, Grid, Section, difference, interval, word
+
+
+def ablation(analysis: Analysis) -> list[Section]:
+    """A section for each recipe with variants."""
+    found = [(scope, item) for scope in analysis.scopes for item in ablations(scope.experiments)]
+    return [_section(scope, item) for scope, item in found]
+
+
+def _section(scope: Scope, found: Ablation) -> Section:
+    measures = found.measures
+    lines = [(word("the whole recipe"), _runs(found.whole), *(interval(found.whole.estimates[m]) for m in measures))]
+    for name, item, differences in found.variants:
+        cells = (_difference(differences, measure) for measure in measures)
+        lines.append((word(name), _runs(item), *cells))
+    told = [
+        f"{name} in {measure}"
+        for name, _, differences in found.variants
+        for measure, each in differences.items()
+        if each.told_apart
+    ]
+    sentences = [
+        f"The first line has the figures of the recipe, each other line what changes with a variant of it: variant "
+        f"minus recipe, with the 95 % interval of {RESAMPLES:,} resamples of whole groups of the same images.",
+        "An interval on both sides of 0 leaves open whether the ingredient helps. It knows the test images, not the "
+        "chance of another seed.",
+        f"Told apart after Holm's correction for all variants of a measure: {words.some(told) if told else 'none'}.",
+    ]
+    uneven = [name for name, item, _ in found.variants if len(item.rows) != len(found.whole.rows)]
+    if uneven:
+        sentences.append(f"Fewer or more runs than the recipe, so not yet comparable: {words.some(uneven)}.")
+    grid = Grid(("variant", "runs", *measures), tuple(lines))
+    title = f"What each ingredient is worth: {found.whole.name}, {where(scope)}"
+    return Section(title, tuple(sentences), grids=(grid,), terminal=True)
+
+
+def _runs(item: Experiment) -> Cell:
+    return Cell(str(len(item.rows)), float(len(item.rows)))
+
+
+def _difference(differences: Mapping[str, Difference], measure: str) -> Cell:
+    found = differences.get(measure)
+    return difference(None if found is None else found.difference)

@@ -1,0 +1,109 @@
+"""Several datasets as one: what its table says, what is refused, and one of them left out."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.data.index import index_dataset
+from busi_lab.data.mix import mix_folder, parse_sources
+from busi_lab.data.phantom import generate_phantoms
+from busi_lab.errors import UserError
+from busi_lab.run_directory import read_run
+from tests.programs import call
+
+
+@pytest.fixture
+def sources(phantom_root: Path, tmp_path: Path) -> list[dict[str, Any]]:
+    """Two datasets with a scan in common; the second has a table with patients."""
+    other = generate_phantoms(tmp_path / "other", {"benign": 6, "malignant": 5, "normal": 4}, seed=9, height=96)
+    for ending in ("", "_mask"):
+        shutil.copy(phantom_root / f"benign/benign (1){ending}.png", other / f"benign/benign (1){ending}.png")
+    rows = ["file,label,mask_file,patient,machine,spacing"]
+    for path in sorted(other.rglob("*.png")):
+        if "_mask" not in path.name:
+            name = path.relative_to(other).as_posix()
+            rows.append(f"{name},{path.parent.name},{name[:-4]}_mask.png,p{len(rows) // 2},GE,0.1x0.2")
+    (other / "labels.csv").write_text("\n".join(rows))
+    return [{"name": "north", "root": str(phantom_root)}, {"name": "south", "root": str(other)}]
+
+
+def test_every_scan_keeps_what_was_known_of_it(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+    folder = mix_folder(parse_sources(sources), tmp_path)
+    assert mix_folder(parse_sources(sources), tmp_path) == folder, "written once"
+    with (folder / "labels.csv").open(newline="") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 30 + 15
+    south = rows["south/benign/benign (2).png"]
+    assert (south["source"], south["machine"], south["patient"]) == ("south", "GE", "south p1")
+    assert rows["north/benign/benign (2).png"]["patient"] == ""
+    mixed, alone = index_dataset(folder), index_dataset(sources[1]["root"])
+    by_name = {case.case_id: case for case in mixed.cases}
+    for case in alone.cases:
+        same = by_name[f"south/{case.case_id}"]
+        assert (same.content_hash, same.spacing, same.label) == (case.content_hash, (0.1, 0.2), case.label)
+
+
+def test_another_table_makes_another_folder(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+    first = mix_folder(parse_sources(sources), tmp_path)
+    table = Path(sources[1]["root"]) / "labels.csv"
+    table.write_text(table.read_text().replace("GE", "Philips"))
+    assert mix_folder(parse_sources(sources), tmp_path) != first
+
+
+def test_one_dataset_is_left_out_with_its_near_copies(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+    folder = mix_folder(parse_sources(sources), tmp_path)
+    for fold, name in enumerate(("north", "south")):
+        data = BusiDataModule(str(folder), 32, split={"protocol": "by_source", "fold": fold}, cache_dir=None)
+        data.setup()
+        manifest = data.manifest
+        assert (manifest.folds, manifest.fold) == (2, fold)
+        assert all(case_id.startswith(f"{name}/") for case_id in manifest.test)
+        assert not any(case_id.startswith(f"{name}/") for case_id in (*manifest.train, *manifest.val))
+        assert len(manifest.test) == (30, 15)[fold]
+        assert data.leaked() == 0
+        other = ("south", "north")[fold]
+        assert f"{other}/benign/benign (1)" in manifest.excluded
+
+
+def test_it_trains_and_its_predictions_name_the_dataset(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+    listed = f"data.sources={json.dumps(sources)}".replace('"name"', "name").replace('"root"', "root")
+    settings = ("data=mix", listed, "split=by_source", "split.fold=1", "trainer=smoke", "data.image_size=32")
+    run = tmp_path / "run"
+    assert call("train", *settings, "model=custom_cnn", "logger=none", f"hydra.run.dir={run}") == 0
+    found = read_run(run)
+    assert found.summary.split.protocol == "by_source"
+    with (run / "predictions.csv").open(newline="") as file:
+        assert {row["source"] for row in csv.DictReader(file)} == {"south"}
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        ([], "expected two datasets at least, found 0"),
+        (["busi", "busbra"], r"data\.sources\[0\]=busi: expected \{name: NAME, root: DIR\}"),
+        ([{"name": "a b", "root": "/x"}], r"data\.sources\[0\]\.name=a b: expected letters"),
+        ([{"name": "a"}], r"data\.sources\[0\]\.root=None: expected the folder"),
+        ([{"name": "a", "rot": "/x"}], r"unknown key rot; did you mean root"),
+        ([{"name": "a", "root": "/x"}, {"name": "A", "root": "/y"}], "the name a stands twice"),
+    ],
+)
+def test_what_is_no_list_of_datasets_is_refused(items: list[Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        parse_sources(items)
+
+
+def test_datasets_of_other_classes_are_refused(phantom_root: Path, cysts: Path, tmp_path: Path) -> None:
+    items = [{"name": "ours", "root": str(phantom_root)}, {"name": "cysts", "root": str(cysts)}]
+    with pytest.raises(UserError, match=r"cysts has the classes cyst, solid, and ours has benign, malignant, normal"):
+        mix_folder(parse_sources(items), tmp_path)
+
+
+def test_one_dataset_alone_cannot_be_left_out(phantom_root: Path) -> None:
+    data = BusiDataModule(str(phantom_root), 32, split={"protocol": "by_source"}, cache_dir=None)
+    with pytest.raises(UserError, match="expected scans of two datasets at least, each with its name in the column"):
+        data.setup()

@@ -1,0 +1,90 @@
+"""Runs that learn from scans without annotation, and from other runs."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.run.leaks import known_to
+from busi_lab.summary import read_summary
+from tests.programs import call, outcome
+
+RUN = ("trainer=smoke", "model.backbone=test_efficientnet", "data.image_size=32", "data.subset=null", "logger=none")
+
+
+def train(root: Path, run: Path, *settings: str) -> int:
+    return call("train", f"data.root={root}", *RUN, *settings, f"hydra.run.dir={run}")
+
+
+SEGMENTER = ("trainer=smoke", "task=segmentation", "model=mobilenet_unet", *RUN[2:])
+"""Of two kinds of pixels one is always sure enough, also for a network that knows nothing."""
+
+
+@pytest.mark.parametrize(("method", "network"), [("mean_teacher", RUN), ("pseudo_label", SEGMENTER)])
+def test_scans_without_annotation_take_part(
+    phantom_root: Path, tmp_path: Path, method: str, network: tuple[str, ...]
+) -> None:
+    settings = ("data.annotated=0.4", f"task.semi={method}", "task.semi_threshold=0.5", "task.semi_ramp=0")
+    directory = f"hydra.run.dir={tmp_path / 'run'}"
+    assert call("train", f"data.root={phantom_root}", *network, *settings, directory) == 0
+    with (tmp_path / "run/metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(float(row["train/guidance_loss"]) > 0 for row in rows)
+    checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert "guides" not in checkpoint
+    assert not [name for name in checkpoint["hyper_parameters"] if name.startswith(("semi", "teacher"))]
+
+
+def test_a_joint_run_teaches_a_small_classifier(trained: dict[str, Path], phantom_root: Path, tmp_path: Path) -> None:
+    teacher = trained["joint"]
+    assert train(phantom_root, tmp_path / "run", f"task.teacher={teacher}", "split=grouped_holdout") == 0
+    record = read_summary(tmp_path / "run").teacher
+    assert record is not None
+    assert (record.directory, record.leaked) == (str(teacher), 0)
+    assert train(phantom_root, tmp_path / "other", f"task.teacher={teacher}", "split=holdout", "split.seed=3") == 0
+    summary = read_summary(tmp_path / "other")
+    assert summary.teacher is not None
+    assert summary.teacher.leaked
+    assert (summary.split.leaked or 0) >= summary.teacher.leaked
+
+
+def test_what_a_teacher_knew_is_known_to_whoever_begins_with_its_student(
+    trained: dict[str, Path], phantom_root: Path, tmp_path: Path
+) -> None:
+    student = tmp_path / "student"
+    assert train(phantom_root, student, "split=holdout", "split.seed=3") == 0
+    split = json.loads((student / "split.json").read_text())
+    content = json.loads((student / "summary.json").read_text())
+    other = BusiDataModule(str(phantom_root), 32, split={"protocol": "holdout", "seed": 3}, cache_dir=None)
+    other.setup()
+    assert not set(known_to(student, other)) & set(split["test"]), "it has learnt from no test image of its own"
+    taught = {**content, "teacher": {"directory": str(trained["joint"])}}
+    (student / "summary.json").write_text(json.dumps(taught))
+    learnt = json.loads((trained["joint"] / "split.json").read_text())
+    assert set(known_to(student, other)) >= set(split["test"]) & {*learnt["train"], *learnt["val"]} != set()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("task.teacher=/nowhere",), "task.teacher: /nowhere: no such folder"),
+        (("task.semi=mean_teacher",), "task.semi needs training scans without annotation"),
+        (("task.semi=other",), "task.semi=other: expected none or mean_teacher or pseudo_label"),
+        (("task.semi=mean_teacher", "data.annotated=0"), "data.annotated=0.0: expected a share above 0"),
+        (("data.epoch_images=0",), "data.epoch_images=0: expected"),
+        (("task=segmentation", "model=mobilenet_unet", "task.teacher={classifier}"), "has nothing to teach to segm"),
+        (("task.semi=mean_teacher", "data.roi={joint}"), "data.roi beside task.semi or task.teacher"),
+    ],
+)
+def test_what_cannot_teach_is_refused(
+    trained: dict[str, Path], phantom_root: Path, tmp_path: Path, settings: tuple[str, ...], said: str
+) -> None:
+    run = tmp_path / "run"
+    model = RUN if not any(item.startswith("model=") for item in settings) else [i for i in RUN if "backbone" not in i]
+    given = [item.format(**trained) for item in settings]
+    code, line = outcome("train", f"data.root={phantom_root}", *model, *given, f"hydra.run.dir={run}")
+    assert (code, said in line) == (2, True), line
+    assert not run.exists()
