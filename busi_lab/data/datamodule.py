@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
@@ -62,7 +62,9 @@ class BusiDataModule(LightningDataModule):
         original_masks: deliver test masks at the scans' resolution, too.
         options: how the folder is to be read.
         num_workers: loader processes; None chooses by the machine.
-        unlabelled: deliver with each training scan one whose annotation does not count, or that has none.
+        unlabelled: deliver with each training scan another one without label and mask: of those whose annotation does
+            not count or that have none (``rest``, where there are any), of these and the annotated ones (``all``), or
+            ``none``.
         two_views: deliver each scan in two views.
         cache_dir: folder of the pixel cache, see :func:`resolve_cache_dir`; None keeps pixels in memory alone.
         seed: of order and augmentation.
@@ -87,7 +89,7 @@ class BusiDataModule(LightningDataModule):
         either: bool = False,
         original_masks: bool = False,
         options: DatasetOptions = AS_FOUND,
-        unlabelled: bool = False,
+        unlabelled: Literal["none", "rest", "all"] = "none",
         two_views: bool = False,
         num_workers: int | None = None,
         cache_dir: str | None = "auto",
@@ -176,12 +178,13 @@ class BusiDataModule(LightningDataModule):
         chosen = choose_annotated(training, labels, self.groups, self._annotated, int(self._split.get("seed", 0)))
         self.manifest = replace(self.manifest, train=chosen)
         self.unlabelled: tuple[str, ...] = ()
-        if self._wants_unlabelled:
+        if self._wants_unlabelled != "none":
             judged = {self.group(case_id) for case_id in (*self.full_manifest.val, *self.full_manifest.test)}
             free = {case_id for case_id in unusable if self.group(case_id) not in judged}
-            self.unlabelled = tuple(sorted({*training, *free} - {*chosen}))
+            given = {*chosen} if self._wants_unlabelled == "rest" else set()
+            self.unlabelled = tuple(sorted({*training, *free} - given))
         if self._annotated < 1 or self.unlabelled:
-            log.info(describe_annotated(len(chosen), len(training), len(self.unlabelled)))
+            log.info(describe_annotated(len(chosen), len(training), len({*self.unlabelled} - {*chosen})))
 
     def _near_copies(self, index: Index, groups: str | None) -> dict[str, int]:
         """Groups of near-copies: found, read, or none."""

@@ -185,7 +185,7 @@ def build_data(
         either=either,
         original_masks=task.original_masks,
         options=options,
-        unlabelled=bool(task.guides),
+        unlabelled=task.wanted_unlabelled,
         two_views=task.two_views,
         seed=seed,
     )

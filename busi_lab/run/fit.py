@@ -52,7 +52,7 @@ from busi_lab.run.resume import check_resumable, refuse_occupied
 from busi_lab.run.session import session
 from busi_lab.run.state import State, find_state
 from busi_lab.run.stop import StopRequest
-from busi_lab.run.teaching import add_guides, find_teacher, refuse_without_unlabelled
+from busi_lab.run.teaching import add_guides, find_teacher
 from busi_lab.run_directory import (
     BEST_CHECKPOINT,
     MASKS,
@@ -190,7 +190,6 @@ def _build_training_data(config: RunConfig, task: BaseTask) -> BusiDataModule:
     if config.split.protocol == "all" and not config.split.manifest:
         raise UserError(_NOTHING_TO_TRAIN_ON)
     data = build_data(config.data, config.split, task, config.augment, config.seed)
-    refuse_without_unlabelled(task, data)
     if data.full_manifest.protocol == "all":
         raise UserError(f"split.manifest={config.split.manifest}: {_NOTHING_TO_TRAIN_ON}")
     for name in ("train", "val", *(("test",) if config.test else ())):

@@ -4,11 +4,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from busi_lab.config import RunConfig
-from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.errors import UserError
 from busi_lab.summary import TeacherRecord
 from busi_lab.tasks import BaseTask
-from busi_lab.tasks.guidance import Consistency, Distillation, Guidance, make_consistency
+from busi_lab.tasks.guidance import Distillation, Guidance, make_consistency
 from busi_lab.tasks.loading import load_task
 
 
@@ -52,16 +51,3 @@ def _teacher(guidance: Guidance, directory: str, task: BaseTask) -> Distillation
 def find_teacher(task: BaseTask) -> TeacherRecord | None:
     """The record of a task's teacher; None without one."""
     return next((guide.record for guide in task.guides if isinstance(guide, Distillation)), None)
-
-
-def refuse_without_unlabelled(task: BaseTask, data: BusiDataModule) -> None:
-    """Refuse ``task.semi`` where no scan is without annotation.
-
-    Raises:
-        UserError: so it is.
-    """
-    if any(isinstance(guide, Consistency) for guide in task.guides) and not data.unlabelled:
-        raise UserError(
-            f"{data.index.root}: task.semi needs training scans without annotation, and all have one; set "
-            "data.annotated below 1, add rows without label or mask to labels.csv, or set task.semi=none"
-        )

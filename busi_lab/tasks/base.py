@@ -4,7 +4,7 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from busi_lab.models import BuiltModel, Outputs, Wanted, build_network, find_net
 from busi_lab.models.freezing import FrozenPart
 from busi_lab.models.views import VIEWS, answer_to_views
 from busi_lab.tasks.checkpoint import SCHEMA
-from busi_lab.tasks.guidance import Guide
+from busi_lab.tasks.guidance import Consistency, Guide
 from busi_lab.tasks.mixing import NOTHING_MIXED, Mix, Mixing
 from busi_lab.tasks.optimisation import check_layer_decay, make_optimizer, make_scheduler
 
@@ -150,6 +150,13 @@ class BaseTask(LightningModule):
     @abstractmethod
     def metric_names(self) -> list[str]:
         """Bare names of the scalar metrics, any of which, or ``loss``, can be monitored as ``val/NAME``."""
+
+    @property
+    def wanted_unlabelled(self) -> Literal["none", "rest", "all"]:
+        """Which scans it wants without label and mask, see :class:`busi_lab.data.datamodule.BusiDataModule`."""
+        if any(isinstance(guide, Consistency) for guide in self.guides):
+            return "all"
+        return "rest" if self.guides else "none"
 
     @property
     def original_masks(self) -> bool:

@@ -58,9 +58,10 @@ def module(root: Path, **settings: object) -> BusiDataModule:
 
 
 def test_scans_without_annotation_are_drawn_beside_the_others(phantom_root: Path) -> None:
-    whole = module(phantom_root, unlabelled=True)
+    whole = module(phantom_root, unlabelled="rest")
     assert whole.unlabelled == ()
-    data = module(phantom_root, annotated=0.3, unlabelled=True, epoch_images=20)
+    assert module(phantom_root, unlabelled="all", annotated=0.3).unlabelled == whole.manifest.train
+    data = module(phantom_root, annotated=0.3, unlabelled="rest", epoch_images=20)
     assert set(data.manifest.train) | set(data.unlabelled) == set(whole.manifest.train)
     assert not set(data.manifest.train) & set(data.unlabelled)
     assert data.manifest.test == whole.manifest.test
@@ -82,7 +83,7 @@ def test_rows_without_a_label_are_used_but_not_those_of_test_patients(phantom_ro
     for label in ("benign", "malignant", "normal"):
         (tmp_path / label).symlink_to(phantom_root / label)
     (tmp_path / "labels.csv").write_text("\n".join(lines))
-    data = module(tmp_path, masks=False, unlabelled=True)
+    data = module(tmp_path, masks=False, unlabelled="rest")
     unlabelled = {case.case_id for case in data.index.cases if not case.label}
     judged = {data.group(case_id) for case_id in (*data.manifest.val, *data.manifest.test)}
     assert set(data.unlabelled) == {case_id for case_id in unlabelled if data.group(case_id) not in judged}

@@ -144,7 +144,7 @@ def experiments() -> list[str]:
     """Names of the shipped experiments but the systems of other papers, which ``tests/test_experiments.py`` trains."""
     folder = HERE.parents[1] / "conf/experiment"
     names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
-    return [name for name in names if not name.startswith("published/")]
+    return [name for name in names if not name.startswith(("published/", "best/", "annotations/"))]
 
 
 def record(folder: Path, call: Callable[..., None] = call) -> Iterator[tuple[str, dict[str, str]]]:
