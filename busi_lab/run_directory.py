@@ -35,6 +35,7 @@ METRICS = "metrics.csv"
 PREDICTIONS = "predictions.csv"
 VALIDATION = "validation.csv"
 MASKS = "masks"
+LESIONS = "lesions.csv"
 EXPLANATIONS = "explanations"
 FLAGS = "flags.csv"
 STRESS = "stress.csv"
@@ -137,6 +138,11 @@ class Run:
     def validation(self) -> list[dict[str, str]]:
         """``validation.csv``, a row a validation image, as :attr:`predictions`."""
         return self._rows(VALIDATION, "val")
+
+    @cached_property
+    def lesions(self) -> list[dict[str, str]]:
+        """``lesions.csv``, a row a lesion that was outlined on a test image."""
+        return read_rows(self.path / LESIONS)
 
     def _rows(self, name: str, split: str) -> list[dict[str, str]]:
         rows, images = read_rows(self.path / name), getattr(self.summary.data, split)

@@ -221,6 +221,25 @@ class MemberRecord:
 
 
 @dataclass(frozen=True)
+class LesionCalibration:
+    """What turns the confidence ``c`` of an outlined lesion into the probability that the outline is right.
+
+    It is ``sigmoid(slope * logit(c) + intercept)``.
+
+    Attributes:
+        slope: 0 or more, so that the surer outline stays the more probable one.
+        intercept: of the logit.
+        lesions: outlined on validation images, which it was fitted to.
+        right: how many of them are right.
+    """
+
+    slope: float
+    intercept: float
+    lesions: int
+    right: int
+
+
+@dataclass(frozen=True)
 class Objective:
     """The validation figure that chose the best epoch and ranks runs, and whether ``max`` or ``min`` of it is best."""
 
@@ -243,6 +262,7 @@ class Summary:
     older runs, and where no best one was found. ``export`` is there in an exported run alone, and in its evaluations.
     ``set_thresholds`` has, by the stated coverage of prediction sets and by class, the probability from which on the
     class is in the set, 0 where validation images are too few to tell; it is empty without classes and in older runs.
+    ``lesion_calibration`` is None without lesion probabilities, in older runs, and with few validation lesions.
     """
 
     status: str
@@ -279,6 +299,7 @@ class Summary:
     temperature: float | None = None
     export: ExportRecord | None = None
     set_thresholds: dict[str, Any] = field(default_factory=dict)
+    lesion_calibration: LesionCalibration | None = None
 
     @property
     def tested(self) -> bool:
@@ -334,6 +355,7 @@ _NESTED: Mapping[str, type] = {
     "first_stage": FirstStageRecord,
     "teacher": TeacherRecord,
     "export": ExportRecord,
+    "lesion_calibration": LesionCalibration,
 }
 
 

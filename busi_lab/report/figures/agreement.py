@@ -1,13 +1,12 @@
 """Calibration, and agreement in lesion area, of one run or of an experiment's folds."""
 
 from busi_lab.report import words
+from busi_lab.report.figures.reliability import reliability_panel
 from busi_lab.report.figures.shapes import Axis, Group, Panel, Plot, Series
 from busi_lab.report.results.clinical import areas
-from busi_lab.report.results.statistics import ECE_BINS, bland_altman, expected_calibration_error, reliability
+from busi_lab.report.results.statistics import ECE_BINS, bland_altman, calibration_error, surest
 from busi_lab.report.results.subjects import Subject
-from busi_lab.report.results.uncertainty import Floats
-
-_MARKERS = ("o", "^")
+from busi_lab.report.results.uncertainty import Bools, Floats
 
 
 def calibration(subject: Subject, which: str) -> Group:
@@ -25,22 +24,17 @@ def _reliability(subject: Subject) -> Panel | None:
     found = subject.calibration
     if found is None:
         return None
-    series, legend = [], []
+    curves: list[tuple[str, Floats, Bools]] = []
     kinds: tuple[tuple[str, Floats | None], ...] = (("as predicted", found.probabilities), ("scaled", found.scaled))
-    for i, (told, probabilities) in enumerate(kinds):
+    for told, probabilities in kinds:
         if probabilities is None:
             continue
-        _, confidence, accuracy, count = reliability(probabilities, found.cases.actual)
-        points = confidence.tolist(), accuracy.tolist()
-        sizes = (8 + 140 * count / count.sum()).tolist()
-        series += [Series(*points, style=i, line=False, marker=_MARKERS[i], sizes=sizes), Series(*points, style=i)]
-        error = words.figure(expected_calibration_error(probabilities, found.cases.actual))
-        one = i and len(found.temperatures) == 1
+        confidence, right = surest(probabilities, found.cases.actual)
+        error = words.figure(calibration_error(confidence, right))
+        one = curves and len(found.temperatures) == 1
         scaled = f" with temperature {words.figure(found.temperatures[0], 2)}" if one else ""
-        legend.append((i, f"{told}{scaled}: ECE {error}"))
-    x, y = Axis("confidence (largest probability)", -0.01, 1.01), Axis("accuracy", -0.03, 1.03)
-    alt = f"Reliability diagram of {subject.label}. {'; '.join(told for _, told in legend)}"
-    return Panel(f"{subject.label}: reliability", (Plot(tuple(series), x, y, diagonal=True),), alt, tuple(legend))
+        curves.append((f"{told}{scaled}: ECE {error}", confidence, right))
+    return reliability_panel(subject.label, curves, ("confidence (largest probability)", "accuracy"))
 
 
 def _agreement(subject: Subject) -> Panel | None:

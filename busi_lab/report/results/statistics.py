@@ -205,32 +205,47 @@ def counts_at(positive: Bools, score: Floats, threshold: float) -> tuple[int, in
 
 
 def expected_calibration_error(probabilities: Floats, actual: Indices, bins: int = ECE_BINS) -> float:
-    """Mean distance of accuracy and confidence over bins of equal width, weighted by their images.
-
-    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; confidence is the largest probability,
-    and a bin excludes its lower edge.
+    """The :func:`calibration_error` of the largest probability.
 
     Args:
         probabilities: ``[N, C]``.
         actual: ``[N]``.
         bins: of the range 0 to 1.
     """
-    _, confidence, accuracy, count = reliability(probabilities, actual, bins)
-    return float((count * np.abs(accuracy - confidence)).sum() / count.sum())
+    return calibration_error(*surest(probabilities, actual), bins)
 
 
-def reliability(probabilities: Floats, actual: Indices, bins: int = ECE_BINS) -> tuple[Floats, Floats, Floats, Floats]:
-    """The bins of :func:`expected_calibration_error` that hold images.
+def surest(probabilities: Floats, actual: Indices) -> tuple[Floats, Bools]:
+    """The largest probability of each image ``[N]``, and whether its class is the actual one."""
+    right: Bools = probabilities.argmax(axis=1) == actual
+    return probabilities.max(axis=1), right
+
+
+def calibration_error(confidence: Floats, right: Bools, bins: int = ECE_BINS) -> float:
+    """Mean distance of the share that is right and of confidence over bins of equal width, weighted by their numbers.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; a bin excludes its lower edge.
+
+    Args:
+        confidence: ``[N]``, the stated probability to be right.
+        right: ``[N]``.
+        bins: of the range 0 to 1.
+    """
+    _, stated, share, count = reliability(confidence, right, bins)
+    return float((count * np.abs(share - stated)).sum() / count.sum())
+
+
+def reliability(confidence: Floats, right: Bools, bins: int = ECE_BINS) -> tuple[Floats, Floats, Floats, Floats]:
+    """The bins of :func:`calibration_error` that hold anything.
 
     Returns:
-        Their middles, mean confidence, accuracy and number of images, ``[at most bins]`` each.
+        Their middles, mean confidence, share that is right and number, ``[at most bins]`` each.
     """
-    confidence = probabilities.max(axis=1)
-    right = (probabilities.argmax(axis=1) == actual).astype(np.float64)
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(place, minlength=bins).astype(np.float64)
     held = count > 0
-    means = [np.bincount(place, values, bins)[held] / count[held] for values in (confidence, right)]
+    each = (confidence, right.astype(np.float64))
+    means = [np.bincount(place, values, bins)[held] / count[held] for values in each]
     return (np.flatnonzero(held) + 0.5) / bins, means[0], means[1], count[held]
 
 
