@@ -21,6 +21,7 @@ from busi_lab.models.freezing import FrozenPart
 from busi_lab.models.views import VIEWS, answer_to_views
 from busi_lab.tasks.checkpoint import SCHEMA
 from busi_lab.tasks.guidance import Consistency, Guide
+from busi_lab.tasks.lesions import OutlinedLesion
 from busi_lab.tasks.mixing import NOTHING_MIXED, Mix, Mixing
 from busi_lab.tasks.optimisation import check_layer_decay, make_optimizer, make_scheduler
 
@@ -167,6 +168,11 @@ class BaseTask(LightningModule):
     def mask_threshold(self) -> Tensor | None:
         """Lesion probability from which on a pixel is lesion, a scalar; None where no masks are predicted."""
         return None
+
+    @property
+    def lesion_probabilities(self) -> bool:
+        """Whether masks come from lesion probabilities, whose mean over an outline says how sure the network is."""
+        return False
 
     @property
     def head_modules(self) -> tuple[nn.Module, ...]:
@@ -334,6 +340,14 @@ class BaseTask(LightningModule):
 
     def predicted_masks(self) -> dict[str, NDArray[np.bool_]]:
         """Case id -> mask bool ``[H, W]`` from the last test, of all ranks; empty where none are predicted."""
+        return {}
+
+    def outlined_lesions(self, split: str) -> dict[str, list[OutlinedLesion]]:
+        """Case id -> the lesions that its mask outlines, largest first, judged one by one; empty where none are.
+
+        Args:
+            split: val, after a validation that was no part of training, or test.
+        """
         return {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

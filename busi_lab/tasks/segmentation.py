@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from busi_lab.losses import SegmentationLoss
 from busi_lab.metrics import SEGMENTATION_METRICS, SegmentationMetrics, hausdorff95, overlap
 from busi_lab.models import Outputs
 from busi_lab.tasks.base import BaseTask, Batch, of_all_ranks
+from busi_lab.tasks.lesions import OutlinedLesion, judge_lesions
 
 CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds that are tried on validation."""
@@ -70,6 +72,20 @@ class SegmentationPart(nn.Module):
         self.metrics = nn.ModuleDict({f"{split}_": SegmentationMetrics() for split in ("train", "val", "test")})
         self.kept: list[Mask] = []
         self.tried: list[_Tried] = []
+        self.lesions: dict[str, list[list[OutlinedLesion]]] = {"val": [], "test": []}
+        self._one_by_one = False
+
+    def start(self, split: str, one_by_one: bool) -> None:
+        """Forget what was kept of an earlier epoch of validation or test.
+
+        Args:
+            split: val or test.
+            one_by_one: judge each outlined lesion of this one, where masks come from lesion probabilities. Those of
+                validation are outlined with the threshold as it stands before the epoch chooses again.
+        """
+        (self.kept if split == "test" else self.tried).clear()
+        self.lesions[split].clear()
+        self._one_by_one = one_by_one and self.loss is not None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,14 +121,14 @@ class SegmentationPart(nn.Module):
         truth = batch["mask"].bool()
         if split == "test" and self.original:
             singles = [
-                self._judge(_resize(row, mask), mask, _spacings(batch, mask.shape[-2:], slice(i, i + 1)))
+                self._judge(_resize(row, mask), mask, _spacings(batch, mask.shape[-2:], slice(i, i + 1)), split)
                 for i, (row, mask) in enumerate(zip(logits, _originals(batch), strict=True))
             ]
             counts = {name: torch.cat([single[name] for single in singles]) for name in singles[0]}
         else:
             spacings = _spacings(batch, truth.shape[-2:])
             measured = split == "test" or (split == "val" and not self._choose)
-            counts = self._judge(logits, truth, spacings if measured else None, keep=split == "test")
+            counts = self._judge(logits, truth, spacings if measured else None, split)
         if split == "val" and self._choose:
             probabilities = logits.sigmoid()
             tried = [probabilities >= candidate for candidate in CANDIDATES]
@@ -122,7 +138,7 @@ class SegmentationPart(nn.Module):
         return counts
 
     def _judge(
-        self, logits: Tensor, truth: Tensor, spacings: list[tuple[Spacing, Spacing]] | None, keep: bool = True
+        self, logits: Tensor, truth: Tensor, spacings: list[tuple[Spacing, Spacing]] | None, split: str
     ) -> dict[str, Tensor]:
         """Counts of one or more images of one size, bool ``[B, 1, H, W]``; distances where ``spacings`` are given."""
         truth = truth.bool()
@@ -133,11 +149,18 @@ class SegmentationPart(nn.Module):
             "lesion": _sum(truth),
             "pixels": _sum(torch.ones_like(truth)),
         }
+        one_by_one = self._one_by_one and split in self.lesions
+        if spacings is None and not one_by_one:
+            return counts
+        masks, lesions = predicted[:, 0].cpu().numpy(), truth[:, 0].cpu().numpy()
         if spacings is not None:
-            pairs = zip(predicted[:, 0].cpu().numpy(), truth[:, 0].cpu().numpy(), spacings, strict=True)
+            pairs = zip(masks, lesions, spacings, strict=True)
             counts |= _as_columns([_distances(*pair) for pair in pairs], truth.device)
-        if keep:
-            self.kept += list(predicted[:, 0].cpu().numpy())
+        if split == "test":
+            self.kept += list(masks)
+        if one_by_one:
+            probabilities = logits[:, 0].sigmoid().cpu().numpy()
+            self.lesions[split] += map(judge_lesions, probabilities, masks, lesions)
         return counts
 
     def _keep_tried(self, levels: Tensor, truth: Tensor, spacings: list[tuple[Spacing, Spacing]]) -> None:
@@ -258,6 +281,11 @@ class MaskTask(BaseTask):
         """Lesion probability from which on a pixel is lesion, a scalar."""
         return self.masks.threshold
 
+    @property
+    def lesion_probabilities(self) -> bool:
+        """Whether masks come from lesion probabilities, which were learnt, and not from activation maps."""
+        return self.masks.loss is not None
+
     def predict_masks(self, image: Tensor) -> Tensor:
         """Masks bool ``[B, 1, S, S]`` of scans uint8 ``[B, 1, S, S]``."""
         logits = self(image).masks
@@ -267,18 +295,24 @@ class MaskTask(BaseTask):
     def on_test_epoch_start(self) -> None:
         """Start to gather test batches and masks."""
         super().on_test_epoch_start()
-        self.masks.kept.clear()
+        self.masks.start("test", one_by_one=True)
 
     def on_validation_epoch_start(self) -> None:
         """Start to gather validation batches, and masks whose threshold is not chosen yet."""
         super().on_validation_epoch_start()
-        self.masks.tried.clear()
+        self.masks.start("val", one_by_one=self.trainer.state.fn == TrainerFn.VALIDATING)
 
     def predicted_masks(self) -> dict[str, Mask]:
         """Case id -> mask bool ``[H, W]`` from the last test, of all ranks."""
         kept = self.masks.kept  # empty where no true mask was known, so that nothing was judged
         own = dict(zip(self._case_ids["test"] if kept else (), kept, strict=True))
         return {case_id: mask for part in of_all_ranks(own) for case_id, mask in part.items()}
+
+    def outlined_lesions(self, split: str) -> dict[str, list[OutlinedLesion]]:
+        """Case id -> the lesions that its mask outlines, from the last test or validation alone, of all ranks."""
+        kept = self.masks.lesions[split]
+        own = dict(zip(self._case_ids[split] if kept else (), kept, strict=True))
+        return {case_id: lesions for part in of_all_ranks(own) for case_id, lesions in part.items()}
 
 
 class SegmentationTask(MaskTask):
