@@ -271,7 +271,7 @@ def test_a_joint_run_on_data_with_one_half_is_judged_by_that(
     classes, masks = {"prediction", "p_benign"} <= found[0].keys(), {"dice", "iou"} <= found[0].keys()
     assert (classes, masks) == (known == "labels", known == "masks")
     assert ("test/accuracy" in summary.metrics, "test/dice" in summary.metrics) == (classes, masks)
-    assert (tmp_path / "result/masks").is_dir() == masks
+    assert (tmp_path / "result/masks").is_dir() == (tmp_path / "result/lesions.csv").is_file() == masks
     assert f"no scan with a lesion has both label and mask: the {known} are judged" in log(tmp_path / "result")
 
 

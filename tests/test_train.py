@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from busi_lab.inference.measures import measure
 from busi_lab.locks import locked
 from busi_lab.run_directory import read_run
 from busi_lab.summary import read_summary
@@ -355,6 +356,17 @@ def test_a_segmentation_run_holds_the_contract(cli: Cli, phantom_root: Path, tmp
     dice = [float(row["dice"]) for row in rows]
     assert summary.metrics["test/dice"] == pytest.approx(sum(dice) / len(dice), abs=1e-6)
     assert "test/false_positive_rate" not in summary.metrics
+    lesions = read_run(run).lesions
+    assert list(lesions[0]) == ["image", "group", "lesion", "pixels", "confidence", "iou", "right"]
+    for row in rows:
+        mask = np.asarray(Image.open(run / "masks" / f"{row['image']}.png"))
+        own = [lesion for lesion in lesions if lesion["image"] == row["image"]]
+        assert [lesion["lesion"] for lesion in own] == [str(i) for i in range(1, len(measure(mask)) + 1)]
+        assert [int(lesion["pixels"]) for lesion in own] == [lesion.area_pixels for lesion in measure(mask)]
+        assert {lesion["group"] for lesion in own} <= {row["group"]}
+    threshold = summary.metrics["test/threshold"]
+    assert all(threshold <= float(lesion["confidence"]) <= 1 for lesion in lesions)
+    assert all((float(lesion["iou"]) >= 0.5) == (lesion["right"] == "1") for lesion in lesions)
     assert summary.inference_milliseconds is not None
     assert summary.inference_milliseconds > 0
 

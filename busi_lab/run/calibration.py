@@ -1,4 +1,7 @@
-"""What a run learns from its validation images of how sure it is: a temperature, and thresholds of prediction sets."""
+"""What a run learns from its validation images of how sure it is.
+
+A temperature, thresholds of prediction sets, and how often an outlined lesion of some confidence is right.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,8 +9,29 @@ from typing import Any
 import numpy as np
 
 from busi_lab.report.results.conformal import COVERAGES, lowest_probabilities
+from busi_lab.report.results.lesions import fit_lesion_calibration
 from busi_lab.report.results.statistics import Indices, fit_temperature, has_no_optimum
 from busi_lab.report.results.uncertainty import Floats
+from busi_lab.summary import LesionCalibration, Summary
+
+
+def learn_confidence(
+    summary: Summary,
+    rows: Sequence[Mapping[str, Any]],
+    lesions: Sequence[Mapping[str, Any]] | None,
+    classes: Sequence[str],
+) -> None:
+    """Note in the summary of a run what its validation images tell.
+
+    Args:
+        summary: of the run.
+        rows: of ``validation.csv``.
+        lesions: outlined on validation images, as rows of ``lesions.csv``; None without lesion probabilities.
+        classes: in the order of probabilities.
+    """
+    summary.temperature = validation_temperature(rows, classes)
+    summary.set_thresholds = validation_thresholds(rows, classes)
+    summary.lesion_calibration = validation_lesions(lesions or [])
 
 
 def validation_temperature(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> float | None:
@@ -46,6 +70,16 @@ def validation_thresholds(rows: Sequence[Mapping[str, Any]], classes: Sequence[s
         str(coverage): dict(zip(classes, lowest_probabilities(*judged, coverage).tolist(), strict=True))
         for coverage in COVERAGES
     }
+
+
+def validation_lesions(lesions: Sequence[Mapping[str, Any]]) -> LesionCalibration | None:
+    """From confidence to the probability that an outline is right, see :func:`fit_lesion_calibration`.
+
+    Args:
+        lesions: outlined on validation images, as rows of ``lesions.csv``.
+    """
+    confidence, right = (np.array([lesion[name] for lesion in lesions]) for name in ("confidence", "right"))
+    return fit_lesion_calibration(confidence, right == 1)
 
 
 def _judged(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> tuple[Floats, Indices]:

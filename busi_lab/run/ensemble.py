@@ -18,10 +18,11 @@ from busi_lab.errors import UserError
 from busi_lab.files import PROBABILITY_DIGITS, new_folder, write_rows
 from busi_lab.plurals import counted
 from busi_lab.run.build import build_data, build_trainer, trainer_settings
-from busi_lab.run.calibration import validation_temperature, validation_thresholds
+from busi_lab.run.calibration import learn_confidence
 from busi_lab.run.checkpoints import AtomicCheckpointIO
 from busi_lab.run.environment import device_name, environment_record, quieten
 from busi_lab.run.leaks import inherited, used_manifest
+from busi_lab.run.lesions import lesion_rows, write_lesions
 from busi_lab.run.members import Member, join_tasks, read_members
 from busi_lab.run.mixture import fit_weights
 from busi_lab.run.own_data import own_data, saved_group
@@ -195,10 +196,10 @@ def _judge(task: BaseTask, data: BusiDataModule, trainer: Trainer, summary: Summ
         rows = with_columns(task.predictions(split), data)
         write_rows(directory / file, rows, rows[0], PROBABILITY_DIGITS)
         if split == "val":
-            summary.temperature = validation_temperature(rows, task.roles.names)
-            summary.set_thresholds = validation_thresholds(rows, task.roles.names)
+            learn_confidence(summary, rows, lesion_rows(task, data, "val"), task.roles.names)
     if data.manifest.test:
         write_masks(directory / MASKS, task.predicted_masks())
+        write_lesions(directory, lesion_rows(task, data, "test"))
     summary.seconds["test"] = time.perf_counter() - clock
 
 

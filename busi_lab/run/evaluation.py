@@ -22,6 +22,7 @@ from busi_lab.run.build import build_data, build_trainer, trainer_settings
 from busi_lab.run.environment import device_name, environment_record, quieten
 from busi_lab.run.first_stage import FirstStage, recorded_first_stage
 from busi_lab.run.leaks import find_leaked
+from busi_lab.run.lesions import lesion_rows, write_lesions
 from busi_lab.run.probes import cases_with_lesion, explain, read_flags, shortcuts, stress, stress_columns
 from busi_lab.run.record import (
     class_counts,
@@ -108,6 +109,7 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
         write_rows(directory / PREDICTIONS, rows, rows[0], PROBABILITY_DIGITS)
         masks = task.predicted_masks()
         write_masks(directory / MASKS, masks)
+        write_lesions(directory, lesion_rows(task, data, "test"))
         _copy_source(source_directory, directory)
         if flags:
             write_rows(directory / FLAGS, flags, ("image", "flag"))

@@ -29,12 +29,13 @@ from busi_lab.run.build import (
     find_classes_to_learn,
     trainer_settings,
 )
-from busi_lab.run.calibration import validation_temperature, validation_thresholds
+from busi_lab.run.calibration import learn_confidence
 from busi_lab.run.callbacks import EpochRecord, EpochSeed, MaskPanel
 from busi_lab.run.checkpoints import LastCheckpoint
 from busi_lab.run.environment import quieten
 from busi_lab.run.first_stage import FirstStage, find_first_stage
 from busi_lab.run.leaks import inherited, known_to
+from busi_lab.run.lesions import Rows, lesion_rows, write_lesions
 from busi_lab.run.precision import AUTO, decide_precision
 from busi_lab.run.record import (
     class_line,
@@ -266,11 +267,12 @@ def _summarize_pruned(directory: Path, summary: Summary) -> None:
 
 
 class Predicted(NamedTuple):
-    """Rows of ``predictions.csv`` and ``validation.csv``, and the test masks by case id."""
+    """Rows of ``predictions.csv`` and ``validation.csv``, the test masks by case id, and rows of ``lesions.csv``."""
 
     test: list[dict[str, Any]]
     validation: list[dict[str, Any]]
     masks: dict[str, Any]
+    lesions: Rows | None
 
 
 def _judge(task: BaseTask, data: BusiDataModule, trainer: Trainer, test: bool, summary: Summary) -> Predicted:
@@ -301,11 +303,11 @@ def _judge(task: BaseTask, data: BusiDataModule, trainer: Trainer, test: bool, s
     summary.seconds["test"] = time.perf_counter() - clock
     summary.inference_milliseconds = _time_inference(task, trainer)
     validation = with_columns(task.predictions("val"), data)
-    summary.temperature = validation_temperature(validation, task.roles.names)
-    summary.set_thresholds = validation_thresholds(validation, task.roles.names)
+    learn_confidence(summary, validation, lesion_rows(task, data, "val"), task.roles.names)
     if not test:
-        return Predicted([], validation, {})
-    return Predicted(with_columns(task.predictions("test"), data), validation, task.predicted_masks())
+        return Predicted([], validation, {}, None)
+    rows, lesions = with_columns(task.predictions("test"), data), lesion_rows(task, data, "test")
+    return Predicted(rows, validation, task.predicted_masks(), lesions)
 
 
 def _write_tables(directory: Path, predicted: Predicted) -> None:
@@ -314,6 +316,7 @@ def _write_tables(directory: Path, predicted: Predicted) -> None:
         if rows:
             write_rows(directory / name, rows, rows[0], PROBABILITY_DIGITS)
     write_masks(directory / MASKS, predicted.masks)
+    write_lesions(directory, predicted.lesions)
 
 
 def _time_inference(task: BaseTask, trainer: Trainer) -> float:

@@ -1,6 +1,5 @@
 """Lesion outlines: segmentation of every pixel into lesion and background."""
 
-import math
 import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,16 +13,16 @@ from torch import Tensor, nn
 
 from busi_lab.errors import UserError
 from busi_lab.losses import SegmentationLoss
-from busi_lab.metrics import SEGMENTATION_METRICS, SegmentationMetrics, hausdorff95, overlap
+from busi_lab.metrics import SEGMENTATION_METRICS, SegmentationMetrics, overlap
 from busi_lab.models import Outputs
 from busi_lab.tasks.base import BaseTask, Batch, of_all_ranks
+from busi_lab.tasks.distances import Spacing, distance_columns, distances_of, spacings_of
 from busi_lab.tasks.lesions import OutlinedLesion, judge_lesions
 
 CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds that are tried on validation."""
 
 Mask = NDArray[np.bool_]
-Spacing = tuple[float, float]
 
 
 class _Tried(NamedTuple):
@@ -121,12 +120,12 @@ class SegmentationPart(nn.Module):
         truth = batch["mask"].bool()
         if split == "test" and self.original:
             singles = [
-                self._judge(_resize(row, mask), mask, _spacings(batch, mask.shape[-2:], slice(i, i + 1)), split)
+                self._judge(_resize(row, mask), mask, spacings_of(batch, mask.shape[-2:], slice(i, i + 1)), split)
                 for i, (row, mask) in enumerate(zip(logits, _originals(batch), strict=True))
             ]
             counts = {name: torch.cat([single[name] for single in singles]) for name in singles[0]}
         else:
-            spacings = _spacings(batch, truth.shape[-2:])
+            spacings = spacings_of(batch, truth.shape[-2:])
             measured = split == "test" or (split == "val" and not self._choose)
             counts = self._judge(logits, truth, spacings if measured else None, split)
         if split == "val" and self._choose:
@@ -155,7 +154,7 @@ class SegmentationPart(nn.Module):
         masks, lesions = predicted[:, 0].cpu().numpy(), truth[:, 0].cpu().numpy()
         if spacings is not None:
             pairs = zip(masks, lesions, spacings, strict=True)
-            counts |= _as_columns([_distances(*pair) for pair in pairs], truth.device)
+            counts |= distance_columns([distances_of(*pair) for pair in pairs], truth.device)
         if split == "test":
             self.kept += list(masks)
         if one_by_one:
@@ -207,9 +206,9 @@ class SegmentationPart(nn.Module):
         for item in self.tried:
             levels = np.frombuffer(zlib.decompress(item.levels), np.uint8).reshape(item.shape)
             truth = np.frombuffer(zlib.decompress(item.truth), np.bool_).reshape(item.shape)
-            found.append(_distances(levels > chosen, truth, item.spacings))
+            found.append(distances_of(levels > chosen, truth, item.spacings))
         self.tried.clear()
-        gathered |= _as_columns(found, gathered["lesion"].device)
+        gathered |= distance_columns(found, gathered["lesion"].device)
 
     def columns(self, gathered: dict[str, Tensor]) -> dict[str, list[Any]]:
         """Columns of ``predictions.csv``; None where a figure is not defined."""
@@ -222,29 +221,6 @@ class SegmentationPart(nn.Module):
             "hd95_pixels": _defined(gathered["distance"]),
             "hd95_mm": _defined(gathered["distance_mm"]),
         }
-
-
-def _distances(predicted: Mask, truth: Mask, spacings: tuple[Spacing, Spacing]) -> tuple[float, float]:
-    """HD95 in pixels of the stored scan, and in millimetres; NaN where it is not defined."""
-    pixels, millimetres = spacings
-    known = not math.isnan(millimetres[0] + millimetres[1])
-    return hausdorff95(predicted, truth, pixels), hausdorff95(predicted, truth, millimetres) if known else math.nan
-
-
-def _as_columns(distances: list[tuple[float, float]], device: torch.device) -> dict[str, Tensor]:
-    columns = torch.tensor(distances, dtype=torch.float32, device=device).view(-1, 2)
-    return {"distance": columns[:, 0], "distance_mm": columns[:, 1]}
-
-
-def _spacings(batch: Batch, shape: tuple[int, ...], part: slice = slice(None)) -> list[tuple[Spacing, Spacing]]:
-    """For each image, the size of a pixel of a mask of ``shape``: in pixels of the stored scan, in millimetres."""
-    count = len(batch["mask"])
-    sizes = batch["size"].double().cpu() if "size" in batch else torch.tensor([shape] * count).double()
-    unknown = torch.full((count, 2), math.nan)
-    millimetres = batch.get("spacing", unknown).double().cpu() * sizes
-    sides = torch.tensor(shape).double()
-    pairs = zip(*((values[part] / sides).tolist() for values in (sizes, millimetres)), strict=True)
-    return [((pixels[0], pixels[1]), (mm[0], mm[1])) for pixels, mm in pairs]
 
 
 def _sum(mask: Tensor) -> Tensor:

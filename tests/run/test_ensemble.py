@@ -10,10 +10,11 @@ from PIL import Image
 
 from busi_lab import predict
 from busi_lab.errors import UserError
-from busi_lab.run.calibration import validation_temperature, validation_thresholds
+from busi_lab.report.results.lesions import calibrated_confidence
+from busi_lab.run.calibration import learn_confidence, validation_temperature, validation_thresholds
 from busi_lab.run.mixture import mixture_shares
 from busi_lab.run_directory import BEST_CHECKPOINT, SPLIT, read_run
-from busi_lab.summary import read_summary
+from busi_lab.summary import Summary, read_summary
 from tests.programs import call, outcome
 
 
@@ -77,6 +78,9 @@ def test_its_directory_is_that_of_a_run(joint: tuple[Path, Path, Path]) -> None:
     assert 0 <= summary.metrics["test/dice"] <= 1
     assert read_run(both).summary.metrics["test/threshold"] == pytest.approx(0.4)
     assert [row["image"] for row in found.predictions] == [row["image"] for row in runs[0].predictions]
+    assert sum(int(lesion["pixels"]) for lesion in found.lesions) == sum(
+        int(row["predicted_pixels"]) for row in found.predictions
+    )
 
 
 def test_it_is_evaluated_and_compared_as_a_run(
@@ -258,3 +262,17 @@ def test_a_run_that_is_too_sure_has_a_temperature_above_one() -> None:
     assert validation_temperature(sure, ("a", "b")) == pytest.approx(np.log(99) / np.log(3), rel=1e-3)
     assert validation_temperature(sure[:3], ("a", "b")) is None  # always right: the surer the better
     assert validation_temperature([{"label": "a", "dice": 0.5}], ("a", "b")) is None
+
+
+def test_lesions_of_validation_tell_how_often_an_outline_is_right() -> None:
+    sure = [{"confidence": 0.95, "right": 1}] * 9 + [{"confidence": 0.95, "right": 0}]
+    unsure = [{"confidence": 0.55, "right": 1}] * 2 + [{"confidence": 0.55, "right": 0}] * 8
+    summary = Summary("finished")
+    learn_confidence(summary, [{"label": "a", "dice": 0.5}], [*sure, *unsure], ("a", "b"))
+    found = summary.lesion_calibration
+    assert found is not None and (found.lesions, found.right, summary.temperature) == (20, 11, None)
+    # 9 of 10 and 2 of 10, with targets 12/13 and 1/11 for right and wrong
+    expected = [(9 * 12 / 13 + 1 / 11) / 10, (2 * 12 / 13 + 8 / 11) / 10]
+    assert calibrated_confidence(np.array([0.95, 0.55]), found) == pytest.approx(expected, abs=1e-3)
+    learn_confidence(summary, [], None, ("a", "b"))
+    assert summary.lesion_calibration is None
