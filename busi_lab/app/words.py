@@ -34,7 +34,10 @@ def set_sentence(finding: Finding) -> str:
 
 
 def measure_rows(finding: Finding) -> list[tuple[str, str]]:
-    """Measures of the largest lesions, in millimetres where the spacing is known; empty without a mask output."""
+    """Measures of the largest lesions, in millimetres where the spacing is known; empty without a mask output.
+
+    Behind them stands how their confidence is to be read.
+    """
     lesions = finding.prediction.lesions
     if lesions is None:
         return []
@@ -46,10 +49,14 @@ def measure_rows(finding: Finding) -> list[tuple[str, str]]:
         rows.append((name, _measures(lesion)))
     if len(lesions) > MOST_LESIONS:
         rows.append((f"{len(lesions) - MOST_LESIONS} more", "smaller, in the JSON file"))
+    calibrated = finding.prediction.confidence_calibrated
+    if calibrated is not None:
+        rows.append(("confidence", "chance that an outline is right" if calibrated else "not calibrated"))
     return rows
 
 
 def _measures(lesion: Lesion) -> str:
+    sure = "" if lesion.confidence is None else f", confidence {lesion.confidence:.0%}"
     if lesion.area_mm2 is not None and lesion.longest_diameter_mm is not None:
-        return f"{lesion.longest_diameter_mm:.1f} mm long, {lesion.area_mm2:.0f} mm²"
-    return f"{lesion.longest_diameter_pixels:.0f} pixels long, {lesion.area_pixels:,} pixels"
+        return f"{lesion.longest_diameter_mm:.1f} mm long, {lesion.area_mm2:.0f} mm²{sure}"
+    return f"{lesion.longest_diameter_pixels:.0f} pixels long, {lesion.area_pixels:,} pixels{sure}"

@@ -1,7 +1,7 @@
-"""What is measured of a lesion mask: area, box and longest diameter of each part."""
+"""What is measured of a lesion mask: area, box and longest diameter of each part, and how sure the network is of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -21,6 +21,8 @@ class Lesion:
         bounding_box: left, top, width, height, pixels.
         longest_diameter_pixels: largest distance of two corners of its pixels, so the outer edge is included.
         longest_diameter_mm: the largest such distance in millimetres; None as ``area_mm2``.
+        confidence: mean lesion probability of its pixels, or, where :attr:`Prediction.confidence_calibrated` says so,
+            the probability that the outline is right; None without lesion probabilities.
     """
 
     area_pixels: int
@@ -28,15 +30,22 @@ class Lesion:
     bounding_box: tuple[int, int, int, int]
     longest_diameter_pixels: float
     longest_diameter_mm: float | None
+    confidence: float | None = None
 
 
-def measure(mask: Mask, spacing: Spacing | None = None, regions: Sequence[Region] = ()) -> tuple[Lesion, ...]:
+def measure(
+    mask: Mask,
+    spacing: Spacing | None = None,
+    regions: Sequence[Region] = (),
+    probabilities: NDArray[np.float32] | None = None,
+) -> tuple[Lesion, ...]:
     """Measure the 8-connected parts of a mask bool ``[H, W]``, largest first.
 
     Args:
         mask: of a scan.
         spacing: of the scan.
         regions: of the scan; with them a spacing counts only inside its region.
+        probabilities: of a lesion, ``[H, W]``; None where the mask comes from something else.
     """
     values = mask.astype(np.uint8)
     left, top, width, height = cv2.boundingRect(values)  # outside there is nothing to look for
@@ -49,7 +58,11 @@ def measure(mask: Mask, spacing: Spacing | None = None, regions: Sequence[Region
         x, y, w, h, area = boxes[number].tolist()
         part = parts[y : y + h, x : x + w] == number
         box = (left + x, top + y, w, h)
-        found.append(_measure_part(part, box, area, _spacing(part, box, mask.shape, spacing, regions)))
+        lesion = _measure_part(part, box, area, _spacing(part, box, mask.shape, spacing, regions))
+        if probabilities is not None:
+            there = probabilities[top + y : top + y + h, left + x : left + x + w]
+            lesion = replace(lesion, confidence=float(there[part].mean(dtype=np.float64)))
+        found.append(lesion)
     return tuple(found)
 
 

@@ -37,6 +37,8 @@ class Prediction:
         lesions: the connected parts of the mask, largest first; None without a segmenter.
         runs: what was used.
         notes: what a user should know of it, in short sentences.
+        confidence_calibrated: whether the confidence of a lesion is the probability that its outline is right, and not
+            the mean lesion probability; None without lesion probabilities.
     """
 
     height: int
@@ -48,6 +50,7 @@ class Prediction:
     runs: tuple[UsedRun, ...]
     notes: tuple[str, ...] = ()
     prediction_set: tuple[str, ...] | None = None
+    confidence_calibrated: bool | None = None
 
     @property
     def label(self) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from busi_lab.data.resizing import resize_scan
 from busi_lab.data.scan import Gray, Mask, Scan
 from busi_lab.errors import UserError
 from busi_lab.exported.sessions import Runtime
+from busi_lab.inference.confidence import calibrate, find_calibration
 from busi_lab.inference.first_stage import recorded_runs
 from busi_lab.inference.measures import measure
 from busi_lab.inference.notes import find_notes, notes_on_runs
@@ -31,6 +33,9 @@ from busi_lab.plurals import counted
 from busi_lab.summary import FirstStageRecord, Summary
 from busi_lab.tasks import BaseTask, load_task
 from busi_lab.tasks.loading import task_classes
+
+Outline = tuple[Mask, NDArray[np.float32] | None]
+"""A lesion mask and the lesion probabilities that it was cut from, ``[H, W]`` each; None where these are none."""
 
 
 class Predictor:
@@ -88,6 +93,8 @@ class Predictor:
             summaries = {path: loaded[path][1] for path in classifiers}
             changed = tta or calibrated or runtime.precision != "32"
             self.set_thresholds = set_thresholds(summaries, coverage, changed)
+        summaries = {path: loaded[path][1] for path in segmenters}
+        self._calibration = find_calibration(summaries, tta or runtime.precision != "32")
         self._tasks = {path: task.to(self.device) for path, (task, _) in loaded.items()}
         self.classifiers, self.segmenters = list(classifiers), list(segmenters)
         first_runs = {run.directory: run for first, _ in self._first_stages.values() for run in first.runs}
@@ -132,7 +139,8 @@ class Predictor:
             UserError: the scans do not fit into the device's memory.
         """
         with self._enough_memory(len(images)):
-            return self._masks({path: self._apply(path, images) for path in self.segmenters}, images)
+            found = self._outlines({path: self._apply(path, images) for path in self.segmenters}, images)
+        return [mask for mask, _ in found]
 
     def predict(self, image: "Gray | Scan | Image.Image | Path | str") -> Prediction:
         """Predict one scan.
@@ -169,20 +177,24 @@ class Predictor:
     def _predict(self, scans: Sequence[Scan]) -> list[Prediction]:
         images = [scan.pixels for scan in scans]
         outputs = {path: self._apply(path, images) for path in self._tasks}
-        probabilities = masks = None
+        probabilities = outlines = None
         if self.classifiers:
             probabilities = torch.stack([outputs[path][0] for path in self.classifiers]).mean(dim=0).tolist()
         if self.segmenters:
-            masks = self._masks(outputs, images)
+            outlines = self._outlines(outputs, images)
         found = []
         for i, scan in enumerate(scans):
             height, width = scan.pixels.shape
-            mask = None if masks is None else masks[i]
+            mask, certainty = (None, None) if outlines is None else outlines[i]
             shares = None if probabilities is None else dict(zip(self.classes, probabilities[i], strict=True))
-            lesions = None if mask is None else measure(mask, scan.spacing, scan.regions)
+            lesions = None
+            if mask is not None:
+                lesions = calibrate(measure(mask, scan.spacing, scan.regions, certainty), self._calibration)
             prediction = Prediction(height, width, scan.spacing, shares, mask, lesions, self.runs)
             notes = find_notes(scan, prediction.label, lesions, self._without_lesion)
-            found.append(replace(prediction, notes=(*self.notes, *notes), prediction_set=self._set(shares)))
+            calibrated = None if certainty is None else self._calibration is not None
+            prediction = replace(prediction, notes=(*self.notes, *notes), confidence_calibrated=calibrated)
+            found.append(replace(prediction, prediction_set=self._set(shares)))
         return found
 
     def _set(self, probabilities: Mapping[str, float] | None) -> tuple[str, ...] | None:
@@ -191,9 +203,10 @@ class Predictor:
             return None
         return tuple(name for name, probability in probabilities.items() if probability >= lowest[name])
 
-    def _masks(self, outputs: Mapping[Path, tuple[Any, Any]], images: Sequence[Gray]) -> list[Mask]:
+    def _outlines(self, outputs: Mapping[Path, tuple[Any, Any]], images: Sequence[Gray]) -> list[Outline]:
         return [
-            self._mask([outputs[path][1][i] for path in self.segmenters], image.shape) for i, image in enumerate(images)
+            self._outline([outputs[path][1][i] for path in self.segmenters], image.shape)
+            for i, image in enumerate(images)
         ]
 
     def _seen(self, path: Path, images: Sequence[Gray]) -> Sequence[Gray]:
@@ -230,7 +243,7 @@ class Predictor:
         return classes, masks
 
     @torch.inference_mode()
-    def _mask(self, logits: Sequence[Tensor], shape: tuple[int, ...]) -> Mask:
+    def _outline(self, logits: Sequence[Tensor], shape: tuple[int, ...]) -> Outline:
         """Average what the runs say, ``[V, 1, S, S]`` each, at the scan's resolution, and cut it at their threshold."""
         views = [view for each in logits for view in each]  # as many of each run; one at a time at full size
         probability = torch.zeros(shape, device=self.device)
@@ -238,8 +251,10 @@ class Predictor:
             resized = F.interpolate(view[None], shape, mode="bilinear", align_corners=False)
             probability += resized[0, 0].sigmoid() / len(views)
         thresholds = [value for path in self.segmenters if (value := self._tasks[path].mask_threshold) is not None]
-        mask: Mask = (probability >= torch.stack(thresholds).mean()).cpu().numpy()
-        return mask
+        mask = (probability >= torch.stack(thresholds).mean()).cpu().numpy()
+        if not all(self._tasks[path].lesion_probabilities for path in self.segmenters):
+            return mask, None
+        return mask, probability.clamp(max=1).cpu().numpy()
 
 
 def can_classify(task: str | None) -> bool:

@@ -24,19 +24,12 @@ from busi_lab.report.words import NOT_A_DEVICE
 SCHEMA = 1
 TABLE = "predictions.csv"
 _COLUMNS = (
-    *(
-        "prediction_set",
-        "lesions",
-        "lesion_pixels",
-        "lesion_area_mm2",
-        "box_left",
-        "box_top",
-        "box_width",
-        "box_height",
-    ),
-    *("longest_diameter_pixels", "longest_diameter_mm", "error", "notes", *(item.name for item in fields(Origin))),
+    *("prediction_set", "lesions", "lesion_pixels", "lesion_area_mm2"),
+    *("box_left", "box_top", "box_width", "box_height"),
+    *("longest_diameter_pixels", "longest_diameter_mm", "lesion_confidence"),
+    *("error", "notes", *(item.name for item in fields(Origin))),
 )
-"""Columns of :data:`TABLE` behind the probabilities; box and diameter are those of the largest lesion."""
+"""Columns of :data:`TABLE` behind the probabilities; box, diameter and confidence are those of the largest lesion."""
 
 
 def columns(classes: Sequence[str]) -> list[str]:
@@ -130,6 +123,7 @@ def record_of(file: ScanFile, scan: Scan, prediction: Prediction, names: dict[st
         "lesion_pixels": prediction.lesion_pixels,
         "lesion_area_mm2": prediction.lesion_area_mm2,
         "lesions": None if lesions is None else [asdict(lesion) for lesion in lesions],
+        "confidence_calibrated": prediction.confidence_calibrated,
         **({"pictures": {kind: Path(name).name for kind, name in names.items()}} if names else {}),
         "runs": [asdict(run) for run in prediction.runs],
     }
@@ -155,6 +149,7 @@ def _row(file: ScanFile, scan: Scan, prediction: Prediction) -> dict[str, Any]:
         row |= zip(("box_left", "box_top", "box_width", "box_height"), largest.bounding_box, strict=True)
         row["longest_diameter_pixels"] = _short(largest.longest_diameter_pixels)
         row["longest_diameter_mm"] = _short(largest.longest_diameter_mm)
+        row["lesion_confidence"] = _short(largest.confidence)
     return row
 
 

@@ -18,7 +18,7 @@ from busi_lab.data.scan import Origin, Scan
 from busi_lab.errors import UserError
 from busi_lab.inference.prediction import Prediction
 from busi_lab.inference.predictor import Predictor
-from busi_lab.summary import read_summary, write_summary
+from busi_lab.summary import LesionCalibration, read_summary, write_summary
 from tests.inference.small_runs import make_classifier, make_segmenter, save_run
 
 BLANK = Scan(np.zeros((4, 5), np.uint8), None, None)
@@ -83,8 +83,21 @@ def test_checks_that_cannot_be_made_are_named(tmp_path: Path) -> None:
     assert any("the training data are not here" in said for said in model.off)
     assert any("Scans unlike the training scans: not looked for" in said for said in model.off)
     finding = find(model, replace(BLANK, spacing=(0.5, 0.5)))
-    assert measure_rows(finding) == [("lesions", "1"), ("lesion", "3.2 mm long, 5 mm²")]
-    assert dict(measure_rows(find(model, BLANK)))["lesion"] == "6 pixels long, 20 pixels"
+    assert measure_rows(finding) == [
+        ("lesions", "1"),
+        ("lesion", "3.2 mm long, 5 mm², confidence 98%"),
+        ("confidence", "not calibrated"),
+    ]
+    assert dict(measure_rows(find(model, BLANK)))["lesion"] == "6 pixels long, 20 pixels, confidence 98%"
+
+
+def test_the_confidence_of_an_outline_is_the_chance_to_be_right_where_the_run_knows_it(tmp_path: Path) -> None:
+    curve = LesionCalibration(slope=0.5, intercept=-2.0, lesions=30, right=20)  # the logit 4 becomes 0
+    run = save_run(tmp_path / "run", make_segmenter(lesion=True), lesion_calibration=curve)
+    (model,) = load_models([run], "cpu")
+    rows = dict(measure_rows(find(model, BLANK)))
+    assert rows["lesion"] == "6 pixels long, 20 pixels, confidence 50%"
+    assert rows["confidence"] == "chance that an outline is right"
 
 
 def test_a_card_has_figures_with_intervals_and_leaks(models: list[Model]) -> None:

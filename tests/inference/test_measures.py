@@ -38,3 +38,14 @@ def test_parts_touch_at_corners_and_the_largest_comes_first() -> None:
     assert (small.area_pixels, small.bounding_box) == (1, (0, 0, 1, 1))
     assert small.longest_diameter_pixels == pytest.approx(math.sqrt(2))
     assert measure(np.zeros((5, 5), bool)) == ()
+
+
+def test_confidence_is_the_mean_probability_of_the_part() -> None:
+    mask, probabilities = np.zeros((12, 12), bool), np.full((12, 12), 0.1, np.float32)
+    mask[2:4, 3:6] = mask[8, 8] = True
+    probabilities[2:4, 3:6] = [[0.5, 0.75, 1.0], [0.5, 0.75, 0.75]]
+    probabilities[8, 8] = 0.625
+    large, small = measure(mask, probabilities=probabilities)
+    assert (large.area_pixels, large.confidence) == (6, pytest.approx(4.25 / 6))
+    assert (small.area_pixels, small.confidence) == (1, 0.625)
+    assert measure(mask)[0].confidence is None
