@@ -77,6 +77,7 @@ def test_the_directory_says_what_it_holds(trained: dict[str, Path], onnx: Path) 
     assert record.difference is not None and 0 <= record.difference <= 1e-4
     assert record.compared_on == f"{run.data.val} validation scans of the run"
     assert (summary.split, summary.metrics, summary.temperature) == (run.split, run.metrics, run.temperature)
+    assert summary.lesion_calibration == run.lesion_calibration
     names = {path.name for path in onnx.iterdir()}
     expected = {"model.onnx", "example.py", "config.yaml", "split.json", "predictions.csv", "validation.csv"}
     assert names == {*expected, EXPORT} and set(record.files) == expected

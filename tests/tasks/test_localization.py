@@ -116,8 +116,11 @@ def test_masks_are_judged_and_not_learnt() -> None:
         assert "lesion" not in task._gathered["train"]
     assert torch.equal(losses[0], losses[1])
     task.eval()
+    task.on_test_epoch_start()
     with torch.no_grad():
         task.test_step(batch, 0)
+    assert not task.lesion_probabilities and task.outlined_lesions("test") == {}  # a map is no probability
+    assert len(task.predicted_masks()) == 2
     assert {"peak_hit", "box_iou", "centre_hit", "lesion"} <= set(task._gathered["test"])
 
 

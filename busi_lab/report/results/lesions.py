@@ -112,6 +112,7 @@ class JudgedLesions:
     Attributes:
         label: of the experiment.
         lesions: of the first pair of seeds, folds together.
+        runs: that have outlined them.
         right: the share of them that is right.
         brier: mean squared error of the confidence, before and after calibration, None where there is none.
         errors: calibration error, likewise.
@@ -119,6 +120,7 @@ class JudgedLesions:
 
     label: str
     lesions: Lesions
+    runs: int
     right: Estimate
     brier: tuple[float, float | None]
     errors: tuple[float, float | None]
@@ -141,7 +143,8 @@ def judge_lesions(item: Experiment) -> JudgedLesions | None:
     brier = [None if each is None else float(((each - together.right) ** 2).mean()) for each in kinds]
     errors = [None if each is None else calibration_error(each, together.right) for each in kinds]
     assert brier[0] is not None and errors[0] is not None
-    return JudgedLesions(item.label, together, _share(together), (brier[0], brier[1]), (errors[0], errors[1]))
+    scores = (brier[0], brier[1]), (errors[0], errors[1])
+    return JudgedLesions(item.label, together, len(known), _share(together), *scores)
 
 
 def _share(lesions: Lesions) -> Estimate:

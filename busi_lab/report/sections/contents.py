@@ -11,6 +11,7 @@ from busi_lab.report.sections.failures import failures
 from busi_lab.report.sections.findings import findings
 from busi_lab.report.sections.folds import folds
 from busi_lab.report.sections.joint import joint
+from busi_lab.report.sections.lesions import lesions
 from busi_lab.report.sections.localization import localization
 from busi_lab.report.sections.protocols import protocols
 from busi_lab.report.sections.published import published
@@ -38,6 +39,7 @@ SECTIONS: tuple[Callable[[Analysis], list[Section]], ...] = (
     ranking,
     joint,
     localization,
+    lesions,
     speed,
     published,
     failures,
