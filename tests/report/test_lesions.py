@@ -89,10 +89,12 @@ def test_outlines_are_judged_beside_their_confidence(tmp_path: Path) -> None:
     after = (24 * 0.04 + 6 * 0.64 + 4 * 0.64 + 16 * 0.04) / 50
     assert found.keys() == {"curved", "plain"}
     assert found["curved"][:3] == ["50", "0.560", "0.780"]
-    assert found["curved"][3:5] == [f"{before:.3f}", f"{after:.3f}"]
+    # of 28 right and 22 wrong: 24 * 16 in the right order, 24 * 6 and 4 * 16 level, 4 * 6 in the wrong one
+    assert found["curved"][3] == f"{(24 * 16 + (24 * 6 + 4 * 16) / 2) / (28 * 22):.3f}"
+    assert found["curved"][4:6] == [f"{before:.3f}", f"{after:.3f}"]
     # of 30 with 0.9 the share 0.8 is right, of 20 with 0.6 the share 0.2
-    assert found["curved"][5:] == [f"{(30 * 0.1 + 20 * 0.4) / 50:.3f}", "0.000"]
-    assert found["plain"][4] == found["plain"][6] == MISSING
+    assert found["curved"][6:] == [f"{(30 * 0.1 + 20 * 0.4) / 50:.3f}", "0.000"]
+    assert found["plain"][3] == found["plain"][5] == found["plain"][7] == MISSING
     assert any("all or none of them right: plain." in sentence for sentence in section.sentences)
     (line,) = [line for line in grid.lines if line[0].text == "curved"]
     low, high = map(float, line[2].second[0].split(" to "))
@@ -109,7 +111,7 @@ def test_folds_are_counted_together_each_with_its_own_curve(tmp_path: Path) -> N
     section = next(each for title, each in read(tmp_path).items() if title.startswith("How far to believe"))
     (line,) = shown(section.grids[0])
     assert line[1:3] == ["40", "1.000"]
-    assert line[5] == f"{(0.5**2 + 0.75**2) / 2:.3f}"
+    assert line[6] == f"{(0.5**2 + 0.75**2) / 2:.3f}"
     assert any("each fold has its own curve" in sentence for sentence in section.sentences)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from busi_lab.report.results.estimates import Estimate
 from busi_lab.report.results.experiments import Experiment
-from busi_lab.report.results.statistics import calibration_error
+from busi_lab.report.results.statistics import calibration_error, roc
 from busi_lab.report.results.uncertainty import Bools, Floats, cluster_weights, effective_groups, share_interval
 from busi_lab.run_directory import Run
 from busi_lab.summary import LesionCalibration
@@ -116,6 +116,7 @@ class JudgedLesions:
         right: the share of them that is right.
         brier: mean squared error of the confidence, before and after calibration, None where there is none.
         errors: calibration error, likewise.
+        auroc: the chance that a right outline has more confidence than a wrong one; None without both kinds.
     """
 
     label: str
@@ -124,6 +125,7 @@ class JudgedLesions:
     right: Estimate
     brier: tuple[float, float | None]
     errors: tuple[float, float | None]
+    auroc: float | None
 
 
 def judge_lesions(item: Experiment) -> JudgedLesions | None:
@@ -143,7 +145,8 @@ def judge_lesions(item: Experiment) -> JudgedLesions | None:
     brier = [None if each is None else float(((each - together.right) ** 2).mean()) for each in kinds]
     errors = [None if each is None else calibration_error(each, together.right) for each in kinds]
     assert brier[0] is not None and errors[0] is not None
-    scores = (brier[0], brier[1]), (errors[0], errors[1])
+    curve = roc(together.right, together.confidence)
+    scores = (brier[0], brier[1]), (errors[0], errors[1]), None if curve is None else curve.auc
     return JudgedLesions(item.label, together, len(known), _share(together), *scores)
 
 

@@ -26,7 +26,7 @@ def lesions(analysis: Analysis) -> list[Section]:
 
 
 def _section(scope: Scope, shown: list[JudgedLesions]) -> Section:
-    titles = ("experiment", "outlined lesions", "right", "mean confidence")
+    titles = ("experiment", "outlined lesions", "right", "mean confidence", "AUROC of confidence")
     scores = ("Brier before", "Brier after", "ECE before", "ECE after")
     grid = Grid((*titles, *scores), tuple(_line(found) for found in shown), sortable=True)
     which = "Best experiment by validation. " if len(shown) > 1 else ""
@@ -44,6 +44,7 @@ def _line(found: JudgedLesions) -> tuple[Cell, ...]:
         count(len(of.right)),
         right,
         figure(confidence),
+        figure(found.auroc),
         *map(figure, (*found.brier, *found.errors)),
     )
 
@@ -53,7 +54,8 @@ def _sentences(shown: list[JudgedLesions]) -> list[str]:
         "Each connected part of a predicted mask is an outlined lesion, small ones too. It is right when its IoU with "
         f"the true lesions that it touches is {RIGHT_IOU} or more. Lesions that nothing outlines do not count here. "
         "Behind the share that is right stands Wilson's 95 % interval for images in groups.",
-        "Confidence is the mean lesion probability of the outline. The Brier score is the mean squared error of that "
+        "Confidence is the mean lesion probability of the outline. Its AUROC is the chance that a right outline has "
+        "more of it than a wrong one. The Brier score is the mean squared error of that "
         f"as the chance to be right, from 0 to 1; ECE is over {ECE_BINS} bins of equal width; less is better. After: "
         "with the logistic curve that each run has fitted to the lesions it outlined on its validation images, which "
         "busi-predict applies as well. The same validation images have chosen the best epoch.",
