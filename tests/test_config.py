@@ -26,7 +26,10 @@ CONF = config_dir()
 EXPERIMENTS = sorted(
     str(path.relative_to(CONF / "experiment").with_suffix("")) for path in CONF.glob("experiment/**/*.yaml")
 )
-GROUPS = ["data", "split", "variant", "augment", "model", "task", "optim", "scheduler", "callbacks", "logger", "trainer", "debug"]
+GROUPS = [
+    *("data", "split", "variant", "augment", "model", "task", "optim", "scheduler", "callbacks", "logger", "trainer"),
+    "debug",
+]
 CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 CHOICES += [f"split=fold/{fold}" for fold in range(5)]
 

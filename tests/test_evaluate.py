@@ -450,7 +450,7 @@ def test_masks_under_stress(
         (("data=busi", "data.root=/nowhere"), "expected a dataset folder, found nothing"),
         (("data=labels",), "data=labels needs data.root=DIR"),
         (("data=labels", "data.root=ROOT"), "use data=busi"),
-        (("data=nothing",), "data=nothing: no such option; choices: busi, folder, invalid_copies, labels, mix, phantom"),
+        (("data=nothing",), "data=nothing: no such option; choices: busi, folder, invalid_copies, labels, mix, "),
         (("split.manifest=/nowhere.json",), "no such file"),
         (("stress=sonar",), "stress=sonar: expected null or ultrasound"),
         (("explain=lime",), "explain=lime: expected null or gradcam or occlusion"),

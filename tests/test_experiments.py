@@ -12,7 +12,8 @@ from busi_lab.classes import BUSI
 from busi_lab.run.build import build_task
 from tests.test_config import CONF, EXPERIMENTS, load
 
-LARGE = ("vgg1", "resnet50", "resnext50", "inception_v3", "convnext", "efficientnetv2", "vit_small")  # seconds each, or half a gigabyte of weights
+LARGE = ("vgg1", "resnet50", "resnext50", "inception_v3", "convnext", "efficientnetv2", "vit_small")
+"""Seconds each, or half a gigabyte of weights."""
 SIZES = {"inception_v3": 80, "legacy_xception": 80}  # pixels; the others take 64
 
 
