@@ -61,7 +61,7 @@ def _learnt_names(run: Path, summary: Summary) -> tuple[Index, tuple[str, ...]]:
     if index.digest != summary.data.digest:
         raise UserError(f"the training data in {root} have changed since")
     learnt = used_manifest(run, index)
-    names = tuple(sorted({*learnt.train, *learnt.val}))
+    names = tuple(sorted(learnt.learnt))
     if not names:
         raise UserError("the run has learnt from no scan")
     return index, names

@@ -171,20 +171,32 @@ class BusiDataModule(LightningDataModule):
     def _choose_annotated(self, index: Index, labels: Mapping[str, str], unusable: Collection[str]) -> None:
         """Leave the annotated scans in the manifest; :attr:`unlabelled` has what else may be learnt from.
 
-        That is the other training scans, and those that lack what the task needs, but for near-copies and patients of
-        validation and test.
+        That is the other training scans, and those that lack what the task needs, which the split does not exclude,
+        but for near-copies and patients of validation and test.
         """
         training = self.manifest.train
         chosen = choose_annotated(training, labels, self.groups, self._annotated, int(self._split.get("seed", 0)))
         self.manifest = replace(self.manifest, train=chosen)
-        self.unlabelled: tuple[str, ...] = ()
+        unlabelled: set[str] = set()
         if self._wants_unlabelled != "none":
             judged = {self.group(case_id) for case_id in (*self.full_manifest.val, *self.full_manifest.test)}
-            free = {case_id for case_id in unusable if self.group(case_id) not in judged}
-            given = {*chosen} if self._wants_unlabelled == "rest" else set()
-            self.unlabelled = tuple(sorted({*training, *free} - given))
+            lacking = set(unusable).intersection(self.full_manifest.unlabelled)
+            free = {case_id for case_id in lacking if self.group(case_id) not in judged}
+            unlabelled = {*training, *free} - ({*chosen} if self._wants_unlabelled == "rest" else set())
+        self.record_unlabelled(unlabelled)
         if self._annotated < 1 or self.unlabelled:
             log.info(describe_annotated(len(chosen), len(training), len({*self.unlabelled} - {*chosen})))
+
+    @property
+    def unlabelled(self) -> tuple[str, ...]:
+        """Case ids that are learnt from without their annotation; after :meth:`setup`."""
+        return self.manifest.unlabelled
+
+    def record_unlabelled(self, case_ids: Collection[str]) -> None:
+        """Let the split say from which scans something is learnt without their annotation: they count as learnt."""
+        ids = tuple(sorted(case_ids))
+        self.manifest = replace(self.manifest, unlabelled=ids)
+        self.full_manifest = replace(self.full_manifest, unlabelled=ids)
 
     def _near_copies(self, index: Index, groups: str | None) -> dict[str, int]:
         """Groups of near-copies: found, read, or none."""
@@ -290,7 +302,7 @@ class BusiDataModule(LightningDataModule):
             part.cache = self.cache
 
     def leaked(self) -> int | None:
-        """Test images with a near-copy, or the same patient, in training or validation; None without a search."""
+        """Test images with a near-copy, or the same patient, in what is learnt from; None without a search."""
         return None if self.near_copies == NO_SEARCH else len(self.manifest.leaked(self.groups))
 
     def group(self, case_id: str) -> str:

@@ -41,6 +41,8 @@ class Manifest:
         version: of the way in which the split was made; splits of another one are not comparable.
         imbalance: a sentence for each class that could not be shared out evenly.
         invalid: what is wrong with the protocol, where it was made wrong to see what that does; else empty.
+        unlabelled: case ids, of ``train`` or ``excluded``, that are learnt from without their annotation; of a split
+            that no run has used yet, those that cannot be used otherwise and may be learnt from so.
     """
 
     protocol: str
@@ -55,6 +57,12 @@ class Manifest:
     version: int = 1
     imbalance: tuple[str, ...] = ()
     invalid: str = ""
+    unlabelled: tuple[str, ...] = ()
+
+    @property
+    def learnt(self) -> frozenset[str]:
+        """All that is learnt from: by annotation, by the choice of the checkpoint, and without annotation."""
+        return frozenset((*self.train, *self.val, *self.unlabelled))
 
     @cached_property
     def digest(self) -> str:
@@ -92,12 +100,12 @@ class Manifest:
         return replace(self, train=train, val=val, test=test, excluded=tuple(sorted({*self.excluded, *removed})))
 
     def leaked(self, groups: Mapping[str, int]) -> tuple[str, ...]:
-        """The test images with a near-copy, or the same patient, in training or validation.
+        """The test images with a near-copy, or the same patient, among those that are learnt from.
 
         Args:
             groups: case id -> number of its group; a case that is missing has none.
         """
-        ids = {*self.train, *self.val}
+        ids = self.learnt
         learnt = {groups[case_id] for case_id in ids if case_id in groups}
         return tuple(case_id for case_id in self.test if groups.get(case_id) in learnt or case_id in ids)
 
@@ -105,8 +113,8 @@ class Manifest:
 def join_manifests(manifests: Sequence[Manifest], case_ids: Iterable[str]) -> Manifest:
     """What networks that were trained under several splits have learnt from together.
 
-    What any of them has in training or validation is learnt; test images are those that all of them test, validation
-    images those that all of them validate on. Equal splits stay what they are.
+    What any of them has in training or validation, or learns from without annotation, is learnt; test images are those
+    that all of them test, validation images those that all of them validate on. Equal splits stay what they are.
 
     Args:
         manifests: of one dataset.
@@ -131,7 +139,8 @@ def join_manifests(manifests: Sequence[Manifest], case_ids: Iterable[str]) -> Ma
             invalid="; ".join(invalid),
         )
     used = {*first.train, *first.val, *first.test}
-    return replace(first, excluded=tuple(sorted(set(case_ids) - used)))
+    unlabelled = {i for each in manifests for i in each.unlabelled}
+    return replace(first, excluded=tuple(sorted(set(case_ids) - used)), unlabelled=tuple(sorted(unlabelled)))
 
 
 def _digest(*lines: str) -> str:
@@ -153,7 +162,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
             "invalid": manifest.invalid,
             "digest": manifest.digest,
             "data_digest": manifest.data_digest,
-            **{split: getattr(manifest, split) for split in (*SPLITS, "excluded")},
+            **{split: getattr(manifest, split) for split in (*SPLITS, "excluded", "unlabelled")},
         },
     )
 
@@ -164,7 +173,8 @@ def read_manifest(path: Path, index: Index, unusable: Collection[str] = ()) -> M
     Args:
         path: the file.
         index: the dataset.
-        unusable: case ids that cannot be used; they are moved to what is excluded.
+        unusable: case ids that cannot be used; they are moved to what is excluded. Those of training, and those that
+            were learnt from without annotation, may be so again.
 
     Raises:
         UserError: the file is no manifest, was edited (its digest differs), was made from other data, names an
@@ -189,7 +199,8 @@ def read_manifest(path: Path, index: Index, unusable: Collection[str] = ()) -> M
             f"{index.digest}; use the same version of the dataset"
         )
     if unusable:
-        manifest = manifest.without(unusable)
+        free = {*manifest.train, *manifest.unlabelled}.intersection(unusable)
+        manifest = replace(manifest.without(unusable), unlabelled=tuple(sorted(free)))
         verify_manifest(manifest, index.cases, f"{path}, without the scans that this task cannot use")
     return manifest
 
@@ -214,14 +225,14 @@ def _parse(path: Path, content: Any) -> Manifest:
     if not isinstance(version, int) or version < 1:
         raise UserError(f"split.manifest={path}: version {version!r}; expected a whole number from 1")
     lists: dict[str, tuple[str, ...]] = {}
-    for split in (*SPLITS, "excluded", "imbalance"):
+    for split in (*SPLITS, "excluded", "unlabelled", "imbalance"):
         ids = content.get(split, [])
         if not isinstance(ids, list) or not all(isinstance(item, str) for item in ids):
             items = "sentences" if split == "imbalance" else "case ids"
             raise UserError(f"split.manifest={path}: {split} must be a list of {items}")
         lists[split] = tuple(ids)
     fixed: dict[str, Any] = {key: content[key] for key in ("protocol", "seed", "fold", "data_digest")}
-    invalid = str(content.get("invalid") or "")  # older files have neither this nor folds
+    invalid = str(content.get("invalid") or "")  # older files have neither this nor folds nor unlabelled
     return Manifest(**{**fixed, **lists}, folds=content.get("folds"), version=version, invalid=invalid)
 
 
@@ -243,13 +254,19 @@ def verify_manifest(manifest: Manifest, cases: Sequence[Case], source: str) -> N
             if case_id in used and not (manifest.invalid and (used[case_id], split) == ("val", "test")):
                 raise UserError(f"{source}: case '{case_id}' stands in {used[case_id]} and in {split}; splits overlap")
             used[case_id] = split
+    for case_id in manifest.unlabelled:
+        if (found := used.get(case_id)) not in ("train", "excluded"):
+            raise UserError(
+                f"{source}: unlabelled names '{case_id}', which stands in {found or 'no list'}; expected cases "
+                "of train or excluded"
+            )
     missing = sorted(set(known) - set(used))
     if missing:
         raise UserError(
             f"{source}: {counted(len(missing), 'case')} of the dataset in no split, the first '{missing[0]}'"
         )
-    needed = {known[case_id] for case_id, split in used.items() if split != "excluded"} - {""}
     tested = () if manifest.protocol == "by_source" else ("test",)  # a dataset need not have every class
+    needed = {known[case_id] for split in ("train", "val", *tested) for case_id in getattr(manifest, split)} - {""}
     for split in ("train", "val", *tested) if manifest.protocol not in ("all", JOINED) else ():
         present = {known[case_id] for case_id in getattr(manifest, split)}
         if absent := sorted(needed - present):

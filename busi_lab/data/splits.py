@@ -55,7 +55,7 @@ def make_manifest(
     - ``curated``: the largest image of each patient, or of each group of near-copies, alone, and no near-copies of
       different classes; then as ``grouped_holdout``.
     - ``by_source``: of several datasets (:mod:`busi_lab.data.mix`), number ``fold`` by name is tested; scans of the
-      others that share a group with it are left out.
+      others that share a group with it are left out. Classes that only the tested one has are not learnt.
     - ``all``: everything is tested, whatever its class, and nothing is learnt.
 
     All others carve ``val_fraction`` of what remains, class by class, as validation set; the grouped ones by groups.
@@ -72,7 +72,8 @@ def make_manifest(
         groups: case id -> number of its group of near-copies; a case that is missing has none. The images of a
             patient, who stands in the index, are joined to them.
         exclude: case ids that are not to be used.
-        unusable: case ids that cannot be used, so that their classes are not missed.
+        unusable: case ids that cannot be used, so that their classes are not missed; they may be learnt from without
+            annotation, but for the excluded ones and those of a dataset that is tested.
         choose_on_test: an invalid protocol: the test images are the validation images, which choose the best epoch.
 
     Raises:
@@ -86,11 +87,15 @@ def make_manifest(
     if protocol == "curated":
         kept = _curated(kept, groups or {}, together)
     place = f"split={protocol} of {index.root}"
-    left_out = leave_out(place, kept, together, fold) if protocol == "by_source" else None
-    if left_out is not None:
-        folds, kept = left_out.datasets, [c for c in kept if c.case_id in left_out.tested or c in left_out.learnt]
-    labels = {case.case_id: case.label for case in kept}
+    free = set(unusable).difference(exclude)
     needed = {case.label for case in index.cases if case.case_id not in unusable} - {""}
+    left_out = None
+    if protocol == "by_source":
+        left_out = leave_out(place, index.cases, {case.case_id for case in kept}, together, fold)
+        folds, kept = left_out.datasets, [c for c in kept if c.case_id in left_out.tested | left_out.learnt]
+        needed = {case.label for case in kept if case.case_id in left_out.learnt} - {""}
+        free -= left_out.dataset
+    labels = {case.case_id: case.label for case in kept}
     units = _units(kept, together)
     if grouped:
         _refuse_few_groups(place, units, labels, needed, folds if protocol == "grouped_kfold" else None)
@@ -122,6 +127,7 @@ def make_manifest(
         version=version_of(protocol),
         invalid=CHOSEN_ON_TEST if choose_on_test else "",
         imbalance=_imbalance(lists, labels, units, ideal) if even else (),
+        unlabelled=tuple(sorted(free)),
     )
 
 
@@ -173,8 +179,7 @@ def _test_and_val(
         random = np.random.default_rng([wanted.seed, 20, wanted.fold])
         validated = _counts(rest, labels, wanted.validated)
         learnt = {label: count - validated[label] for label, count in _counts(rest, labels, float).items()}
-        held = needed if left_out is None else {labels[case_id] for unit in rest for case_id in unit} - {""}
-        return test, partition(rest, labels, [validated, learnt], held, random)[0]
+        return test, partition(rest, labels, [validated, learnt], needed, random)[0]
     if protocol == "all":
         return list(units), []
     if protocol == "published":

@@ -21,7 +21,7 @@ from busi_lab.run.build import build_data, build_trainer, trainer_settings
 from busi_lab.run.calibration import learn_confidence
 from busi_lab.run.checkpoints import AtomicCheckpointIO
 from busi_lab.run.environment import device_name, environment_record, quieten
-from busi_lab.run.leaks import inherited, used_manifest
+from busi_lab.run.leaks import known_to, used_manifest
 from busi_lab.run.lesions import lesion_rows, write_lesions
 from busi_lab.run.members import Member, join_tasks, read_members
 from busi_lab.run.mixture import fit_weights
@@ -78,6 +78,7 @@ def make_ensemble(
         write_manifest(directory / SPLIT, joined)
         config = _evaluation(members[0], directory, root, accelerator)
         data = build_data(config.data, config.split, task)
+        data.record_unlabelled(joined.unlabelled)
         task.learnt = learnt_classes(data)
         trainer = build_trainer(trainer_settings({**config.trainer, "max_epochs": 1}), [], directory)
         summary = _start_summary(members, task, data, trainer, name, weights)
@@ -145,13 +146,12 @@ def _name(member: Member) -> str:
 
 
 def _leaked(members: Sequence[Member], data: BusiDataModule) -> int | None:
-    """Test images that a member, or a run whose weights it began with, knows; None where that is not looked for."""
+    """Test images that a member, or a run behind it, has learnt from; None where that is not looked for."""
     if data.leaked() is None:
         return None
     known = set(data.manifest.leaked(data.groups))
     for member in members:
-        if member.summary.initial is not None:
-            known |= inherited(member.summary.initial, data)
+        known |= set(known_to(member.directory, data) or {})
     return len(known)
 
 

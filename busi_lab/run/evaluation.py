@@ -21,7 +21,7 @@ from busi_lab.plurals import counted
 from busi_lab.run.build import build_data, build_trainer, trainer_settings
 from busi_lab.run.environment import device_name, environment_record, quieten
 from busi_lab.run.first_stage import FirstStage, recorded_first_stage
-from busi_lab.run.leaks import find_leaked
+from busi_lab.run.leaks import known_to
 from busi_lab.run.lesions import lesion_rows, write_lesions
 from busi_lab.run.probes import cases_with_lesion, explain, read_flags, shortcuts, stress, stress_columns
 from busi_lab.run.record import (
@@ -93,7 +93,7 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
         raise UserError("shortcuts=true: needs a run with classes, and images with a lesion mask")
     cut = first_stage.cut(data) if first_stage else None
     trainer = build_trainer(settings, [], directory)
-    leaked = find_leaked(source, source_directory, data)
+    leaked = known_to(source_directory, data)
     if first_stage and cut:
         known = first_stage.leaked(data)
         source.first_stage = replace(cut, leaked=len(known))

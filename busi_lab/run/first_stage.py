@@ -10,7 +10,6 @@ from pathlib import Path
 from busi_lab.classes import Classes
 from busi_lab.config import DataConfig
 from busi_lab.data.datamodule import BusiDataModule
-from busi_lab.data.groups import NO_SEARCH
 from busi_lab.data.index import read_case
 from busi_lab.data.lesion_cut import lesion_cut
 from busi_lab.data.manifest import read_manifest
@@ -20,7 +19,7 @@ from busi_lab.errors import UserError
 from busi_lab.inference.first_stage import checkpoint_digest, recorded_runs
 from busi_lab.inference.predictor import Predictor, can_segment
 from busi_lab.plurals import counted
-from busi_lab.run.leaks import find_leaked, known_to
+from busi_lab.run.leaks import known_to
 from busi_lab.run_directory import SPLIT, find_run_directories
 from busi_lab.summary import SUMMARY, FirstStageRecord, Summary, read_summary
 from busi_lab.tasks import BaseTask
@@ -79,13 +78,10 @@ class FirstStage:
         """Test images that a run which cuts them has learnt from, as :func:`busi_lab.run.leaks.known_to`."""
         found: dict[str, str] = {}
         cutting = self._cutting(data)
-        for run, summary in self.runs.items():
+        for run in self.runs:
             mine = {case_id for runs, case_ids in cutting.items() if run in runs for case_id in case_ids}
-            if data.near_copies != NO_SEARCH and find_leaked(summary, run, data) is None:
-                log.warning(
-                    "leaks: not counted for data.roi=%s, because the data that it learnt from are not here", run
-                )
-            found |= {case_id: copy for case_id, copy in known_to(run, data).items() if case_id in mine}
+            known = known_to(run, data) or {}
+            found |= {case_id: copy for case_id, copy in known.items() if case_id in mine}
         return found
 
     def _cutting(self, data: BusiDataModule) -> dict[tuple[Path, ...], list[str]]:

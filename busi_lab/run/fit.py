@@ -163,15 +163,17 @@ def _note_earlier_runs(
     """Record what the network started from, who taught it, what has cut its scans, and what test images these know."""
     learnt: set[str] = set()
     if task.initial is not None:
-        learnt |= (found := inherited(task.initial, data))
-        summary.initial = replace(task.initial, leaked=len(found))
         log.info(describe_weights(task.initial))
-        _warn_of_leaks("behind these weights has", len(found), summary)
+        found = inherited(task.initial, data)
+        learnt |= set(found or {})
+        summary.initial = replace(task.initial, leaked=None if found is None else len(found))
+        _warn_of_leaks("behind these weights has", len(found or {}), summary)
     if (teacher := find_teacher(task)) is not None:
-        learnt |= (taught := set(known_to(Path(str(teacher.directory)), data)))
-        summary.teacher = replace(teacher, leaked=len(taught))
         log.info("teacher: %s, which has learnt from %s", teacher.model, teacher.data)
-        _warn_of_leaks("that teaches this one (task.teacher) has", len(taught), summary)
+        taught = known_to(Path(str(teacher.directory)), data)
+        learnt |= set(taught or {})
+        summary.teacher = replace(teacher, leaked=None if taught is None else len(taught))
+        _warn_of_leaks("that teaches this one (task.teacher) has", len(taught or {}), summary)
     if first_stage is not None and cut is not None:
         learnt |= (known := set(first_stage.leaked(data)))
         summary.first_stage = replace(cut, leaked=len(known))

@@ -1,7 +1,7 @@
 """Test images of an evaluation that the run has learnt from, or whose near-copy or patient it has."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,8 @@ def find_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -
         index = data.index
         if index.digest == source.data.digest:
             learnt = used_manifest(source_directory, index)
-            known = replace(data.manifest, train=learnt.train, val=learnt.val)
-            same = {*learnt.train, *learnt.val}
+            known = replace(data.manifest, train=learnt.train, val=learnt.val, unlabelled=learnt.unlabelled)
+            same = learnt.learnt
             found = _first_of_group(known.leaked(data.groups), sorted(same), data.groups)
             return found | {case_id: case_id for case_id in data.manifest.test if case_id in same}
         root = source.data.root
@@ -54,7 +54,7 @@ def find_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -
         log.info("leaks: %s", one_line(error))
         return None
     log.info("looking for near-copies of the test images among those that the run has learnt from")
-    train = {*learnt.train, *learnt.val}
+    train = learnt.learnt
     cases = [*_named(LEARNT, source_index, train), *_named(TEST, index, set(data.manifest.test))]
     joined = Index(Path("/"), tuple(cases))
     groups = cached_groups(joined, data.cache_dir)
@@ -66,15 +66,23 @@ def find_leaked(source: Summary, source_directory: Path, data: BusiDataModule) -
     return named | equal  # the latter also without features
 
 
-def inherited(initial: InitialWeights, data: BusiDataModule) -> set[str]:
+def inherited(initial: InitialWeights, data: BusiDataModule) -> dict[str, str] | None:
     """Test images that the runs behind initial weights have learnt from, as :func:`known_to`."""
     folder = parent_run(Path(str(initial.source)))
-    return set() if folder is None else set(known_to(folder, data))
+    return {} if folder is None else known_to(folder, data)
 
 
-def known_to(run: Path, data: BusiDataModule) -> dict[str, str]:
-    """Test images that a run has learnt from, or one whose weights it began with or that taught it, by that image."""
+def known_to(run: Path, data: BusiDataModule) -> dict[str, str] | None:
+    """Test images that a run has learnt from, or a run behind it, by that image.
+
+    Behind it are the runs whose weights it began with, that taught it, or that it is an ensemble of, and those behind
+    them. At least these, as of :func:`find_leaked`; a run whose data are not at hand is named in a warning. None where
+    that is the run itself and no other has learnt from a test image, or near-copies are not to be looked for.
+    """
+    if data.near_copies == NO_SEARCH:
+        return None
     found: dict[str, str] = {}
+    uncounted: set[Path] = set()
     seen: set[Path] = set()
     waiting: list[Path | None] = [run]
     while waiting:
@@ -82,17 +90,29 @@ def known_to(run: Path, data: BusiDataModule) -> dict[str, str]:
         if folder is None or folder in seen:
             continue
         seen.add(folder)
+        known = None
         try:
             summary = read_summary(folder)
+            waiting += _behind(summary)
+            known = find_leaked(summary, folder, data)
         except UserError as error:
             log.info("leaks: %s", one_line(error))
-            continue
-        found |= find_leaked(summary, folder, data) or {}
-        if summary.initial is not None and summary.initial.source is not None:
-            waiting.append(parent_run(Path(summary.initial.source)))
-        if summary.teacher is not None and summary.teacher.directory is not None:
-            waiting.append(Path(summary.teacher.directory))
-    return found
+        if known is None:
+            uncounted.add(folder)
+            log.warning("leaks: not counted for %s: it, or the data that it learnt from, are not here", folder)
+        else:
+            found = known | found
+    return None if run in uncounted and not found else found
+
+
+def _behind(summary: Summary) -> Iterator[Path | None]:
+    """The directories of the runs that a run has what it knows from."""
+    if summary.initial is not None and summary.initial.source is not None:
+        yield parent_run(Path(summary.initial.source))
+    directories = [member.directory for member in summary.members]
+    if summary.teacher is not None:
+        directories.append(summary.teacher.directory)
+    yield from (Path(directory) for directory in directories if directory is not None)
 
 
 def _first_of_group(leaked: Sequence[str], learnt: Sequence[str], groups: Mapping[str, int]) -> dict[str, str]:
@@ -120,7 +140,7 @@ def used_manifest(source: Path, index: Index) -> Manifest:
     return manifest.subset(labels, limit, classes)
 
 
-def _named(prefix: str, index: Index, chosen: set[str]) -> Iterator[Case]:
+def _named(prefix: str, index: Index, chosen: Collection[str]) -> Iterator[Case]:
     """Cases that can stand in an index with those of other datasets."""
     root = index.root.resolve()
     for case in index.cases:

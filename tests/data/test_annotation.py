@@ -1,6 +1,7 @@
 """Which training scans stay annotated, and what is drawn beside them."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 
 from busi_lab.data.annotation import choose_annotated
 from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.data.manifest import write_manifest
 from busi_lab.data.sampler import EpochSampler
 from busi_lab.errors import UserError
+from busi_lab.run.leaks import used_manifest
 
 LABELS = {f"{label} {n}": label for label, count in (("benign", 40), ("malignant", 20)) for n in range(count)}
 GROUPS = {f"benign {n}": n // 4 for n in range(40)}  # ten patients with four scans each
@@ -51,10 +54,26 @@ def test_an_epoch_may_have_more_draws_than_images(balanced: bool) -> None:
     assert max(counts.values()) <= (5 if balanced else 3)
 
 
-def module(root: Path, **settings: object) -> BusiDataModule:
-    data = BusiDataModule(str(root), 32, 4, split={"protocol": "grouped_holdout"}, cache_dir=None, **settings)  # type: ignore[arg-type]
+def module(root: Path, split: dict[str, object] | None = None, **settings: object) -> BusiDataModule:
+    split = split or {"protocol": "grouped_holdout"}
+    data = BusiDataModule(str(root), 32, 4, split=split, cache_dir=None, **settings)  # type: ignore[arg-type]
     data.setup()
     return data
+
+
+@pytest.fixture
+def patients(phantom_root: Path, tmp_path: Path) -> Path:
+    """The phantoms, two scans for each patient; every third scan has no label."""
+    root = tmp_path / "patients"
+    root.mkdir()
+    files = [path for path in sorted(phantom_root.rglob("*.png")) if "_mask" not in path.name]
+    lines = ["file,label,patient"]
+    for number, path in enumerate(files):
+        lines.append(f"{path.relative_to(phantom_root)},{path.parent.name if number % 3 else ''},p{number // 2}")
+    for label in ("benign", "malignant", "normal"):
+        (root / label).symlink_to(phantom_root / label)
+    (root / "labels.csv").write_text("\n".join(lines))
+    return root
 
 
 def test_scans_without_annotation_are_drawn_beside_the_others(phantom_root: Path) -> None:
@@ -75,19 +94,50 @@ def test_scans_without_annotation_are_drawn_beside_the_others(phantom_root: Path
     assert "unlabelled" not in next(iter(supervised.train_dataloader()))
 
 
-def test_rows_without_a_label_are_used_but_not_those_of_test_patients(phantom_root: Path, tmp_path: Path) -> None:
-    files = [path for path in sorted(phantom_root.rglob("*.png")) if "_mask" not in path.name]
-    lines = ["file,label,patient"]
-    for number, path in enumerate(files):
-        lines.append(f"{path.relative_to(phantom_root)},{path.parent.name if number % 3 else ''},p{number // 2}")
-    for label in ("benign", "malignant", "normal"):
-        (tmp_path / label).symlink_to(phantom_root / label)
-    (tmp_path / "labels.csv").write_text("\n".join(lines))
-    data = module(tmp_path, masks=False, unlabelled="rest")
+def test_rows_without_a_label_are_used_but_not_those_of_test_patients(patients: Path) -> None:
+    data = module(patients, masks=False, unlabelled="rest")
     unlabelled = {case.case_id for case in data.index.cases if not case.label}
     judged = {data.group(case_id) for case_id in (*data.manifest.val, *data.manifest.test)}
     assert set(data.unlabelled) == {case_id for case_id in unlabelled if data.group(case_id) not in judged}
     assert 0 < len(data.unlabelled) < len(unlabelled)
+
+
+def test_what_is_learnt_without_annotation_counts_as_learnt_and_stands_in_the_split(
+    patients: Path, tmp_path: Path
+) -> None:
+    holdout: dict[str, object] = {"protocol": "holdout", "test_fraction": 0.4, "seed": 2}
+    supervised, data = (
+        module(patients, holdout, masks=False, annotated=0.1, unlabelled=wanted) for wanted in ("none", "all")
+    )
+    assert (supervised.full_manifest.unlabelled, data.manifest.digest) == ((), supervised.manifest.digest)
+    patient = {case.case_id: case.patient for case in data.index.cases}
+    learnt = {patient[i] for i in (*data.manifest.train, *data.manifest.val, *data.unlabelled)}
+    assert data.leaked() == sum(patient[i] in learnt for i in data.manifest.test) > (supervised.leaked() or 0)
+    write_manifest(tmp_path / "split.json", data.full_manifest)
+    assert set(used_manifest(tmp_path, data.index).learnt) >= {*data.unlabelled, *data.manifest.val}
+    again = module(patients, {"manifest": tmp_path / "split.json"}, masks=False, annotated=0.1, unlabelled="all")
+    assert again.full_manifest == data.full_manifest
+
+
+def test_what_a_split_excludes_is_not_learnt_without_its_label_either(patients: Path, tmp_path: Path) -> None:
+    before = module(patients, masks=False, unlabelled="rest")
+    dropped, *kept = before.unlabelled
+    (tmp_path / "exclude.txt").write_text(dropped)
+    split: dict[str, object] = {"protocol": "grouped_holdout", "exclude": tmp_path / "exclude.txt"}
+    data = module(patients, split, masks=False, unlabelled="rest")
+    assert data.unlabelled == tuple(kept)
+    write_manifest(tmp_path / "split.json", data.full_manifest)
+    again = module(patients, {"manifest": tmp_path / "split.json"}, masks=False, unlabelled="rest")
+    assert again.unlabelled == tuple(kept)
+
+
+def test_a_manifest_that_learns_from_a_test_scan_without_annotation_is_refused(
+    phantom_root: Path, tmp_path: Path
+) -> None:
+    manifest = module(phantom_root).full_manifest
+    write_manifest(tmp_path / "split.json", replace(manifest, unlabelled=manifest.test[:1]))
+    with pytest.raises(UserError, match=r"unlabelled names '.*', which stands in test; expected cases of train or"):
+        module(phantom_root, {"manifest": tmp_path / "split.json"})
 
 
 def test_two_views_of_a_scan_differ(phantom_root: Path) -> None:

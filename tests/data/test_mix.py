@@ -10,8 +10,10 @@ import pytest
 
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.index import index_dataset
+from busi_lab.data.manifest import read_manifest, write_manifest
 from busi_lab.data.mix import mix_folder, parse_sources
 from busi_lab.data.phantom import generate_phantoms
+from busi_lab.data.splits import make_manifest
 from busi_lab.errors import UserError
 from busi_lab.run_directory import read_run
 from tests.programs import call
@@ -68,6 +70,57 @@ def test_one_dataset_is_left_out_with_its_near_copies(sources: list[dict[str, An
         assert data.leaked() == 0
         other = ("south", "north")[fold]
         assert f"{other}/benign/benign (1)" in manifest.excluded
+
+
+def without(table: Path, *classes: str, unlabelled: int = 0) -> None:
+    """Take the scans of some classes out of a table, and the labels of the first that are left."""
+    head, *rows = table.read_text().splitlines()
+    kept = [row.split(",") for row in rows if row.split(",")[1] not in classes]
+    for row in kept[:unlabelled]:
+        row[1] = ""
+    table.write_text("\n".join([head, *(",".join(row) for row in kept)]))
+
+
+def test_a_class_that_one_dataset_lacks_is_not_needed(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+    without(Path(sources[1]["root"]) / "labels.csv", "normal")
+    folder = mix_folder(parse_sources(sources), tmp_path)
+    learnt, tested = {}, {}
+    for fold in (0, 1):
+        data = BusiDataModule(str(folder), 32, split={"protocol": "by_source", "fold": fold}, cache_dir=None)
+        data.setup()
+        labels = {case.case_id: case.label for case in data.index.cases}
+        tested[fold] = {labels[case_id] for case_id in data.manifest.test}
+        for ids in (data.manifest.train, data.manifest.val):
+            learnt.setdefault(fold, []).append({labels[case_id] for case_id in ids})
+        write_manifest(tmp_path / "split.json", data.full_manifest)
+        assert read_manifest(tmp_path / "split.json", data.index) == data.full_manifest
+    two, three = {"benign", "malignant"}, {"benign", "malignant", "normal"}
+    assert learnt == {0: [two, two], 1: [three, three]}
+    assert tested == {0: three, 1: two}
+
+
+def test_the_tested_dataset_gives_no_scan_without_its_label_either(
+    sources: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    without(Path(sources[1]["root"]) / "labels.csv", unlabelled=4)
+    folder = mix_folder(parse_sources(sources), tmp_path)
+    found = []
+    for fold in (0, 1):
+        split = {"protocol": "by_source", "fold": fold}
+        data = BusiDataModule(str(folder), 32, split=split, cache_dir=None, masks=False, unlabelled="rest")
+        data.setup()
+        found.append({case_id.split("/")[0] for case_id in data.unlabelled})
+    assert found == [{"south"}, set()]
+
+
+def test_a_number_means_one_dataset_for_every_task(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+    without(Path(sources[1]["root"]) / "labels.csv", unlabelled=99)
+    index = index_dataset(mix_folder(parse_sources(sources), tmp_path))
+    unusable = {case.case_id for case in index.cases if not case.label}
+    with pytest.raises(UserError, match=r"no scan of south can be used, which split\.fold=1 tests"):
+        make_manifest(index, "by_source", fold=1, unusable=unusable)
+    with pytest.raises(UserError, match=r"no scan of the others than north \(split\.fold=0\) can be learnt from"):
+        make_manifest(index, "by_source", fold=0, unusable=unusable)
 
 
 def test_it_trains_and_its_predictions_name_the_dataset(sources: list[dict[str, Any]], tmp_path: Path) -> None:

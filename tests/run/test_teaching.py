@@ -2,14 +2,18 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.run.ensemble import _leaked
 from busi_lab.run.leaks import known_to
+from busi_lab.run.members import Member
 from busi_lab.summary import read_summary
+from busi_lab.tasks import load_task
 from tests.programs import call, outcome
 
 RUN = ("trainer=smoke", "model.backbone=test_efficientnet", "data.image_size=32", "data.subset=null", "logger=none")
@@ -60,11 +64,35 @@ def test_what_a_teacher_knew_is_known_to_whoever_begins_with_its_student(
     content = json.loads((student / "summary.json").read_text())
     other = BusiDataModule(str(phantom_root), 32, split={"protocol": "holdout", "seed": 3}, cache_dir=None)
     other.setup()
-    assert not set(known_to(student, other)) & set(split["test"]), "it has learnt from no test image of its own"
-    taught = {**content, "teacher": {"directory": str(trained["joint"])}}
-    (student / "summary.json").write_text(json.dumps(taught))
+    assert not set(known_to(student, other) or {}) & set(split["test"]), "it has learnt from no test image of its own"
     learnt = json.loads((trained["joint"] / "split.json").read_text())
-    assert set(known_to(student, other)) >= set(split["test"]) & {*learnt["train"], *learnt["val"]} != set()
+    known = set(split["test"]) & {*learnt["train"], *learnt["val"]}
+    joint = {"directory": str(trained["joint"])}
+    for behind in ({"teacher": joint}, {"members": [joint]}):
+        (student / "summary.json").write_text(json.dumps({**content, **behind}))
+        assert set(known_to(student, other) or {}) >= known != set()
+    members = [Member(student, load_task(student)[0], read_summary(student))] * 2
+    assert (_leaked(members, other) or 0) >= len(known)
+    (student / "summary.json").write_text(json.dumps({**content, "teacher": joint}))
+    again = tmp_path / "again"
+    assert call("evaluate", f"run={student}", f"hydra.run.dir={again}", "logger=none") == 0
+    assert (read_summary(again).split.leaked or 0) >= len(known)
+    with (again / "predictions.csv").open(newline="") as file:
+        assert {row["image"] for row in csv.DictReader(file) if row["near_copy_of"]} >= known
+
+
+def test_a_teacher_whose_data_are_not_at_hand_is_not_said_to_know_nothing(
+    trained: dict[str, Path], phantom_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = Path(shutil.copytree(trained["classifier"], tmp_path / "teacher"))
+    content = json.loads((teacher / "summary.json").read_text())
+    content["data"] |= {"root": "/nowhere", "digest": "0123"}
+    (teacher / "summary.json").write_text(json.dumps(content))
+    assert train(phantom_root, tmp_path / "run", f"task.teacher={teacher}", "data.subset=2") == 0
+    summary = read_summary(tmp_path / "run")
+    assert summary.teacher is not None and summary.teacher.leaked is None
+    said = capsys.readouterr().out
+    assert f"leaks: not counted for {teacher}: it, or the data that it learnt from, are not here" in said
 
 
 @pytest.mark.parametrize(
