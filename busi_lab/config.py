@@ -444,6 +444,7 @@ def _check_sources(data: DataConfig) -> None:
     """What belongs to one dataset does not belong to several."""
     given = {
         "root": data.root,
+        "layout": data.layout if data.layout != "auto" else None,
         "labels": data.labels,
         "label_map": data.label_map,
         "lesion_values": data.lesion_values,

@@ -191,6 +191,7 @@ def test_seed_zero_is_a_seed() -> None:
         ("model.unfreeze_epoch=2", r"model\.unfreeze_epoch=2: expected 1 or more beside model\.freeze"),
         ("model.freeze=backbone model.unfreeze_epoch=0", r"model\.unfreeze_epoch=0: expected 1 or more"),
         ("data.layout=flat", r"data\.layout=flat for data\.name=busi: expected auto; data=folder means folder"),
+        ("data=mix data.layout=folder", r"data\.layout beside data\.sources: it belongs to one dataset"),
         ("data=phantom data.layout=folder", r"data\.layout=folder for data\.name=phantom"),
         ("optim.layer_decay=1.5", r"optim\.layer_decay=1\.5: expected null or a factor above 0"),
         ("optim.layer_decay=0.5 optim.backbone_lr=1e-5", r"optim\.backbone_lr beside optim\.layer_decay"),
