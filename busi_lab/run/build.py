@@ -175,6 +175,13 @@ def build_data(
     options = dataset_options(data_config)
     if (made := made_root(data_config)) is not None:
         settings["root"], options = str(made), options if data_config.phantom is not None else DatasetOptions()
+    if not task.needs_labels and not task.needs_masks:
+        if data_config.annotated < 1:
+            raise UserError(
+                f"data.annotated={data_config.annotated} beside task={task.kind}: it needs no annotation and learns from "
+                "all training scans; leave data.annotated out"
+            )
+        settings["balanced_sampling"] = False  # that would draw by labels
     data = BusiDataModule(
         **settings,
         split=asdict(split),

@@ -1,11 +1,15 @@
 """The warm-up without annotation: its loss, its sign of collapse, and its run as a beginning."""
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from busi_lab.config import DataConfig, SplitConfig
 from busi_lab.errors import UserError
+from busi_lab.run.build import build_data
 from busi_lab.run_directory import read_run
 from busi_lab.summary import read_summary
 from busi_lab.tasks import SelfSupervisedTask, load_task
@@ -43,6 +47,16 @@ def test_the_spread_is_none_where_all_scans_are_alike() -> None:
 def test_too_few_features_are_refused() -> None:
     with pytest.raises(UserError, match=r"task\.features=3: expected a whole number of at least 16"):
         make_task(3)
+
+
+def test_labels_do_not_say_what_is_drawn(phantom_root: Path) -> None:
+    config = DataConfig(root=str(phantom_root), image_size=32, batch_size=4, num_workers=0, balanced_sampling=True)
+    data = build_data(config, SplitConfig(protocol="holdout"), make_task())
+    drawn = [case_id for batch in data.train_dataloader() for case_id in batch["case_id"]]
+    assert sorted(drawn) == list(data.manifest.train), "each scan once, though the classes differ in size"
+    assert len(set(Counter(data.train_set.labels).values())) > 1
+    with pytest.raises(UserError, match=r"data\.annotated=0\.1 beside .*needs no annotation and learns from all"):
+        build_data(replace(config, annotated=0.1), SplitConfig(protocol="holdout"), make_task())
 
 
 def test_its_run_is_what_another_begins_with(phantom_root: Path, tmp_path: Path) -> None:
