@@ -111,13 +111,17 @@ def mix_folder(sources: Sequence[MixSource], parent: Path) -> Path:
     content = json.dumps([text.getvalue(), {name: str(root) for name, root in roots.items()}, asdict(first[1])])
     folder = parent / f"mix-1-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     if not folder.is_dir():
-        with new_folder(folder) as new:
-            for name, root in roots.items():
-                (new / name).symlink_to(root, target_is_directory=True)
-            roles = {"positive": first[1].positive, "without_lesion": first[1].without_lesion}
-            synthetic = all(is_synthetic(root) for root in roots.values())
-            write_json(new / DATASET, {"classes": first[1].names, **roles, "synthetic": synthetic})
-            write_rows(new / LABELS, rows, columns)
+        try:
+            with new_folder(folder) as new:
+                for name, root in roots.items():
+                    (new / name).symlink_to(root, target_is_directory=True)
+                roles = {"positive": first[1].positive, "without_lesion": first[1].without_lesion}
+                synthetic = all(is_synthetic(root) for root in roots.values())
+                write_json(new / DATASET, {"classes": first[1].names, **roles, "synthetic": synthetic})
+                write_rows(new / LABELS, rows, columns)
+        except (OSError, UserError):
+            if not folder.is_dir():  # else another job was faster, with the same links
+                raise
     return folder
 
 

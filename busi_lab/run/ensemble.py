@@ -105,6 +105,8 @@ def _evaluation(first: Member, directory: Path, root: Path | None, accelerator: 
     """The members' data under the split that was joined, checked as for an evaluation."""
     data = own_data(first.directory, first.summary)
     data.update(root=str(root) if root else data.root, num_workers=None, cache_dir="auto")
+    if root is not None:
+        data.update(sources=None)  # that folder holds them all
     data.update(subset=None, classes=None)  # the split has what the members used
     split = saved_group(first.directory, "split")
     split.update(manifest=str(directory / SPLIT), exclude=None)

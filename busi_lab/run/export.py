@@ -123,7 +123,9 @@ def _run_data(run: Path, summary: Summary, task: BaseTask, root: Path | None, re
     """The data and the split of a run; None where its folder is gone and no data are required."""
     data = own_data(run, summary)
     data.update(root=str(root) if root else data.root, num_workers=0, cache_dir="auto")
-    made = data.get("phantom") is not None
+    if root is not None:
+        data.update(sources=None)  # that folder holds them all
+    made = data.get("phantom") is not None or data.get("sources") is not None
     if root is None and not made and not (data.root and Path(data.root).is_dir()):
         if required:
             raise UserError(

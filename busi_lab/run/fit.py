@@ -123,6 +123,11 @@ def run_experiment(config: RunConfig, resolved: Any) -> Summary:
         log.warning("split: %s", sentence)
     if config.test:
         log.info(class_line(summary))
+        if foreign := [name for name, n in summary.data.test_classes.items() if n and name not in task.learnt]:
+            log.warning(
+                "the training images have no %s scans, which are tested; data.classes=[%s] leaves them out",
+                *(" or ".join(foreign), ",".join(task.learnt)),
+            )
     if state is not None:
         where = "all epochs are done" if state.fit_finished else f"in epoch {state.epoch + 1}"
         log.info("continued: %s", where)

@@ -23,6 +23,10 @@ def own_data(run: Path, summary: Summary) -> Any:
         saved.root = summary.data.root or saved.root  # absolute, whatever folder this is called from
         if saved.get("copies_before_split"):  # that folder holds them, and is read as it was written
             saved.update(copies_before_split=0, labels=None, label_map=None, lesion_values=None, layout="auto")
+    for item in saved.get("sources") or ():
+        link = Path(str(summary.data.root), str(item.name))  # to the folder, see busi_lab/data/mix.py
+        if link.is_symlink():
+            item.root = str(link.resolve())
     if saved.get("labels"):
         saved.labels = summary.data.labels or saved.labels
     return saved

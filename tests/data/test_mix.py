@@ -3,11 +3,15 @@
 import csv
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
+from busi_lab.data import mix
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.index import index_dataset
 from busi_lab.data.manifest import read_manifest, write_manifest
@@ -15,7 +19,10 @@ from busi_lab.data.mix import mix_folder, parse_sources
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.data.splits import make_manifest
 from busi_lab.errors import UserError
+from busi_lab.run.export import _run_data
+from busi_lab.run.own_data import own_data
 from busi_lab.run_directory import read_run
+from busi_lab.tasks import load_task
 from tests.programs import call
 
 
@@ -48,6 +55,27 @@ def test_every_scan_keeps_what_was_known_of_it(sources: list[dict[str, Any]], tm
     for case in alone.cases:
         same = by_name[f"south/{case.case_id}"]
         assert (same.content_hash, same.spacing, same.label) == (case.content_hash, (0.1, 0.2), case.label)
+
+
+def test_a_job_that_is_as_quick_gives_the_same_folder(
+    sources: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = mix.new_folder
+
+    @contextmanager
+    def raced(folder: Path) -> Iterator[Path]:
+        with plain(folder) as mine:
+            with plain(folder) as others:
+                (others / "labels.csv").touch()
+            yield mine
+
+    monkeypatch.setattr(mix, "new_folder", raced)
+    folder = mix_folder(parse_sources(sources), tmp_path)
+    assert [path.name for path in folder.iterdir()] == ["labels.csv"], "the other's"
+    monkeypatch.setattr(mix, "new_folder", plain)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        mix_folder(parse_sources(sources), tmp_path / "file" / "below")
 
 
 def test_another_table_makes_another_folder(sources: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -123,15 +151,27 @@ def test_a_number_means_one_dataset_for_every_task(sources: list[dict[str, Any]]
         make_manifest(index, "by_source", fold=0, unusable=unusable)
 
 
-def test_it_trains_and_its_predictions_name_the_dataset(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_it_trains_and_its_predictions_name_the_dataset(
+    sources: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without(Path(sources[1]["root"]) / "labels.csv", "normal")
     listed = f"data.sources={json.dumps(sources)}".replace('"name"', "name").replace('"root"', "root")
-    settings = ("data=mix", listed, "split=by_source", "split.fold=1", "trainer=smoke", "data.image_size=32")
+    settings = ("data=mix", listed, "split=by_source", "split.fold=0", "trainer=smoke", "data.image_size=32")
     run = tmp_path / "run"
     assert call("train", *settings, "model=custom_cnn", "logger=none", f"hydra.run.dir={run}") == 0
     found = read_run(run)
     assert found.summary.split.protocol == "by_source"
     with (run / "predictions.csv").open(newline="") as file:
-        assert {row["source"] for row in csv.DictReader(file)} == {"south"}
+        assert {row["source"] for row in csv.DictReader(file)} == {"north"}
+    assert "no normal scans, which are tested; data.classes=[benign,malignant] leaves them" in capsys.readouterr().out
+    saved, summary = OmegaConf.load(run / "config.yaml"), found.summary
+    saved.data.sources[1].root = "elsewhere/other"  # as typed in another folder
+    OmegaConf.save(saved, run / "config.yaml")
+    assert [item.root for item in own_data(run, summary).sources] == [str(Path(item["root"])) for item in sources]
+    task, _ = load_task(run)
+    for root in (None, Path(str(summary.data.root))):
+        data = _run_data(run, summary, task, root, required=True)
+        assert data is not None and data.manifest.val == tuple(json.loads((run / "split.json").read_text())["val"])
 
 
 @pytest.mark.parametrize(
