@@ -178,8 +178,8 @@ def build_data(
     if not task.needs_labels and not task.needs_masks:
         if data_config.annotated < 1:
             raise UserError(
-                f"data.annotated={data_config.annotated} beside task={task.kind}: it needs no annotation and learns from "
-                "all training scans; leave data.annotated out"
+                f"data.annotated={data_config.annotated} beside task={task.kind}: it needs no annotation and learns "
+                "from all training scans; leave data.annotated out"
             )
         settings["balanced_sampling"] = False  # that would draw by labels
     data = BusiDataModule(
