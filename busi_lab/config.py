@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -224,6 +224,19 @@ class EvalConfig:
     explain: str | None = None
     backend: str = "auto"
     command: str | None = None
+
+
+def with_later_keys(content: Mapping[str, Any]) -> Dict:
+    """A saved configuration, and the keys that its version did not know, with what they mean today where left out."""
+    filled = dict(content)
+    for group, later in (("task", LATER_OF_TASKS), ("model", LATER_OF_NETWORKS)):
+        if isinstance(own := filled.get(group, {}), Mapping):
+            filled[group] = {**later, **own}
+    for item in fields(RunConfig):
+        default: Any = item.default_factory
+        if isinstance(default, type) and is_dataclass(default) and isinstance(filled.get(item.name, {}), Mapping):
+            filled[item.name] = {**vars(default()), **filled.get(item.name, {})}
+    return filled
 
 
 def may_change_on_resume(override: str) -> bool:

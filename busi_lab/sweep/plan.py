@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from busi_lab.config import LATER_OF_NETWORKS, LATER_OF_TASKS, DataConfig, may_change_on_resume, parse_config
+from busi_lab.config import may_change_on_resume, parse_config, with_later_keys
 from busi_lab.data.manifest import read_version
 from busi_lab.data.splits import FOLDED, version_of
 from busi_lab.errors import UserError
@@ -202,9 +202,8 @@ def _refuse_another_run(job: Job) -> None:
     if not (directory / CONFIG).is_file():
         return
     saved = OmegaConf.load(directory / CONFIG)
-    wanted = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(wanted, dict)
-    before: Any = OmegaConf.to_container(saved)
+    both: list[Any] = [OmegaConf.to_container(saved), OmegaConf.to_container(config, resolve=True)]
+    before, wanted = map(with_later_keys, both)
     done = finished(directory) is not None
     for part in (before, wanted):
         part.setdefault("test", True)
@@ -216,10 +215,6 @@ def _refuse_another_run(job: Job) -> None:
             (part.get("data") or {}).pop(key, None)
         for group in ("data", "model", "optim"):
             part[group] = {key: value for key, value in (part.get(group) or {}).items() if value is not None}
-        for key in ("layout", "roi_mode", "roi_margin"):  # older configurations do not have them
-            part["data"].setdefault(key, getattr(DataConfig, key))
-        part["task"] = {**LATER_OF_TASKS, **(part.get("task") or {})}
-        part["model"] = {**LATER_OF_NETWORKS, **part["model"]}
         part["manifest"] = (part.get("split") or {}).pop("manifest", None)
         part["callbacks"] = {name: _settings(item) for name, item in (part.get("callbacks") or {}).items() if item}
     for key in _OF_A_JOB:
@@ -257,7 +252,7 @@ def _refuse_another_split(jobs: Sequence[Job]) -> None:
 
 _OF_A_JOB = (
     *("name", "seed", "data", "split", "augment", "model", "task", "optim", "scheduler", "epochs", "test"),
-    *("trainer", "callbacks", "ema"),
+    *("trainer", "callbacks", "ema", "variant"),
 )
 _OF_THE_MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "benchmark", "enable_progress_bar")
 

@@ -1,5 +1,6 @@
 """What a sweep is going to do: names of its jobs and of its directory, and what may not be combined."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ from busi_lab.sweep.plan import (
     refuse_wrong,
 )
 from tests.test_config import load
+
+OLDER = Path(__file__).with_name("older_job.yaml")
+GOLDEN = Path(__file__).parents[1] / "golden/runs"
+GOLDEN_COMMAND = (
+    *("trainer=cpu", "trainer.max_epochs=4", "model.weights=none", "data.image_size=32", "data.batch_size=4"),
+    *("optim=adamw", "optim.lr=1e-3", "logger=csv", "model.backbone=test_efficientnet", "model.dropout=0.3"),
+    "scheduler=cosine",
+)
 
 
 def test_jobs_are_named_by_what_sets_them_apart() -> None:
@@ -58,6 +67,27 @@ def test_a_job_of_an_older_version_names_the_keys_of_all_networks(tmp_path: Path
     OmegaConf.save(OmegaConf.create({**older, "model": {"name": "timm", "dropout": 0.5}}), tmp_path / "config.yaml")
     with pytest.raises(UserError, match="holds a run with another model"):
         _refuse_another_run(job)
+
+
+@pytest.mark.parametrize(
+    ("saved", "typed"),
+    [
+        (OLDER, ("experiment=paper/unet_smp", "logger=none")),
+        (GOLDEN / "finished-classification/config.yaml", GOLDEN_COMMAND),
+    ],
+)
+def test_a_sweep_that_an_older_version_began_goes_on(saved: Path, typed: tuple[str, ...], tmp_path: Path) -> None:
+    """What is compared is a whole configuration as that version has composed it, and as this one does."""
+    shutil.copy(saved, tmp_path / "config.yaml")
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", [*typed, f"run_dir={tmp_path}", "data.root=/elsewhere"])
+        other = compose("train", [*typed, f"run_dir={tmp_path}", "data.root=/elsewhere", "data.annotated=0.5"])
+        average = compose("train", [*typed, f"run_dir={tmp_path}", "data.root=/elsewhere", "ema=0.9"])
+    _refuse_another_run(Job(tmp_path, (), config))
+    with pytest.raises(UserError, match="holds a run with another data"):
+        _refuse_another_run(Job(tmp_path, (), other))
+    with pytest.raises(UserError, match="holds a run with another ema"):
+        _refuse_another_run(Job(tmp_path, (), average))
 
 
 def test_wrong_jobs_are_named_but_for_those_that_only_hydra_can_resolve(

@@ -1,14 +1,13 @@
 """The configuration that repeats of one experiment share, and what differs between experiments."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from busi_lab.config import LATER_OF_NETWORKS, LATER_OF_TASKS, RunConfig
+from busi_lab.config import with_later_keys
 from busi_lab.run_directory import CONFIG, SOURCE_CONFIG, Run
 
 Settings = Mapping[str, str]
@@ -52,7 +51,7 @@ def _read(path: Path, changed: int, size: int) -> Settings | None:
         return None
     if not isinstance(content, dict) or "trainer" not in content:
         return None
-    found = {key: value for key, value in _flat(_with_defaults(content)).items() if not _is_left_out(key)}
+    found = {key: value for key, value in _flat(with_later_keys(content)).items() if not _is_left_out(key)}
     shortened = ((key, value.rpartition("/")[2] if key in _FILES else value) for key, value in found.items())
     return _once(tuple(sorted(shortened)))
 
@@ -64,19 +63,6 @@ def _once(items: tuple[tuple[str, str], ...]) -> Settings:
 
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster, where it is there
-
-
-def _with_defaults(content: dict[str, Any]) -> dict[str, Any]:
-    filled = dict(content)
-    if isinstance(task := content.get("task"), dict):
-        filled["task"] = {**LATER_OF_TASKS, **task}
-    if isinstance(model := content.get("model"), dict):
-        content = {**content, "model": {**LATER_OF_NETWORKS, **model}}
-    for item in fields(RunConfig):
-        default: Any = item.default_factory
-        if isinstance(default, type) and is_dataclass(default) and isinstance(content.get(item.name, {}), dict):
-            filled[item.name] = {**vars(default()), **content.get(item.name, {})}
-    return filled
 
 
 def _flat(node: Mapping[str, Any], above: str = "") -> dict[str, str]:
