@@ -80,7 +80,7 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
     check_resumable(directory)
     try:
         saved = OmegaConf.load(directory / CONFIG)
-        epochs, scheduler = saved.trainer.max_epochs, saved.scheduler.name
+        epochs, _ = saved.trainer.max_epochs, saved.scheduler.name
     except (OSError, yaml.YAMLError, OmegaConfBaseException, AttributeError) as error:
         raise UserError(f"{directory / CONFIG} is damaged: {one_line(error)[:120]}; start the run again") from None
     _refuse_foreign(saved, directory, [str(name) for name in composed.get("trust") or ()])
@@ -93,10 +93,8 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
     for group in (saved.callbacks, saved.logger):
         _move(group, str(saved.run_dir), str(directory))
     keys = overridden_keys(overrides)
-    if "trainer.max_epochs" in keys and scheduler in ("onecycle", "cosine"):
-        raise UserError(
-            f"trainer.max_epochs: the {scheduler} schedule was planned for {counted(epochs, 'epoch')} and cannot change"
-        )
+    if "trainer.max_epochs" in keys and (planned := _planned(saved)):
+        raise UserError(f"trainer.max_epochs: {planned} was planned for {counted(epochs, 'epoch')} and cannot change")
     if "trainer" in keys:
         saved.trainer = composed.trainer
         saved.trainer.max_epochs = epochs
@@ -110,6 +108,19 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
     saved.split.manifest = str(directory / SPLIT)  # refuses data that have changed
     assert isinstance(saved, DictConfig)
     return saved
+
+
+_OF_ANY_LENGTH = ("none", "plateau")  # schedules that do not ask how many steps there will be
+
+
+def _planned(saved: Any) -> str | None:
+    """What of a run follows from the number of all its steps; None where nothing does."""
+    if saved.scheduler.name not in _OF_ANY_LENGTH:
+        return f"the {saved.scheduler.name} schedule"
+    task: Any = saved.get("task") or {}
+    if task.get("semi", "none") != "none" and task.get("semi_ramp"):
+        return f"the growing weight of task.semi={task['semi']}"
+    return None
 
 
 _HARMLESS = (

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from busi_lab.errors import UserError
+from busi_lab.run.resume import resumed_config
 from busi_lab.run.state import find_state
 from busi_lab.run_directory import read_run
 from busi_lab.summary import read_summary
@@ -213,6 +215,32 @@ def test_what_cannot_be_continued(
     assert "no whole checkpoint" in error(resume)
     shutil.rmtree(cut / "checkpoints")
     assert "no checkpoint to continue from" in error(resume)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "task", "planned"),
+    [
+        *((name, {}, f"the {name} schedule") for name in ("cosine", "warmup_cosine", "onecycle")),
+        ("none", {"semi": "mean_teacher", "semi_ramp": 0.3}, "the growing weight of task.semi=mean_teacher"),
+        ("none", {"semi": "pseudo_label", "semi_ramp": 0.0}, None),
+        ("none", {"semi": "none", "semi_ramp": 0.3}, None),
+        ("plateau", {}, None),
+    ],
+)
+def test_what_was_planned_for_a_number_of_epochs_keeps_it(
+    scheduler: str, task: dict[str, object], planned: str | None, tmp_path: Path
+) -> None:
+    """Else the rate would be 0 in all further epochs, or a weight would fall back."""
+    saved = {"run_dir": "", "trainer": {"max_epochs": 7}, "scheduler": {"name": scheduler}, "task": task}
+    OmegaConf.save(OmegaConf.create({**saved, "callbacks": {}, "logger": {}, "split": {}}), tmp_path / "config.yaml")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").touch()
+    composed = OmegaConf.create({"resume": str(tmp_path), "trainer": {"max_epochs": 9}, "trust": []})
+    if planned is None:
+        assert resumed_config(composed, ["trainer.max_epochs=9"]).trainer.max_epochs == 9
+        return
+    with pytest.raises(UserError, match=f"^trainer.max_epochs: {planned} was planned for 7 epochs and cannot change"):
+        resumed_config(composed, ["trainer.max_epochs=9"])
 
 
 def test_an_option_that_came_later_does_not_orphan_a_checkpoint(undisturbed: Path, tmp_path: Path) -> None:
