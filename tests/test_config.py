@@ -1,7 +1,7 @@
 """Shipped configurations, the schema, and what it refuses."""
 
 import inspect
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,15 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from busi_lab.classes import BUSI
-from busi_lab.config import EvalConfig, RunConfig, SchedulerConfig, config_dir, parse_config, parse_eval_config
+from busi_lab.config import (
+    AugmentConfig,
+    EvalConfig,
+    RunConfig,
+    SchedulerConfig,
+    config_dir,
+    parse_config,
+    parse_eval_config,
+)
 from busi_lab.data.datamodule import BusiDataModule
 from busi_lab.data.phantom import generate_phantoms
 from busi_lab.data.splits import make_manifest
@@ -60,6 +68,22 @@ def test_what_is_left_out_means_what_the_files_say(bare_environment: None) -> No
     assert evaluation == replace(EvalConfig("/nowhere", "a"), trainer=evaluation.trainer)
     for scheduler in ("cosine", "onecycle", "plateau"):
         assert load(f"scheduler={scheduler}").scheduler == SchedulerConfig(scheduler)
+
+
+def test_a_variant_with_flips_alone_has_nothing_else(bare_environment: None) -> None:
+    """Every kind of change is off; ``crop_ratio`` and ``erase_share`` say how, not whether."""
+    found = load("variant=flips_alone", "augment=trivial").augment
+    how = {"crop_ratio": found.crop_ratio, "erase_share": found.erase_share}
+    assert found == AugmentConfig(horizontal_flip=True, **how)
+
+
+def test_a_variant_names_itself_and_all_that_it_changes() -> None:
+    """One that changes augmentations says of every kind whether it is on."""
+    switches = {item.name for item in fields(AugmentConfig)} - {"crop_ratio", "erase_share"}
+    for path in (CONF / "variant").glob("*.yaml"):
+        content = yaml.safe_load(path.read_text())
+        assert content.pop("variant") == (None if path.stem == "none" else path.stem)
+        assert "augment" not in content or content["augment"].keys() == switches
 
 
 def test_the_defaults_of_classes_are_those_of_the_files(bare_environment: None) -> None:
