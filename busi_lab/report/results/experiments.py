@@ -169,6 +169,11 @@ class Experiment:
         return dict(found)
 
     @property
+    def of_which(self) -> frozenset[tuple[Seeds, int | None]]:
+        """Which seeds and folds its runs have: means of other ones differ by that, too."""
+        return frozenset((seeds_of(row), fold_of(row)) for row in self.rows)
+
+    @property
     def folds(self) -> int | None:
         """How many folds have a run with at least one pair of seeds; None without folds."""
         return None if self.expected_folds is None else len({fold_of(row) for row in self.rows})

@@ -19,15 +19,15 @@ def ablation(analysis: Analysis) -> list[Section]:
 
 
 def _section(scope: Scope, found: Ablation) -> Section:
-    measures = found.measures
-    lines = [(word("the whole recipe"), _runs(found.whole), *(interval(found.whole.estimates[m]) for m in measures))]
-    for name, item, differences in found.variants:
-        cells = (_difference(differences, measure) for measure in measures)
-        lines.append((word(name), _runs(item), *cells))
+    measures, recipe = found.measures, found.recipe
+    lines = [(word("the whole recipe"), _runs(recipe), *(interval(recipe.estimates[m]) for m in measures))]
+    for variant in found.variants:
+        cells = (_difference(variant.differences, measure) for measure in measures)
+        lines.append((Cell(variant.name, None, (variant.changed,)), _runs(variant.experiment), *cells))
     told = [
-        f"{name} in {measure}"
-        for name, _, differences in found.variants
-        for measure, each in differences.items()
+        f"{variant.name} in {measure}"
+        for variant in found.variants
+        for measure, each in variant.differences.items()
         if each.told_apart
     ]
     sentences = [
@@ -37,11 +37,10 @@ def _section(scope: Scope, found: Ablation) -> Section:
         "chance of another seed.",
         f"Told apart after Holm's correction for all variants of a measure: {words.some(told) if told else 'none'}.",
     ]
-    uneven = [name for name, item, _ in found.variants if len(item.rows) != len(found.whole.rows)]
-    if uneven:
-        sentences.append(f"Fewer or more runs than the recipe, so not yet comparable: {words.some(uneven)}.")
+    if apart := [f"{each.name} ({each.why_not})" for each in found.variants if each.why_not]:
+        sentences.append(f"Not compared: {'; '.join(apart)}.")
     grid = Grid(("variant", "runs", *measures), tuple(lines))
-    title = f"What each ingredient is worth: {found.whole.name}, {where(scope)}"
+    title = f"What each ingredient is worth: {found.label}, {where(scope)}"
     return Section(title, tuple(sentences), grids=(grid,), terminal=True)
 
 

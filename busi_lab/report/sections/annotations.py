@@ -4,6 +4,7 @@ from busi_lab.report import words
 from busi_lab.report.figures.annotations import annotation_panels
 from busi_lab.report.results.analysis import Analysis, Scope
 from busi_lab.report.results.annotations import AnnotationCurve, annotation_curves
+from busi_lab.report.results.experiments import Experiment
 from busi_lab.report.sections.scopes import where
 from busi_lab.report.sections.section import Cell, Grid, Section, count, figure, interval, word
 
@@ -23,7 +24,8 @@ def _section(number: int, scope: Scope, curves: list[AnnotationCurve]) -> Sectio
         (
             word(curve.name),
             Cell(f"{share:.0%}", share),
-            count(item.rows[0].run.summary.data.train),
+            count(len(item.rows)),
+            _training_scans(item),
             *(
                 interval(item.estimates[name]) if name in item.estimates else figure(item.recorded.get(name))
                 for name in metrics
@@ -32,7 +34,7 @@ def _section(number: int, scope: Scope, curves: list[AnnotationCurve]) -> Sectio
         for curve in curves
         for share, item in curve.points
     )
-    titles = ("experiment", "annotated", "training scans", *metrics)
+    titles = ("experiment", "annotated", "runs", "training scans", *metrics)
     few = [share for curve in curves for share, item in curve.points if len(item.rows) == 1]
     sentences = [
         f"{words.counted(len(curves), 'experiment')} with parts of the training scans annotated, whole patients and "
@@ -44,6 +46,11 @@ def _section(number: int, scope: Scope, curves: list[AnnotationCurve]) -> Sectio
             "Single runs stand here: with another seed, and with other annotated scans, a figure would be another one; "
             "the intervals know the test images alone."
         )
+    if uneven := [curve.name for curve in curves if curve.uneven]:
+        sentences.append(
+            f"Not every share has the same folds and seeds, so that figures differ by these as well: "
+            f"{words.some(uneven)}."
+        )
     group = annotation_panels(curves, metrics, f"annotations{number or ''}")
     return Section(
         f"What annotations are worth: {where(scope)}",
@@ -52,3 +59,11 @@ def _section(number: int, scope: Scope, curves: list[AnnotationCurve]) -> Sectio
         groups=(group,),
         terminal=True,
     )
+
+
+def _training_scans(item: Experiment) -> Cell:
+    """Their number; over folds, from the smallest to the largest."""
+    counts = [number for row in item.rows if (number := row.run.summary.data.train) is not None]
+    if len(set(counts)) < 2:
+        return count(counts[0] if counts else None)
+    return Cell(f"{min(counts):,} to {max(counts):,}", float(max(counts)))
