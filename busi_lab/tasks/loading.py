@@ -61,9 +61,10 @@ def load_task(directory: Path, runtime: Runtime = Runtime()) -> tuple[BaseTask, 
         runtime: how an exported network is applied.
 
     Raises:
-        UserError: no finished run, an evaluation of one, another schema, a task or a network that is not installed, a
-            checkpoint that is missing, damaged, holds more than tensors and plain values, or does not fit; of an
-            exported run also a file that has changed, or a backend that is missing or does not run it.
+        UserError: no finished run, an evaluation of one, one that predicts nothing, another schema, a task or a network
+            that is not installed, a checkpoint that is missing, damaged, holds more than tensors and plain values, or
+            does not fit; of an exported run also a file that has changed, or a backend that is missing or does not run
+            it.
     """
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder; give the directory of a finished run")
@@ -80,6 +81,11 @@ def load_task(directory: Path, runtime: Runtime = Runtime()) -> tuple[BaseTask, 
     if task_class is None:
         known = ", ".join((*task_classes(), *installed(EXTENSIONS)))
         raise UserError(f"{directory}: task {summary.task!r}, expected {known}{_install(brought.get('task'))}")
+    if not (task_class.needs_labels or task_class.needs_masks):
+        raise UserError(
+            f"{directory}: a run of task={summary.task} predicts nothing; it is what others begin with: "
+            f"model.weights={directory}"
+        )
     try:
         settings = with_defaults(task_class, content["hyper_parameters"])
         task = task_class(**{**settings, "model": {**settings["model"], "weights": "none"}})

@@ -68,11 +68,11 @@ def test_its_run_is_what_another_begins_with(phantom_root: Path, tmp_path: Path)
     assert summary.metrics["val/spread"] > 0
     assert not (first / "predictions.csv").exists()
     assert read_run(first).summary.status == "finished"
-    task, _ = load_task(first)
+    with pytest.raises(UserError, match=r"first: a run of task=self_supervised predicts nothing; .* model\.weights="):
+        load_task(first)  # which evaluation, ensembles, export and teaching begin with
     assert call("train", root, *RUN, f"model.weights={first}", f"hydra.run.dir={second}") == 0
     initial = read_summary(second).initial
     assert initial is not None
     assert initial.taken == initial.tensors - 2, "all but the classifier"
-    assert task.kind == "self_supervised"
     code, line = outcome("predict", "--run", str(first), "--out", str(tmp_path / "out"), str(phantom_root / "benign"))
     assert (code, "no run to predict with" in line) == (2, True)
