@@ -89,8 +89,9 @@ def test_options_of_a_folder_of_ones_own_are_choices(tmp_path: Path, capsys: pyt
     (tmp_path / "experiment" / "hospital.yaml").write_text("# @package _global_\nname: hospital\n")
     with pytest.raises(SystemExit):
         main(["--config-dir", str(tmp_path), "experiment=hospitl"])
-    expected = "demo/joint, demo/resnet, demo/unet, hospital, joint/mobilenet"
-    assert expected in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "did you mean hospital? choices: " in printed
+    assert "demo/joint, demo/resnet, demo/unet, hospital, joint/mobilenet" in printed
 
 
 def test_a_damaged_file_in_a_folder_of_ones_own_does_not_hide_a_typo(
