@@ -87,6 +87,11 @@ class BaseTask(LightningModule):
         self.save_hyperparameters()
         for name in self.hparams.keys() - inspect.signature(type(self)).parameters.keys():
             del self.hparams[name]  # an option of this class that the task does not have
+        if views != "none" and self.hparams.get("class_loss") == "margin":
+            raise UserError(
+                f"task.views={views} beside task.class_loss=margin: the mean over views is one of probabilities, and "
+                "that loss is of the lengths of capsules; leave one of them out"
+            )
         self._settings = network_settings(model)
         self.hparams["model"] = self.model_settings = asdict(self._settings)
         self.image_size = image_size

@@ -7,6 +7,7 @@ import torch
 
 from busi_lab.errors import UserError
 from busi_lab.tasks.classification import ClassificationPart, margin_loss
+from tests.tasks.test_tasks import make_task
 
 LENGTHS = torch.tensor([[0.5, 0.3, 0.05], [0.95, 0.1, 0.0001]])
 LOGITS = (LENGTHS / (1 - LENGTHS)).log()
@@ -37,3 +38,8 @@ def test_it_is_the_loss_of_a_task_and_takes_class_weights_in_training_alone() ->
 def test_other_losses_and_what_belongs_to_them_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ClassificationPart(**settings)
+
+
+def test_the_mean_over_views_has_no_lengths() -> None:
+    with pytest.raises(UserError, match=r"^task\.views=flip beside task\.class_loss=margin: "):
+        make_task(class_loss="margin", views="flip")
