@@ -12,6 +12,7 @@ from busi_lab.errors import UserError
 from busi_lab.models.interface import BuiltModel, Outputs, Wanted
 from busi_lab.models.pretrained import refuse_pretrained
 from busi_lab.models.registry import register
+from busi_lab.models.wide import widened
 
 _KERNEL = 9  # of both convolutions
 _EPSILON = 1e-9  # keeps the square root and the logarithm of an empty capsule finite
@@ -122,7 +123,7 @@ class CapsuleNetwork(nn.Module):
         batch, channels, height, width = features.shape
         places = features.reshape(batch, channels // self._size, self._size, height * width)
         with torch.autocast(image.device.type, enabled=False):  # lengths are squared: half precision would overflow
-            primary = squash(places.float().permute(0, 1, 3, 2).flatten(1, 2))
+            primary = squash(widened(places).permute(0, 1, 3, 2).flatten(1, 2))
             capsules = self.head(self.dropout(primary))
             return Outputs(classes=(capsules.square().sum(dim=-1) + _EPSILON).log())
 

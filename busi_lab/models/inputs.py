@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from busi_lab.config import NetworkSettings
 from busi_lab.errors import UserError
 from busi_lab.models.interface import BuiltModel, Outputs, Wanted
+from busi_lab.models.wide import widened
 
 STRIDE = 32
 """Images are padded to multiples of this at their right and bottom edges, and the mask logits cut back."""
@@ -23,10 +24,10 @@ def standardize(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor,
     Scans of machines with another gain then look alike. What scaled the image before makes no difference.
     """
     image, *rest = inputs
-    wide = image.float()
-    mean = wide.mean(dim=(2, 3), keepdim=True)
-    deviation = (wide - mean).square().mean(dim=(2, 3), keepdim=True).sqrt()
-    return ((wide - mean) / (deviation + 1e-3)).to(image.dtype), *rest
+    own = widened(image)
+    mean = own.mean(dim=(2, 3), keepdim=True)
+    deviation = (own - mean).square().mean(dim=(2, 3), keepdim=True).sqrt()
+    return ((own - mean) / (deviation + 1e-3)).to(image.dtype), *rest
 
 
 class PaddedNetwork(nn.Module):

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from busi_lab.models.interface import Outputs
+from busi_lab.models.wide import widened
 
 
 def mean_of(answers: Sequence[Outputs], log_shares: Sequence[float] | Tensor) -> Outputs:
-    """The weighted mean of probabilities, as logits in float32.
+    """The weighted mean of probabilities, as logits in float32 at least.
 
     Args:
         answers: with logits that are finite.
@@ -20,8 +21,8 @@ def mean_of(answers: Sequence[Outputs], log_shares: Sequence[float] | Tensor) ->
         classes ``[B, K]``, whose softmax is the mean of the answers' softmax, and masks ``[B, 1, S, S]``, whose
         sigmoid is the mean of their sigmoid; either None where the answers do not have it.
     """
-    classes = [answer.classes.float().log_softmax(dim=1) for answer in answers if answer.classes is not None]
-    masks = [answer.masks.float() for answer in answers if answer.masks is not None]
+    classes = [widened(answer.classes).log_softmax(dim=1) for answer in answers if answer.classes is not None]
+    masks = [widened(answer.masks) for answer in answers if answer.masks is not None]
     inside = _log_mean([F.logsigmoid(logits) for logits in masks], log_shares)
     outside = _log_mean([F.logsigmoid(-logits) for logits in masks], log_shares)
     logits = None if inside is None or outside is None else inside - outside

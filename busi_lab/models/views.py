@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from busi_lab.models.interface import Outputs
 from busi_lab.models.mean import mean_of
+from busi_lab.models.wide import widened
 
 VIEWS = ("none", "flip")
 """The scan alone, or its mirror image as well."""
@@ -29,4 +30,4 @@ def answer_to_views(network: nn.Module, image: Tensor, views: str) -> Outputs:
     mean = mean_of((plain, mirrored._replace(masks=masks)), _HALVES)
     if plain.class_maps is None or mirrored.class_maps is None:
         return mean
-    return mean._replace(class_maps=(plain.class_maps.float() + mirrored.class_maps.float().flip(-1)) / 2)
+    return mean._replace(class_maps=(widened(plain.class_maps) + widened(mirrored.class_maps).flip(-1)) / 2)

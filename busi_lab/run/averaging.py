@@ -7,6 +7,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from busi_lab.models.wide import wide
+
 
 class WeightAverage(Callback):
     """Average a network's weights, and the statistics of its batch norm, exponentially over the steps of training.
@@ -35,7 +37,7 @@ class WeightAverage(Callback):
         """Begin with the weights as they are, or go on with the average of a run that was cut."""
         self._global_step = trainer.global_step
         self._average = {
-            name: self._average.get(name, tensor).detach().to(tensor.device, _wide(tensor.dtype), copy=True)
+            name: self._average.get(name, tensor).detach().to(tensor.device, wide(tensor.dtype), copy=True)
             for name, tensor in _averaged(pl_module).items()
         }
 
@@ -49,7 +51,7 @@ class WeightAverage(Callback):
         self._steps += 1
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         averages = list(self._average.values())
-        weights = [tensor.detach().to(_wide(tensor.dtype)) for tensor in _averaged(pl_module).values()]
+        weights = [tensor.detach().to(wide(tensor.dtype)) for tensor in _averaged(pl_module).values()]
         torch._foreach_lerp_(averages, weights, 1 - decay)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,8 +93,3 @@ def _put(task: LightningModule, values: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in values.items():
             tensors[name].copy_(value)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """A type in which small steps count: half precision would round them away."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

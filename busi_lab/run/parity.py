@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ Deep networks with batch norm (InceptionV3) amplify the rounding of any library 
 _AT_ONCE = 16
 
 Scans = NDArray[np.uint8]
-Logits = Mapping[str, NDArray[np.float32]]
+Logits = Mapping[str, NDArray[np.floating[Any]]]
 
 
 class GateError(UserError):
@@ -98,4 +99,4 @@ def _exact_logits(task: BaseTask, scans: Scans, outputs: Sequence[str]) -> Logit
     batches = (scans[start : start + _AT_ONCE] for start in range(0, len(scans), _AT_ONCE))
     scaled = ((torch.from_numpy(batch).double() / 255 - mean) / std for batch in batches)
     parts = [answer_to_views(network, each, task.views) for each in scaled]
-    return {name: torch.cat([getattr(part, name) for part in parts]).float().numpy() for name in outputs}
+    return {name: torch.cat([getattr(part, name) for part in parts]).numpy() for name in outputs}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from busi_lab.errors import UserError
 from busi_lab.models.interface import Outputs
+from busi_lab.models.wide import widened
 from busi_lab.summary import TeacherRecord
 from busi_lab.tasks.perturbation import perturbed
 
@@ -50,6 +51,8 @@ class Guidance:
         """
         if self.semi not in METHODS:
             raise UserError(f"task.semi={self.semi}: expected {' or '.join(METHODS)}")
+        if self.teacher is not None and not isinstance(self.teacher, str):
+            raise UserError(f"task.teacher={self.teacher}: expected null or the directory of a finished run")
         for name, least, most in (
             ("semi_weight", 0, None),
             ("semi_threshold", 0.5, 1),
@@ -196,51 +199,61 @@ class Consistency(Guide):
 class MeanTeacher(Consistency):
     """The target is a running average of the network (Tarvainen & Valpola, NeurIPS 2017), the loss a squared distance.
 
-    It is that of class probabilities, summed over classes, and of lesion probabilities, a mean over pixels.
+    It is that of class probabilities, summed over classes, and of lesion probabilities, a mean over pixels. The average
+    is kept in 32 bits where the network has fewer, in which small steps would be rounded away.
     """
 
     def __init__(self, weight: float, ramp: float) -> None:
         super().__init__(weight, ramp)
-        self._average: nn.Module | None = None
+        self._network: nn.Module | None = None  # which answers with the average, in its own precision
+        self._average: dict[str, Tensor] = {}
         self._steps = 0
         self._seen = 0
         self._state: Mapping[str, Tensor] = {}
 
     def begin(self, task: Guided) -> None:
         """Begin with the network as it is, or go on with its average."""
-        self._average = copy.deepcopy(task.network).eval().requires_grad_(False)
+        self._network = copy.deepcopy(task.network).eval().requires_grad_(False)
+        self._average = {name: widened(value) for name, value in self._network.state_dict().items()}
         self._seen = task.global_step
         if self._state:
             self._steps = int(self._state["steps"])
-            self._average.load_state_dict({name: value for name, value in self._state.items() if name != "steps"})
+            for name, value in self._average.items():
+                value.copy_(self._state[name])
+            self._answer_with_average()
 
     def after_step(self, task: Guided) -> None:
         """Take a step into the average."""
-        if task.global_step == self._seen or self._average is None:
+        if task.global_step == self._seen or self._network is None:
             return
         self._seen = task.global_step
         self._steps += 1
         decay = min(DECAY, (1 + self._steps) / (10 + self._steps))
         own = task.network.state_dict()
-        for name, value in self._average.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(own[name].to(value.dtype), 1 - decay)
-            else:
-                value.copy_(own[name])
+        floats = [name for name, value in self._average.items() if value.is_floating_point()]
+        averages, weights = [self._average[name] for name in floats], [widened(own[name]) for name in floats]
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+        for name in self._average.keys() - {*floats}:
+            self._average[name].copy_(own[name])
+        self._answer_with_average()
+
+    def _answer_with_average(self) -> None:
+        assert self._network is not None
+        for name, value in self._network.state_dict().items():
+            if value.dtype != self._average[name].dtype:  # else both are one tensor
+                value.copy_(self._average[name])
 
     def state(self) -> dict[str, Tensor]:
         """The average and its number of steps."""
-        if self._average is None:
-            return {}
-        return {**self._average.state_dict(), "steps": torch.tensor(self._steps)}
+        return {**self._average, "steps": torch.tensor(self._steps)} if self._average else {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Keep that until training goes on."""
         self._state = state
 
     def _target(self, task: Guided, images: Tensor) -> Outputs:
-        assert self._average is not None
-        outputs: Outputs = self._average(task.scale(images))
+        assert self._network is not None
+        outputs: Outputs = self._network(task.scale(images))
         return outputs
 
     def _disagreement(self, target: Outputs, answer: Outputs) -> Tensor:

@@ -1,5 +1,7 @@
 """Disturbed copies of a batch of scans, in which everything stays where it is."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,8 @@ GAIN, GAMMA, NOISE, BOX = 0.3, 0.3, 0.1, 0.3
 def perturbed(images: Tensor, step: int) -> Tensor:
     """Change gain, gamma and speckle of each scan, and erase a box of it.
 
-    A function of the scans, the step and torch's initial seed: a run that is continued sees the same.
+    A function of the scans, the step, torch's initial seed and the kind of device: a run that is continued on the same
+    kind sees the same. Nothing of it waits for the device.
 
     Args:
         images: uint8 ``[B, 1, S, S]``.
@@ -19,17 +22,17 @@ def perturbed(images: Tensor, step: int) -> Tensor:
     Returns:
         uint8 ``[B, 1, S, S]``.
     """
-    random = torch.Generator().manual_seed((torch.initial_seed() + 7919 * step) % 2**63)
-    count, side = len(images), images.shape[-1]
-    shape, device = (count, 1, 1, 1), images.device
-    gain = 1 + GAIN * (2 * torch.rand(shape, generator=random) - 1)
-    gamma = 1 + GAMMA * (2 * torch.rand(shape, generator=random) - 1)
-    noise = 1 + NOISE * torch.randn(images.shape, generator=random)
-    corners = (torch.rand(count, 2, generator=random) * (1 - BOX) * side).long()
-    levels = (images.float() / 255) ** gamma.to(device) * gain.to(device) * noise.to(device)
-    levels = (255 * levels).round().clamp(0, 255).byte()
-    box = round(BOX * side)
-    for number, (top, left) in enumerate(corners.tolist()):
-        part = levels[number, :, top : top + box, left : left + box]
-        part.fill_(int(part.float().mean()))
-    return levels
+    count, side, device = len(images), images.shape[-1], images.device
+    random = torch.Generator(device).manual_seed((torch.initial_seed() + 7919 * step) % 2**63)
+    shape, here = (count, 1, 1, 1), dict[str, Any](generator=random, device=device)
+    gain = 1 + GAIN * (2 * torch.rand(shape, **here) - 1)
+    gamma = 1 + GAMMA * (2 * torch.rand(shape, **here) - 1)
+    noise = 1 + NOISE * torch.randn(images.shape, **here)
+    corners = (torch.rand(count, 2, **here) * (1 - BOX) * side).long()
+    levels = (255 * (images.float() / 255) ** gamma * gain * noise).round().clamp(0, 255)
+    box, places = round(BOX * side), torch.arange(side, device=device)
+    apart = places - corners[:, :, None]  # how far below and beside the corner of its box each place is: [B, 2, S]
+    below, beside = ((apart >= 0) & (apart < box)).unbind(dim=1)
+    inside = (below[:, :, None] & beside[:, None, :])[:, None]
+    mean = (levels * inside).sum(dim=(1, 2, 3), keepdim=True) / box**2
+    return torch.where(inside, mean.floor(), levels).byte()

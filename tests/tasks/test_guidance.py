@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from busi_lab.errors import UserError
 from busi_lab.models.interface import Outputs
 from busi_lab.summary import TeacherRecord
-from busi_lab.tasks import BaseTask, ClassificationTask
+from busi_lab.tasks import BaseTask, ClassificationTask, perturbation
 from busi_lab.tasks.guidance import Distillation, Guidance, MeanTeacher, PseudoLabels, make_consistency
 from busi_lab.tasks.perturbation import perturbed
 
@@ -28,9 +28,11 @@ class Says(nn.Module):
         self.network, self.image_size, self.device = nn.BatchNorm1d(1), 32, torch.device("cpu")
         self.trainer, self.global_step = SimpleNamespace(estimated_stepping_batches=10), step
         self.seen: list[Tensor] = []
+        self.modes: list[bool] = []
 
     def forward(self, image: Tensor) -> Outputs:
         self.seen.append(image)
+        self.modes.append(self.training)
         return self.says
 
 
@@ -75,7 +77,7 @@ def test_only_what_is_sure_becomes_a_pseudo_label() -> None:
     loss = guide.loss(task, {"unlabelled": IMAGES})
     expected = 2 * float(F.cross_entropy(torch.tensor([sure]), torch.tensor([0]))) / 4
     assert float(loss) == pytest.approx(expected, rel=1e-5)
-    assert task.training
+    assert task.modes == [False, True]  # what it says in use is learnt from a disturbed copy
     lesion = torch.zeros(4, 1, 32, 32)
     assert float(guide.loss(Says(masks=lesion), {"unlabelled": IMAGES})) == 0
     lesion[:, :, :16] = 9.0
@@ -95,8 +97,19 @@ def test_the_weight_grows_over_the_first_steps() -> None:
     assert at[2] == at[3]
 
 
-def small_task() -> BaseTask:
-    model = {"name": "timm", "backbone": "test_efficientnet", "weights": "none", "in_chans": 1}
+def test_what_is_frozen_is_in_evaluation_after_a_pseudo_label() -> None:
+    task = small_task(freeze=["conv_stem", "bn1"])
+    task.trainer = SimpleNamespace(estimated_stepping_batches=10, global_step=0)  # type: ignore[assignment]
+    before = copy.deepcopy(task.network.state_dict())
+    PseudoLabels(1.0, 0.0, 0.5).loss(task, {"unlabelled": IMAGES})  # type: ignore[arg-type]
+    network: Any = task.network
+    assert not network.bn1.training and network.bn2.training
+    assert torch.equal(before["bn1.running_mean"], network.bn1.running_mean)
+    assert not torch.equal(before["bn2.running_mean"], network.bn2.running_mean)
+
+
+def small_task(**settings: Any) -> BaseTask:
+    model = {"name": "timm", "backbone": "test_efficientnet", "weights": "none", "in_chans": 1, **settings}
     return ClassificationTask(model, 32, {"name": "adam", "lr": 1e-3, "weight_decay": 0.0}, {"name": "none"})
 
 
@@ -122,6 +135,41 @@ def test_the_mean_teacher_follows_the_network_and_is_saved() -> None:
     assert all(torch.equal(after[name], value) for name, value in other.state().items())
 
 
+def test_the_mean_teacher_of_a_half_network_takes_small_steps() -> None:
+    """In 8 bits, 1 % of a step by 1/64 would be lost: the average is that of 32 bits, and answers in the network's."""
+    network = nn.Linear(1, 1, bias=False).bfloat16()
+    network.weight.data.fill_(1.0)
+    stand_in: Any = SimpleNamespace(network=network, global_step=0, scale=lambda image: image)
+    guide = MeanTeacher(1.0, 0.3)
+    guide.begin(stand_in)
+    network.weight.data.fill_(1 + 1 / 64)
+    expected = 1.0
+    for step in range(1, 201):
+        stand_in.global_step = step
+        guide.after_step(stand_in)
+        expected += (1 + 1 / 64 - expected) * (1 - min(0.99, (1 + step) / (10 + step)))
+    average = guide.state()["weight"]
+    assert average.dtype == torch.float32
+    assert average.item() == pytest.approx(expected, abs=1e-6)
+    answer: Any = guide._target(stand_in, torch.ones(1, 1, dtype=torch.bfloat16))
+    assert answer.dtype == torch.bfloat16 and answer.item() == average.bfloat16().item()
+    again = MeanTeacher(1.0, 0.3)
+    again.restore(guide.state())
+    again.begin(stand_in)
+    assert again.state()["weight"].item() == average.item()
+
+
+def test_a_box_has_the_mean_of_what_it_hides(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GAIN", "GAMMA", "NOISE"):
+        monkeypatch.setattr(perturbation, name, 0.0)
+    changed = (found := perturbed(IMAGES, 3)) != IMAGES
+    for image, scan, box in zip(found[:, 0], IMAGES[:, 0], changed[:, 0], strict=True):
+        rows, columns = (box.any(dim=side).nonzero().flatten() for side in (1, 0))
+        part = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
+        assert image[part].shape == (10, 10)  # 0.3 of 32
+        assert image[part].unique().tolist() == [int(scan[part].float().mean())]
+
+
 def test_a_disturbed_scan_stays_where_it_is_and_repeats() -> None:
     torch.manual_seed(0)
     scans = torch.full((3, 1, 40, 40), 100, dtype=torch.uint8)
@@ -140,6 +188,7 @@ def test_a_disturbed_scan_stays_where_it_is_and_repeats() -> None:
         ({"semi": "fixmatch"}, "task.semi=fixmatch: expected none or mean_teacher or pseudo_label"),
         ({"semi_threshold": 0.3}, "task.semi_threshold=0.3: expected a number, 0.5 to 1"),
         ({"semi_weight": -1}, "task.semi_weight=-1: expected a number, 0 or more"),
+        ({"teacher": 5}, "task.teacher=5: expected null or the directory of a finished run"),
         ({"teacher_temperature": 0}, "task.teacher_temperature=0: expected more than 0"),
         ({"teacher_weight": True}, "task.teacher_weight=True: expected a number"),
     ],
