@@ -37,6 +37,7 @@ MASKS = (
     "model.encoder=tu-test_efficientnet",
     "task.threshold=val",
 )
+GUIDED = ("scheduler=cosine", "data.annotated=0.5", "task.semi=pseudo_label", "task.semi_threshold=0.5")
 
 
 def epochs(run: Path) -> int:
@@ -126,8 +127,12 @@ def test_a_polite_stop_saves_the_middle_of_an_epoch(
     assert_equal_runs(whole, run)
 
 
-def test_a_killed_joint_run_continues(programs: Programs, phantom_root: Path, tmp_path: Path) -> None:
+def test_a_killed_joint_run_continues(
+    programs: Programs, undisturbed: Path, phantom_root: Path, tmp_path: Path
+) -> None:
+    """With the guides that keep no state of their own: a teacher, and pseudo-labels."""
     settings = (f"data.root={phantom_root}", *(item for item in RUN if "backbone" not in item), *MASKS)
+    settings += (*GUIDED, f"task.teacher={undisturbed}")
     settings += ("trainer.max_epochs=4", "data.batch_size=4")
     whole, run = tmp_path / "whole", tmp_path / "run"
     programs.run("train", *settings, f"hydra.run.dir={whole}", cwd=tmp_path)
@@ -137,6 +142,8 @@ def test_a_killed_joint_run_continues(programs: Programs, phantom_root: Path, tm
     stop_after(run, started, 3, 0.05, signal.SIGTERM)
     programs.run("train", f"resume={run}", TRUSTED, cwd=tmp_path)
     assert_equal_runs(whole, run)
+    with (whole / "metrics.csv").open(newline="") as file:
+        assert all(float(row["train/guidance_loss"]) > 0 for row in csv.DictReader(file))
     names = sorted(path.name for path in (whole / "masks").iterdir())
     assert names
     assert all((whole / "masks" / name).read_bytes() == (run / "masks" / name).read_bytes() for name in names)
