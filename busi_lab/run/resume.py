@@ -105,7 +105,7 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
             OmegaConf.update(saved, key, OmegaConf.select(composed, key), force_add=True)
     saved.run_dir = str(directory)
     saved.resume = str(directory)
-    saved.split.manifest = str(directory / SPLIT)  # refuses data that have changed
+    saved.split.manifest, saved.split.exclude = str(directory / SPLIT), None  # refuses data that have changed
     assert isinstance(saved, DictConfig)
     return saved
 

@@ -178,6 +178,19 @@ def test_a_run_cut_after_its_last_epoch_trains_no_further(
     assert read_summary(again).images_per_second == read_summary(run).images_per_second
 
 
+def test_a_run_that_leaves_images_out_continues(phantom_root: Path, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "left_out.txt"
+    out.write_text("benign (1)\nnormal (2)\n")
+    settings = ("trainer=smoke", "data.subset=null", "data.image_size=32", "model=custom_cnn", "logger=none")
+    kept = ("callbacks.last.keep=true", f"split.exclude={out}", f"hydra.run.dir={run}")
+    assert call("train", f"data.root={phantom_root}", *settings, *kept) == 0
+    whole = read_summary(run)
+    (run / "summary.json").unlink()
+    assert call("train", f"resume={run}") == 0
+    assert read_summary(run).metrics == whole.metrics
+    assert {"benign (1)", "normal (2)"} == set(json.loads((run / "split.json").read_text())["excluded"])
+
+
 def test_what_cannot_be_continued(
     undisturbed: Path,
     phantom_copy: Path,
