@@ -47,7 +47,10 @@ def everything() -> list[tuple[str, ...]]:
 WORKING = [command for command in everything() if not any(part in " ".join(command) for part in _OTHERS)]
 
 
-_SWEEPS = ("sweeps/kfold_classifiers-1a2b", "sweeps/paper_classifiers-3c4d", "sweeps/NAME", "sweeps/paper", "DIR")
+_SWEEPS = (
+    *("sweeps/kfold_classifiers-1a2b", "sweeps/paper_classifiers-3c4d", "sweeps/NAME", "sweeps/paper", "DIR"),
+    *("sweeps/annotations", "sweeps/warm"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,8 @@ def stock(
     for seed, run in enumerate(seeds):
         settings = ("model=custom_cnn", f"seed={seed}", f"hydra.run.dir={run}")
         assert call("train", f"data.root={phantom_root}", *SMALL, *settings) == 0
-    busbra(made / "BUSBRA", phantom_cases(phantom_root))
+    others = generate_phantoms(made / "others", {"benign": 8, "malignant": 8}, seed=3, height=96, width=96)
+    busbra(made / "BUSBRA", phantom_cases(others))
     assert call("datasets", "import", "busbra", str(made / "BUSBRA"), "--out", str(made / "busbra")) == 0
     generate_phantoms(made / "hospital", {"benign": 5, "malignant": 5, "normal": 4}, seed=1, height=96, width=96)
     table = made / "hospital/labels.csv"
