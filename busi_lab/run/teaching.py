@@ -7,7 +7,9 @@ from busi_lab.config import RunConfig
 from busi_lab.errors import UserError
 from busi_lab.summary import TeacherRecord
 from busi_lab.tasks import BaseTask
-from busi_lab.tasks.guidance import Distillation, Guidance, make_consistency
+from busi_lab.tasks.consistency import make_consistency
+from busi_lab.tasks.distillation import Distillation
+from busi_lab.tasks.guidance import Guidance
 from busi_lab.tasks.loading import load_task
 
 

@@ -20,7 +20,8 @@ from busi_lab.models import BuiltModel, Outputs, Wanted, build_network, find_net
 from busi_lab.models.freezing import FrozenPart
 from busi_lab.models.views import VIEWS, answer_to_views
 from busi_lab.tasks.checkpoint import SCHEMA
-from busi_lab.tasks.guidance import Consistency, Guide
+from busi_lab.tasks.consistency import Consistency
+from busi_lab.tasks.guidance import Guide
 from busi_lab.tasks.lesions import OutlinedLesion
 from busi_lab.tasks.mixing import NOTHING_MIXED, Mix, Mixing
 from busi_lab.tasks.optimisation import check_layer_decay, make_optimizer, make_scheduler

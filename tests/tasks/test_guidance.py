@@ -13,7 +13,9 @@ from busi_lab.errors import UserError
 from busi_lab.models.interface import Outputs
 from busi_lab.summary import TeacherRecord
 from busi_lab.tasks import BaseTask, ClassificationTask, perturbation
-from busi_lab.tasks.guidance import Distillation, Guidance, MeanTeacher, PseudoLabels, make_consistency
+from busi_lab.tasks.consistency import MeanTeacher, PseudoLabels, make_consistency
+from busi_lab.tasks.distillation import Distillation
+from busi_lab.tasks.guidance import Guidance
 from busi_lab.tasks.perturbation import perturbed
 
 IMAGES = torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
