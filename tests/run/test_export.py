@@ -22,6 +22,7 @@ from busi_lab.data.resizing import resize_scan
 from busi_lab.data.scan import UnreadableImageError
 from busi_lab.errors import UserError
 from busi_lab.exported.record import EXPORT
+from busi_lab.exported.sessions import Runtime, open_session
 from busi_lab.models import Outputs
 from busi_lab.run import export
 from busi_lab.run.graph import Graph
@@ -29,8 +30,11 @@ from busi_lab.run.parity import GateError, check_parity, largest_difference, tor
 from busi_lab.run.quantization import Truth, judge
 from busi_lab.run_directory import find_run_directories
 from busi_lab.summary import read_summary
+from busi_lab.tasks import MultiTask
 from tests.data.image_files import seeds
 from tests.programs import call, outcome
+from tests.tasks.test_mixing import make_mask_task
+from tests.tasks.test_tasks import make_batches
 
 for library in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):
     if find_spec(library) is None:  # an import would begin with telemetry
@@ -367,6 +371,17 @@ def test_an_ensemble_is_exported(trained: dict[str, Path], tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_both_views_are_in_the_graph(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    task = make_mask_task(MultiTask, views="flip").eval()
+    scans, outputs = next(iter(make_batches()))["image"], ("classes", "masks")
+    export.write_network(task, outputs, tmp_path / "model.onnx", "a run")
+    found = open_session(tmp_path / "model.onnx", Runtime()).run(scans.numpy())
+    for name, expected in torch_logits(task, scans.numpy(), outputs).items():
+        assert np.abs(found[name] - expected).max() < 1e-3
+        assert np.array_equal(expected, getattr(task(scans), name).detach().numpy())
+
+
 def test_a_joint_run_becomes_int8(trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("busi_lab.run.quantization.MAX_DICE_DROP", 0.5)  # two epochs leave nothing to preserve
     monkeypatch.setattr("busi_lab.run.quantization.MAX_WORSE", 0.5)

@@ -3,17 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from busi_lab.errors import UserError
-from busi_lab.exported.sessions import Runtime, open_session
 from busi_lab.inference.explain import last_features
 from busi_lab.run import members as reading
-from busi_lab.run.export import write_network
 from busi_lab.run.members import Member, join_tasks, read_members
-from busi_lab.run.parity import torch_logits
 from busi_lab.tasks import LocalizationTask, MultiTask
 from tests.tasks.test_mixing import make_mask_task
 from tests.tasks.test_tasks import OPTIM, SCHEDULER, make_batches, make_task
@@ -52,16 +48,6 @@ def test_class_maps_are_averaged_before_they_become_masks() -> None:
         answer = task(IMAGE)
     torch.testing.assert_close(answer.class_maps, (there + mirrored.flip(-1)) / 2)
     assert answer.masks is not None and answer.masks.shape == (4, 1, 64, 64)
-
-
-def test_an_export_has_both_views_in_its_graph(tmp_path: Path) -> None:
-    task, scans = joint(), IMAGE.numpy()
-    outputs = ("classes", "masks")
-    write_network(task, outputs, tmp_path / "model.onnx", "a run")
-    found = open_session(tmp_path / "model.onnx", Runtime()).run(scans)
-    for name, expected in torch_logits(task, scans, outputs).items():
-        assert np.abs(found[name] - expected).max() < 1e-3
-        assert np.array_equal(expected, getattr(task(IMAGE), name).detach().numpy())
 
 
 def test_an_ensemble_of_runs_with_views_has_them() -> None:
