@@ -18,15 +18,20 @@ from busi_lab.data.groups import NO_SEARCH, join_patients, read_groups
 from busi_lab.data.index import Case, Index
 from busi_lab.data.manifest import Manifest, read_manifest
 from busi_lab.data.options import AS_FOUND, DatasetOptions
+from busi_lab.data.requirements import (
+    check_classes,
+    choose_half,
+    find_unusable,
+    refuse_no_lesion,
+    refuse_one_class,
+)
 from busi_lab.data.sampler import EpochSampler
 from busi_lab.data.scan import Gray
 from busi_lab.data.scan_dataset import ScanDataset, WithUnlabelled, collate
 from busi_lab.data.splits import make_manifest, read_exclusions
 from busi_lab.data.transforms import Augmentation
 from busi_lab.data.workers import begin_worker
-from busi_lab.errors import UserError
 from busi_lab.machine import cpu_count
-from busi_lab.plurals import counted
 
 log = logging.getLogger(__name__)
 
@@ -139,15 +144,16 @@ class BusiDataModule(LightningDataModule):
         split = dict(self._split)
         file, groups, exclude = (split.pop(key, None) for key in ("manifest", "groups", "exclude"))
         self.roles = roles = cache.index.classes if self._roles is None else self._roles
-        self._check_classes(cache.index, roles)
-        self._choose_half(cache.index)
-        unusable = self._unusable(cache.index)
+        check_classes(cache.index, roles, self._classes)
+        if self._either and self._labels and self._masks:
+            self._labels, self._masks = choose_half(cache.index)
+        unusable = find_unusable(cache.index, self._labels, self._masks)
         manifest = read_manifest(Path(file), cache.index, unusable) if file else None
         if (manifest.protocol if manifest else split.get("protocol")) != "all":
             if self._labels:
-                self._refuse_one_class(cache.index, unusable)
+                refuse_one_class(cache.index, unusable, self._classes)
             if self._masks:
-                self._refuse_no_lesion(cache.index, unusable)
+                refuse_no_lesion(cache.index, unusable)
         copies = self._near_copies(cache.index, groups)
         if manifest is None:
             excluded = read_exclusions(Path(exclude)) if exclude else ()
@@ -205,83 +211,10 @@ class BusiDataModule(LightningDataModule):
             return cached_groups(index, self.cache_dir)
         return {} if groups == NO_SEARCH else read_groups(Path(str(groups)), index)
 
-    def _check_classes(self, index: Index, roles: Classes) -> None:
-        """Refuse a dataset of classes that the network does not have."""
-        labels = {case.label for case in index.cases} - {""}
-        used = labels if self._classes is None else labels & set(self._classes)
-        if foreign := sorted(used - set(roles.names)):
-            raise UserError(
-                f"{index.root} has scans of the class {foreign[0]}, which this run cannot predict; expected "
-                f"{', '.join(roles.names)}: leave others out with data.classes, or take a run that has learnt them"
-            )
-
-    def _choose_half(self, index: Index) -> None:
-        """Do without labels or without masks, where that is allowed and no scan with a lesion has both.
-
-        A normal scan has a mask, an empty one, whatever files there are: it says nothing of the others.
-        """
-        labelled = {case.case_id for case in index.cases if case.label}
-        masked = {case.case_id for case in index.cases if case.mask_known}
-        lesions = {c.case_id for c in index.cases if not c.label or c.label != index.classes.without_lesion}
-        if not (self._either and self._labels and self._masks) or labelled & masked & lesions:
-            return
-        if not (labelled | masked) & lesions:
-            return
-        self._labels, self._masks = len(labelled) >= len(masked), len(labelled) < len(masked)
-        word, other = ("labels", "masks") if self._labels else ("masks", "labels")
-        log.info("no scan with a lesion has both label and mask: the %s are judged, %s are not", word, other)
-
     @property
     def delivers(self) -> tuple[bool, bool]:
         """Whether every scan that takes part has a label, and whether it has a mask; after :meth:`setup`."""
         return self._labels, self._masks
-
-    def _unusable(self, index: Index) -> set[str]:
-        """The cases that lack what the task needs; says how many.
-
-        Raises:
-            UserError: that is all of them.
-        """
-        needed = " or ".join(word for word, wanted in (("label", self._labels), ("mask", self._masks)) if wanted)
-        unusable = {
-            case.case_id
-            for case in index.cases
-            if (self._labels and not case.label) or (self._masks and not case.mask_known)
-        }
-        if len(unusable) == len(index.cases):
-            raise UserError(
-                f"{index.root}: all {len(unusable)} scans are without a {needed}, which this task needs; "
-                f"{self._where(index)}, or choose another task"
-            )
-        if unusable:
-            scans = counted(len(unusable), "scan")
-            log.info("%s without a %s %s left out", scans, needed, "is" if len(unusable) == 1 else "are")
-        return unusable
-
-    def _refuse_one_class(self, index: Index, unusable: Collection[str]) -> None:
-        """A task with classes has nothing to learn from one class alone."""
-        found = {case.label for case in index.cases if case.case_id not in unusable} - {""}
-        found = found if self._classes is None else found & set(self._classes)
-        if len(found) < 2:
-            raise UserError(
-                f"{index.root}: expected scans of two classes at least, found {', '.join(found) or 'none'} alone; add "
-                "scans of another class, widen data.classes, or choose a task without classes, as task=segmentation"
-            )
-
-    def _refuse_no_lesion(self, index: Index, unusable: Collection[str]) -> None:
-        """A task with masks has nothing to learn from scans without a lesion alone."""
-        lesions = [case for case in index.cases if not case.label or case.label in index.classes.lesions]
-        if lesions and all(case.case_id in unusable for case in lesions):
-            raise UserError(
-                f"{index.root}: no scan with a lesion has a mask, which this task needs; {self._where(index)}, or "
-                "choose a task without masks, as task=classification"
-            )
-
-    def _where(self, index: Index) -> str:
-        """What to do where labels or masks are missing."""
-        if index.options.has_table(index.root):
-            return f"fill in the columns label and mask_file of {index.options.table_name}"
-        return "put the mask of IMAGE.png beside it as IMAGE_mask.png"
 
     @property
     def index(self) -> Index:

@@ -394,7 +394,7 @@ def ready(root: Path, **arguments: Any) -> BusiDataModule:
 def test_a_task_uses_what_it_can(
     labelled: Path, caplog: pytest.LogCaptureFixture, labels: bool, masks: bool, left_out: int, line: str | None
 ) -> None:
-    with caplog.at_level("INFO", "busi_lab.data.datamodule"):
+    with caplog.at_level("INFO", "busi_lab.data.requirements"):
         data = ready(labelled, labels=labels, masks=masks, split={"protocol": "holdout"})
     assert [record.message for record in caplog.records if "left out" in record.message] == ([line] if line else [])
     assert len(data.manifest.excluded) == left_out
