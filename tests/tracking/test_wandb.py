@@ -265,6 +265,7 @@ def test_real_offline_files_of_a_run_and_its_evaluation(programs: Programs, phan
         assert key in log, key
 
 
+@pytest.mark.slow
 def test_real_offline_files_of_a_sweep_with_a_failing_job(
     programs: Programs,
     phantom_root: Path,
