@@ -1,7 +1,7 @@
 """An exported run on one scan, with onnxruntime and numpy alone: ``python example.py SCAN.npy``.
 
 The scan has gray levels, uint8 [H, W]. Prints the class probabilities and writes the lesion mask to
-``SCAN_mask.npy``, at the size of the network.
+``SCAN_mask.npy``, at the size of the network. Research only, not a medical device.
 """
 
 import json
@@ -13,6 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 FOLDER = Path(__file__).parent
+NOTICE = "Research only. Not a medical device: what it says must not guide the care of anyone."
 
 
 def resize(scan: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -43,6 +44,7 @@ def predict(scan: NDArray[np.uint8]) -> tuple[dict[str, float] | None, NDArray[n
 
 if __name__ == "__main__":
     probabilities, mask = predict(np.load(sys.argv[1]))
-    print(json.dumps({"probabilities": probabilities, "lesion_pixels": None if mask is None else int(mask.sum())}))
+    pixels = None if mask is None else int(mask.sum())
+    print(json.dumps({"notice": NOTICE, "probabilities": probabilities, "lesion_pixels": pixels}))
     if mask is not None:
         np.save(sys.argv[1].removesuffix(".npy") + "_mask.npy", mask)

@@ -24,6 +24,7 @@ from busi_lab.errors import UserError
 from busi_lab.exported.record import EXPORT
 from busi_lab.exported.sessions import Runtime, open_session
 from busi_lab.models import Outputs
+from busi_lab.report.words import NOT_A_DEVICE
 from busi_lab.run import export
 from busi_lab.run.graph import Graph
 from busi_lab.run.parity import GateError, check_parity, largest_difference, torch_logits
@@ -112,10 +113,11 @@ def test_the_example_needs_onnxruntime_and_numpy_alone(onnx: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     predictor = predict.load(onnx)
     told, expected = json.loads(done.stdout), predictor.predict(scan)
+    assert told["notice"] == NOT_A_DEVICE
     assert told["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
     assert (np.load(tmp_path / "scan_mask.npy") == expected.mask).all()
     assert told["lesion_pixels"] == expected.lesion_pixels
-    assert len((onnx / "example.py").read_text().splitlines()) < 50
+    assert len((onnx / "example.py").read_text().splitlines()) <= 50
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (500, 701), (20, 45), (47, 33)])
