@@ -84,6 +84,7 @@ def known_to(run: Path, data: BusiDataModule) -> dict[str, str] | None:
     found: dict[str, str] = {}
     uncounted: set[Path] = set()
     seen: set[Path] = set()
+    counted: set[Path] = set()  # members of an ensemble, whose own scans are among those of the ensemble
     waiting: list[Path | None] = [run]
     while waiting:
         folder = waiting.pop(0)
@@ -94,7 +95,9 @@ def known_to(run: Path, data: BusiDataModule) -> dict[str, str] | None:
         try:
             summary = read_summary(folder)
             waiting += _behind(summary)
-            known = find_leaked(summary, folder, data)
+            known = {} if folder in counted else find_leaked(summary, folder, data)
+            if known is not None:
+                counted.update(Path(each.directory) for each in summary.members if each.directory)
         except UserError as error:
             log.info("leaks: %s", one_line(error))
         if known is None:

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from busi_lab.data.datamodule import BusiDataModule
+from busi_lab.run import leaks
 from busi_lab.run.ensemble import _leaked
 from busi_lab.run.leaks import known_to
 from busi_lab.run.members import Member
-from busi_lab.summary import read_summary
+from busi_lab.summary import Summary, read_summary
 from busi_lab.tasks import load_task
 from tests.programs import call, outcome
 
@@ -68,17 +69,38 @@ def test_what_a_teacher_knew_is_known_to_whoever_begins_with_its_student(
     learnt = json.loads((trained["joint"] / "split.json").read_text())
     known = set(split["test"]) & {*learnt["train"], *learnt["val"]}
     joint = {"directory": str(trained["joint"])}
-    for behind in ({"teacher": joint}, {"members": [joint]}):
-        (student / "summary.json").write_text(json.dumps({**content, **behind}))
-        assert set(known_to(student, other) or {}) >= known != set()
+    (student / "summary.json").write_text(json.dumps({**content, "teacher": joint}))
+    assert set(known_to(student, other) or {}) >= known != set()
     members = [Member(student, load_task(student)[0], read_summary(student))] * 2
     assert (_leaked(members, other) or 0) >= len(known)
-    (student / "summary.json").write_text(json.dumps({**content, "teacher": joint}))
     again = tmp_path / "again"
     assert call("evaluate", f"run={student}", f"hydra.run.dir={again}", "logger=none") == 0
     assert (read_summary(again).split.leaked or 0) >= len(known)
     with (again / "predictions.csv").open(newline="") as file:
         assert {row["image"] for row in csv.DictReader(file) if row["near_copy_of"]} >= known
+
+
+def test_the_scans_of_the_members_of_an_ensemble_are_compared_once_and_their_teachers_count(
+    trained: dict[str, Path], phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member, teacher = tmp_path / "member", trained["joint"]
+    assert train(phantom_root, member, f"task.teacher={teacher}", "split=holdout", "split.seed=3") == 0
+    assert call("ensemble", str(member), str(trained["classifier"]), "--out", str(tmp_path / "both")) == 0
+    other = BusiDataModule(str(phantom_root), 32, split={"protocol": "all"}, cache_dir=None)
+    other.setup()
+    looked: list[Path] = []
+    find = leaks.find_leaked
+
+    def watched(summary: Summary, folder: Path, data: BusiDataModule) -> dict[str, str] | None:
+        looked.append(folder)
+        return find(summary, folder, data)
+
+    monkeypatch.setattr(leaks, "find_leaked", watched)
+    known = set(known_to(tmp_path / "both", other) or {})
+    assert looked == [tmp_path / "both", teacher]
+    for run in (member, trained["classifier"], teacher):
+        split = json.loads((run / "split.json").read_text())
+        assert known >= {*split["train"], *split["val"]}
 
 
 def test_a_teacher_whose_data_are_not_at_hand_is_not_said_to_know_nothing(
