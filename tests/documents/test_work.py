@@ -49,7 +49,7 @@ WORKING = [command for command in everything() if not any(part in " ".join(comma
 
 _SWEEPS = (
     *("sweeps/kfold_classifiers-1a2b", "sweeps/paper_classifiers-3c4d", "sweeps/NAME", "sweeps/paper", "DIR"),
-    *("sweeps/annotations", "sweeps/warm"),
+    *("sweeps/annotations", "sweeps/warm", "sweeps/best", "sweeps/seeds"),
 )
 
 
