@@ -107,6 +107,8 @@ class WandbTracker(Tracker):
     def _begin(self, settings: WandbSettings, identifier: str) -> Any:
         import wandb
 
+        # A service that another process has started holds the id of a killed run, which could not be continued.
+        os.environ.pop("WANDB_SERVICE", None)
         _own_media_folder()
         # artifacts would be staged below the home folder, which may be read-only or full
         os.environ["WANDB_DATA_DIR"] = str(self.job.directory / "wandb")

@@ -1,14 +1,26 @@
 """Runs that are killed and continued, against a stand-in for W&B's service, with its real client."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import wandb
 from tracking_server import ServedRun, WandbServer, wandb_server
 
 from busi_lab.files import read_rows
 from tests.programs import SLOWLY, Programs
 
 SMALL = ("trainer=cpu", "model=custom_cnn", "data.image_size=32", "split=grouped_holdout", "trainer.max_epochs=5")
+
+
+@pytest.fixture
+def service_of_another_process() -> Iterator[None]:
+    """The service of this process, which programs started from here are told of, as those from a notebook are."""
+    wandb.setup()
+    assert "WANDB_SERVICE" in os.environ
+    yield
+    wandb.teardown()
 
 
 def killed(programs: Programs, run: Path, root: Path, cwd: Path, service: dict[str, str | None]) -> None:
@@ -35,6 +47,7 @@ def is_whole(run: ServedRun, directory: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("service_of_another_process")
 @pytest.mark.parametrize("first", ["online", "offline"])
 @pytest.mark.parametrize("second", ["online", "offline"])
 def test_a_killed_run_ends_in_one_whole_record(
