@@ -96,8 +96,8 @@ def evaluate(config: EvalConfig, resolved: Any) -> Summary:
     leaked = known_to(source_directory, data)
     if first_stage and cut:
         known = first_stage.leaked(data)
-        source.first_stage = replace(cut, leaked=len(known))
-        leaked = None if leaked is None else known | leaked
+        source.first_stage = replace(cut, leaked=None if known is None else len(known))
+        leaked = None if leaked is None else (known or {}) | leaked
     summary = _start_summary(config, source, source_directory, data, trainer, leaked)
     _announce(summary, source, source_directory)
     name = f"{summary.experiment}-on-{summary.data.name}"

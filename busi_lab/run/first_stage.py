@@ -74,15 +74,20 @@ class FirstStage:
         directories = tuple(str(run.resolve()) for run in self.runs)
         return FirstStageRecord(directories, digests, self.mode, self.margin, len(scans), whole)
 
-    def leaked(self, data: BusiDataModule) -> dict[str, str]:
-        """Test images that a run which cuts them has learnt from, as :func:`busi_lab.run.leaks.known_to`."""
+    def leaked(self, data: BusiDataModule) -> dict[str, str] | None:
+        """Test images that a run which cuts them has learnt from, as :func:`busi_lab.run.leaks.known_to`.
+
+        None where that is not known of one of the runs and none is found for the others.
+        """
         found: dict[str, str] = {}
+        uncounted = False
         cutting = self._cutting(data)
         for run in self.runs:
             mine = {case_id for runs, case_ids in cutting.items() if run in runs for case_id in case_ids}
-            known = known_to(run, data) or {}
-            found |= {case_id: copy for case_id, copy in known.items() if case_id in mine}
-        return found
+            known = known_to(run, data)
+            uncounted |= known is None
+            found |= {case_id: copy for case_id, copy in (known or {}).items() if case_id in mine}
+        return None if uncounted and not found else found
 
     def _cutting(self, data: BusiDataModule) -> dict[tuple[Path, ...], list[str]]:
         """The runs that cut a scan -> the cases that they cut together."""

@@ -180,9 +180,10 @@ def _note_earlier_runs(
         summary.teacher = replace(teacher, leaked=None if taught is None else len(taught))
         _warn_of_leaks("that teaches this one (task.teacher) has", len(taught or {}), summary)
     if first_stage is not None and cut is not None:
-        learnt |= (known := set(first_stage.leaked(data)))
-        summary.first_stage = replace(cut, leaked=len(known))
-        _warn_of_leaks("that cuts these scans (data.roi) has", len(known), summary)
+        known = first_stage.leaked(data)
+        learnt |= set(known or {})
+        summary.first_stage = replace(cut, leaked=None if known is None else len(known))
+        _warn_of_leaks("that cuts these scans (data.roi) has", len(known or {}), summary)
     if summary.split.leaked is not None and learnt:
         together = learnt | set(data.manifest.leaked(data.groups))
         summary.split = replace(summary.split, leaked=len(together))

@@ -102,9 +102,20 @@ def test_scans_of_other_data_are_cut_by_all_folds_together(phantom_copy: Path, f
     next(phantom_copy.glob("normal/normal (1).png")).unlink()
     next(phantom_copy.glob("normal/normal (1)_mask.png")).unlink(missing_ok=True)
     data = opened(phantom_copy, 0, groups="none")
-    FirstStage(folds, "mask", 0.0).cut(data)
+    stage = FirstStage(folds, "mask", 0.0)
+    stage.cut(data)
     for image in shown(data).values():
         assert image[:12].any() and image[:, :12].any() and not image[20:, 20:].any()
+    assert stage.leaked(data) is None  # no near-copies are looked for
+
+
+def test_leaks_of_a_run_whose_data_are_gone_are_not_known(
+    phantom_root: Path, folds: dict[Path, Summary], tmp_path: Path
+) -> None:
+    run = next(iter(folds))
+    record = DataRecord("busi", str(tmp_path / "gone"), digest="0" * 16, class_names=BUSI.names)
+    write_summary(run, Summary("finished", task="segmentation", experiment="unet", data=record))
+    assert FirstStage({run: read_summary(run)}, "crop", 0.0).leaked(opened(phantom_root, 1)) is None
 
 
 def test_one_run_cuts_all_scans_and_what_it_has_learnt_from_is_leaked(
