@@ -38,7 +38,7 @@ def test_a_run_predicts_the_classes_of_its_data(cysts: Path, phantom_root: Path,
 
     code, line = outcome("evaluate", f"run={run}", f"data.root={phantom_root}", f"hydra.run.dir={tmp_path / 'other'}")
     assert code == 2 and "has scans of the class benign, which this run cannot predict; expected cyst, solid" in line
-    assert call("compare", str(run), str(again)) == 0
+    assert call("compare", str(run), str(again), "--out", str(tmp_path / "compared"), "--format", "csv") == 0
 
 
 def test_masks_are_judged_whatever_the_classes_are_called(cysts: Path, phantom_root: Path, tmp_path: Path) -> None:
