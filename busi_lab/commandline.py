@@ -97,6 +97,9 @@ class Application:
             raise UserError("--experimental-rerun: not supported; summary.json has the command that gives a run again")
         if arguments.cfg and arguments.multirun:
             raise UserError("--cfg shows the configuration of one job; leave out -m, and give one value to each key")
+        others = arguments.run or arguments.cfg or arguments.info or arguments.shell_completion
+        if not others and _is_multirun(arguments.overrides):
+            arguments.multirun = True
         version.setbase("1.3")
         folders = [config_dir(), *([Path(arguments.config_dir)] if arguments.config_dir else [])]
         chosen = partial(_chosen_groups, config_name, list(arguments.overrides), folders[1:])
@@ -104,6 +107,15 @@ class Application:
         with hydra_errors(lambda: bool(self.entered) or self.sweep is not None, explained):
             _run_hydra(arguments, parser, self, str(config_dir()), config_name)
         return arguments
+
+
+def _is_multirun(overrides: Sequence[str]) -> bool:
+    """Whether overrides choose a multirun by name.
+
+    Hydra finds that in the configuration, and takes it for a single run where a typo keeps it from composing one.
+    """
+    chosen = {item.split("=")[0] for item in overrides}
+    return bool(chosen & {"sweep", "search"}) and "hydra.mode" not in chosen
 
 
 def _refuse(message: str) -> NoReturn:

@@ -17,7 +17,7 @@ from busi_lab.suggestions import nearest, one_of
 def explain(
     error: Exception, schema: type, folders: Sequence[Path], compose: Callable[[], Mapping[str, Any]]
 ) -> str | None:
-    """A line for an unknown key or option of the command line; None for any other error.
+    """A line for an unknown key or option of the command line, or several values; None for any other error.
 
     Args:
         error: Hydra's.
@@ -31,6 +31,9 @@ def explain(
         if group == "split" and (fold := option.removeprefix("fold/")) != option:
             return f"split={option}: no such option; set split=grouped_kfold split.fold={fold}"
         return one_of(f"{group}={option}: no such option", option, options, "choices") if slash and options else None
+    if several := re.match(r"Ambiguous value for argument '([^']+)'", one_line(error)):
+        key, _, values = several.group(1).partition("=")
+        return f"{key}={values}: several values; add -m for a run with each, or write one list as '{key}=[{values}]'"
     match = re.match(r"Could not override '([^']+)'", one_line(error))
     return _unknown_key(match.group(1), schema, folders, compose) if match else None
 

@@ -24,6 +24,7 @@ OF_EVERY_NETWORK = "weights, weights_data, in_chans, dropout, freeze, unfreeze_e
         ("modle.backbone=x", "modle.backbone: unknown key; did you mean model.backbone?"),
         ("experimnt=paper/unet", "experimnt: unknown key; did you mean experiment?"),
         ("seeed=1", "seeed: unknown key; did you mean seed?"),
+        ("seed=0,1", "seed=0,1: several values; add -m for a run with each, or write one list as 'seed=[0,1]'"),
         ("qqq=1", "qqq: unknown key; --help lists groups and keys"),
         ("model.backbon=x", "model.backbon: unknown key; did you mean backbone? known keys of timm: name, backbone,"),
         ("data.phantom.seed=1", "data.phantom.seed: unknown key; phantoms belong to data=phantom"),
@@ -55,6 +56,23 @@ def test_a_typo_is_one_line_with_the_nearest_name(
     printed = capsys.readouterr().err
     assert printed.startswith(f"error: {line}") and printed.count("\n") == 1
     assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("trainer.max_epoch=3", "trainer.max_epoch: unknown key; did you mean max_epochs?"),
+        ("split=nonsense", "split=nonsense: no such option; "),
+    ],
+)
+@pytest.mark.parametrize("chosen", ["sweep=best_ensemble", "search=learning_rate"])
+def test_a_typo_beside_several_values_is_named(
+    chosen: str, override: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([chosen, "seed=0,1", override])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {line}")
 
 
 @pytest.mark.parametrize(
