@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir, version
 from hydra._internal.utils import _run_hydra, get_args_parser  # hydra.main takes no arguments but those of sys.argv
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -68,7 +69,7 @@ class Application:
         except Exception as error:
             self._note_failure(directory, config, error)
             raise
-        _remove_traces(directory)
+        _remove_traces(directory, f"{HydraConfig.get().job.name}.log")
         self.rejected.append(rejection)
         return float("nan")
 
@@ -172,11 +173,11 @@ def understood(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str
     return taken
 
 
-def _remove_traces(directory: Path) -> None:
-    """Remove what Hydra wrote for a job that was refused before it wrote anything of its own."""
+def _remove_traces(directory: Path, log_name: str) -> None:
+    """Remove what Hydra wrote, its log too, for a job that was refused before it wrote anything of its own."""
     try:
         content = list(directory.iterdir())
-        if all(path.name == ".hydra" or (path.suffix == ".log" and not path.stat().st_size) for path in content):
+        if all(path.name in (".hydra", log_name) for path in content):
             for path in content:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             directory.rmdir()
