@@ -80,6 +80,8 @@ def stock(
     assert call("compare", *map(str, runs), "--out", str(made / "main"), "--format", "csv") == 0
     return {
         **{f"{folder}/seed{seed}": run for folder in ("runs", *_SWEEPS) for seed, run in enumerate(seeds)},
+        **{f"sweeps/both/fold0-seed{seed}": run for seed, run in enumerate(seeds)},
+        "runs/both/fold0": made / "together",
         "runs/mobilenet": trained["classifier"],
         "runs/unet": trained["segmenter"],
         "runs/joint": trained["joint"],
